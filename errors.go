@@ -1,0 +1,143 @@
+package quipu
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code is a short stable name of an error that a user can act on. The list is closed:
+// every code has a page in Codes, shown by quipu explain.
+type Code string
+
+// Codes of the node, the command line and access.
+const (
+	CodeUsage      Code = "Q0101"
+	CodeDataInUse  Code = "Q0102"
+	CodePortTaken  Code = "Q0103"
+	CodeDataFormat Code = "Q0104"
+	CodeInternal   Code = "Q0105"
+	CodeToken      Code = "Q0106"
+	CodeNoNode     Code = "Q0107"
+	CodeOrigin     Code = "Q0108"
+	CodeOpenListen Code = "Q0109"
+	CodeNotFound   Code = "Q0110"
+	CodeStopping   Code = "Q0111"
+)
+
+// Codes of the log.
+const (
+	CodeConflict    Code = "Q0201"
+	CodeTrimmed     Code = "Q0202"
+	CodeNoBook      Code = "Q0203"
+	CodeBookExists  Code = "Q0204"
+	CodeRecord      Code = "Q0205"
+	CodeCorrupt     Code = "Q0206"
+	CodeDiskFull    Code = "Q0207"
+	CodeLogStopped  Code = "Q0208"
+	CodeUnknown     Code = "Q0209"
+	CodeSnapshotOld Code = "Q0210"
+	CodeFenced      Code = "Q0211"
+	CodeOverloaded  Code = "Q0212"
+	CodeBookLocked  Code = "Q0213"
+)
+
+// Codes of state.
+const (
+	CodeKey       Code = "Q0301"
+	CodeValueSize Code = "Q0302"
+	CodeETag      Code = "Q0303"
+	CodeETagForm  Code = "Q0304"
+	CodeNoStore   Code = "Q0305"
+	CodeTxSize    Code = "Q0306"
+	CodeTTL       Code = "Q0307"
+)
+
+// Codes of deployment.
+const (
+	CodeManifest   Code = "Q0401"
+	CodeSource     Code = "Q0402"
+	CodeBuild      Code = "Q0403"
+	CodeRoute      Code = "Q0404"
+	CodeNoTool     Code = "Q0405"
+	CodeBundleSize Code = "Q0406"
+)
+
+// Codes of calls.
+const (
+	CodeNoFunction  Code = "Q0501"
+	CodeStart       Code = "Q0502"
+	CodeTimeout     Code = "Q0503"
+	CodeCrashed     Code = "Q0504"
+	CodeReplySize   Code = "Q0505"
+	CodeStreaming   Code = "Q0506"
+	CodeNoCall      Code = "Q0507"
+	CodeContention  Code = "Q0508"
+	CodeIdempotency Code = "Q0509"
+	CodeBusy        Code = "Q0510"
+	CodeDepth       Code = "Q0511"
+	CodeReply       Code = "Q0512"
+)
+
+// Codes of the gateway.
+const (
+	CodeNoRoute  Code = "Q0601"
+	CodeMethod   Code = "Q0602"
+	CodeBodySize Code = "Q0603"
+	CodeBadJSON  Code = "Q0604"
+)
+
+// Error is an error that a user can act on.
+type Error struct {
+	Code Code
+	Op   string // what was being done, as noun.verb: "state.set"
+	Text string // what happened and why, in one sentence without a full stop
+	Hint string // what to do or type next
+	Seq  Seq    // CodeConflict: the winner; CodeTrimmed: the trim point
+	Err  error  // the cause, for logs only
+}
+
+// Error is the text with its code.
+func (e *Error) Error() string {
+	text := e.Text
+	if text == "" {
+		text = Codes[e.Code].Title
+	}
+	if e.Op != "" {
+		text = e.Op + ": " + text
+	}
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("%s [%s]", text, e.Code)
+}
+
+// Unwrap is the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes errors.Is(err, &Error{Code: c}) compare codes.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code && t.Text == ""
+}
+
+// CodeOf is the code of the first Error in err's chain; CodeInternal if there is none, "" for nil.
+func CodeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return CodeInternal
+}
+
+// AsError is the first Error in err's chain. Anything else becomes a CodeInternal that hides
+// the cause from users and keeps it in Err for logs.
+func AsError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Code: CodeInternal, Err: err}
+}

@@ -1,0 +1,140 @@
+package quipu
+
+import (
+	"context"
+	"iter"
+)
+
+// Limits of a record.
+const (
+	TagBytesMax    = 256     // one tag
+	TagsMax        = 32      // tags of one record
+	DataBytesMax   = 1 << 20 // data of a raw record
+	TxBytesMax     = 64 << 20
+	BookNameMax    = 255
+	TagAll         = ""              // as an argument of reads: the whole book
+	PlatformPrefix = "quipu/"        // names of books that only the platform writes
+	ConflictWindow = uint64(1 << 18) // positions a snapshot may lie behind its commit
+)
+
+// Book is the id of a totally ordered logical log. Its name is known to the log it is in.
+type Book uint64
+
+// Kind tells what a record's data is.
+type Kind uint8
+
+// Kinds of records. Only KindRaw is open to users of raw books.
+const (
+	KindRaw    Kind = 1 // bytes of a user of the log
+	KindTx     Kind = 2 // an encoded Tx, judged by the resolver
+	KindSystem Kind = 3 // the log's own: books, trims; never visible
+)
+
+// Record is one entry of a book as a reader sees it. Tags and Data are shared with
+// caches: they must not be changed.
+type Record struct {
+	Book    Book
+	Seq     Seq
+	Kind    Kind
+	Version uint8 // of the encoding of Data
+	Stamp   int64 // Unix nanoseconds; never falls within a log
+	Tags    []string
+	Data    []byte
+}
+
+// Draft is a record to be appended.
+type Draft struct {
+	Kind     Kind  // 0 means KindRaw
+	Version  uint8 // of the encoding of Data
+	Tags     []string
+	Data     []byte
+	Cond     *Cond
+	Producer Producer
+}
+
+// Cond lets a draft win only if the newest record of Tag in its book is Last; Last 0 says
+// that there is none. Void and trimmed records keep their effect: a void one does not
+// count, a trimmed one does.
+type Cond struct {
+	Tag  string
+	Last Seq
+}
+
+// Producer makes appends idempotent. A (ID, Epoch, N) names one record for ever. N starts at 1
+// in each epoch and grows by one with each record; a higher epoch fences all lower ones.
+// The zero Producer asks for nothing.
+type Producer struct {
+	ID    uint64
+	Epoch uint32
+	N     uint64
+}
+
+// Consistency says how new an answer about the tail must be.
+type Consistency uint8
+
+const (
+	// Linearizable counts every append acknowledged anywhere before the question.
+	Linearizable Consistency = iota
+	// Local is what this node has applied, which includes its own acknowledged appends.
+	Local
+)
+
+// Log holds books. All methods may be called concurrently. Every method names a book that was
+// created; otherwise it answers CodeNoBook. After Close or a failed fsync they answer
+// CodeLogStopped.
+//
+// The promises are numbered in docs/concepts/log.md and tested by xtest.Log.
+type Log interface {
+	// CreateBook makes an empty book, durable on return. CodeBookExists if there is one.
+	CreateBook(ctx context.Context, name string) (Book, error)
+	// OpenBook finds a book by name. CodeNoBook if there is none.
+	OpenBook(ctx context.Context, name string) (Book, error)
+	// Books lists names and ids, by name.
+	Books(ctx context.Context) ([]BookInfo, error)
+
+	// Append adds a record and returns when it is durable, judged and readable.
+	// CodeConflict: its condition or transaction lost; nothing visible was added, and Error.Seq is
+	// the winner's. CodeSnapshotOld: the transaction's snapshot is behind the window.
+	// A repeated producer number is no error: it answers the first seq.
+	// CodeFenced: a higher epoch of the producer exists, or N left a gap.
+	// CodeRecord: a limit is broken. CodeOverloaded: the queue is full, nothing was added.
+	// CodeUnknown: the record may or may not be there (stopped in between).
+	Append(ctx context.Context, book Book, d Draft) (Seq, error)
+	// AppendBatch adds drafts contiguously, all or none, up to TxBytesMax in all. If one of them
+	// loses its condition all of them do.
+	AppendBatch(ctx context.Context, book Book, ds []Draft) ([]Seq, error)
+
+	// Next is the first visible record of tag with a seq >= from. CodeNotFound at the end.
+	// CodeTrimmed if from is at or below the trim point, which is Error.Seq.
+	Next(ctx context.Context, book Book, tag string, from Seq) (Record, error)
+	// Prev is the last visible record of tag with a seq <= to. CodeNotFound if there is none;
+	// CodeTrimmed if it could be one of the trimmed.
+	Prev(ctx context.Context, book Book, tag string, to Seq) (Record, error)
+	// Range yields the visible records of tag in [from, to] in order, as of some time during the loop.
+	// An error, if any, is the last thing it yields.
+	Range(ctx context.Context, book Book, tag string, from, to Seq) iter.Seq2[Record, error]
+	// Subscribe is Range without an end: at the tail it waits. It ends with ctx, yielding ctx's error.
+	Subscribe(ctx context.Context, book Book, tag string, from Seq) iter.Seq2[Record, error]
+	// Tail is the seq of the newest record of the book, visible or not; 0 for none.
+	Tail(ctx context.Context, book Book, c Consistency) (Seq, error)
+
+	// Trim makes the records of tag (TagAll: of the book) with seq <= upto unreadable, durable on
+	// return. A lower point than before changes nothing. CodeUsage if upto is above the tail.
+	Trim(ctx context.Context, book Book, tag string, upto Seq) error
+
+	// SetAux keeps a cache hint for a record; it may vanish at any time and is never truth.
+	SetAux(ctx context.Context, book Book, seq Seq, aux []byte) error
+	// Aux answers the hint. CodeNotFound if there is none.
+	Aux(ctx context.Context, book Book, seq Seq) ([]byte, error)
+
+	// Close makes everything acknowledged durable in its cleanest form and releases the directory.
+	Close() error
+}
+
+// BookInfo describes a book.
+type BookInfo struct {
+	Name string `json:"name"`
+	ID   Book   `json:"id"`
+	Tail Seq    `json:"tail"`
+	Trim Seq    `json:"trim"`
+}

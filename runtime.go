@@ -1,0 +1,45 @@
+package quipu
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// InstanceSpec is what a runtime needs to start one instance.
+type InstanceSpec struct {
+	ID       string // unique on the node
+	Function string
+	Revision string
+	Dir      string // working directory, the built source
+	Command  []string
+	Env      []string // NAME=value, added to a minimal environment
+	Memory   Size     // 0 unlimited
+	// Output receives each line the instance prints, without its end; stream is stdout or stderr.
+	// It is called from one goroutine per stream.
+	Output func(stream string, line []byte)
+}
+
+// Runtime starts instances.
+type Runtime interface {
+	// Start returns when the instance runs, which is before it listens. CodeStart, CodeNoTool.
+	Start(ctx context.Context, spec InstanceSpec) (Instance, error)
+	// Close kills what is left and waits for it.
+	Close() error
+}
+
+// Instance is a running copy of a function.
+type Instance interface {
+	// PID is the process id a user sees, 0 if the instance is no process.
+	PID() int
+	// Ready waits until the instance accepts connections. CodeStart if it ends first.
+	Ready(ctx context.Context) error
+	// Dial opens a connection to it.
+	Dial(ctx context.Context) (net.Conn, error)
+	// Done is closed when the instance and everything it started are gone.
+	Done() <-chan struct{}
+	// Exit says, after Done, how it ended: "exit status 1", "signal: killed".
+	Exit() string
+	// Stop asks it to end, kills it after grace, and returns when it is gone.
+	Stop(grace time.Duration)
+}

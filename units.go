@@ -1,0 +1,71 @@
+package quipu
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Duration is a time.Duration written as text: 200ms, 30s, 5m, 24h, 7d.
+type Duration time.Duration
+
+// Std is the standard library's type.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// MarshalText is the form of time.Duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads what time.ParseDuration does, and whole days as 7d.
+func (d *Duration) UnmarshalText(text []byte) error {
+	s := string(text)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil {
+			return fmt.Errorf("%q is not a duration; write 200ms, 30s, 5m, 24h or 7d", s)
+		}
+		*d = Duration(time.Duration(n) * 24 * time.Hour)
+		return nil
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a duration; write 200ms, 30s, 5m, 24h or 7d", s)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Size is a number of bytes written as text: 64Ki, 256Mi, 2Gi, or a plain number.
+type Size int64
+
+var sizeUnits = []struct {
+	suffix string
+	factor Size
+}{{"Gi", 1 << 30}, {"Mi", 1 << 20}, {"Ki", 1 << 10}, {"", 1}}
+
+// MarshalText uses the largest unit that divides the size.
+func (s Size) MarshalText() ([]byte, error) {
+	for _, u := range sizeUnits {
+		if s%u.factor == 0 && s >= u.factor {
+			return []byte(strconv.FormatInt(int64(s/u.factor), 10) + u.suffix), nil
+		}
+	}
+	return []byte("0"), nil
+}
+
+// UnmarshalText reads a number with an optional unit.
+func (s *Size) UnmarshalText(text []byte) error {
+	for _, u := range sizeUnits {
+		digits, ok := strings.CutSuffix(string(text), u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(digits, 10, 32)
+		if err != nil {
+			break
+		}
+		*s = Size(n) * u.factor
+		return nil
+	}
+	return fmt.Errorf("%q is not a size; write 64Ki, 256Mi or 2Gi", text)
+}
