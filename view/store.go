@@ -1,0 +1,193 @@
+package view
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Options of a Store; a zero field gets the default it names.
+type Options struct {
+	Dir           string // required
+	FS            vfs.FS // nil: the machine's
+	Logger        *slog.Logger
+	SnapshotBytes int64 // log bytes between snapshots; 0 means 64 MiB
+	MemTableBytes int64 // 0 means 4 MiB
+	CacheBytes    int64 // 0 means 8 MiB
+}
+
+// Store holds the materialised state of the books of a node: one Pebble without a write-ahead log,
+// and two snapshots of it.
+type Store struct {
+	o  Options
+	fs vfs.FS
+	db *pebble.DB
+
+	pending atomic.Int64 // log bytes applied since the last snapshot
+	kick    chan struct{}
+	stop    context.CancelFunc
+	stopped chan struct{}
+
+	mu    sync.Mutex
+	books []*Book
+	snaps []snapshot // oldest first, at most snapshotsKept
+}
+
+// OpenStore opens the store in o.Dir, or makes an empty one. A store that cannot be opened, or was found
+// damaged before, is replaced by its newest good snapshot; the books then replay from there.
+func OpenStore(o Options) (*Store, error) {
+	o.defaults()
+	s := &Store{o: o, fs: o.FS, kick: make(chan struct{}, 1), stopped: make(chan struct{})}
+	if err := s.fs.MkdirAll(s.path("snap"), 0o700); err != nil {
+		return nil, fmt.Errorf("make view folder: %w", err)
+	}
+	if err := s.findSnapshots(); err != nil {
+		return nil, err
+	}
+	if err := s.openDB(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	go s.snapshotLoop(ctx)
+	return s, nil
+}
+
+func (o *Options) defaults() {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.SnapshotBytes == 0 {
+		o.SnapshotBytes = 64 << 20
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = 4 << 20
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 8 << 20
+	}
+}
+
+func (s *Store) path(elem ...string) string {
+	return s.fs.PathJoin(append([]string{s.o.Dir}, elem...)...)
+}
+
+// openDB opens the live store, falling back to snapshots and last to nothing. Falling back is safe:
+// OpenBook refuses a store that lacks records which the log does not have any more.
+func (s *Store) openDB() error {
+	db, err := s.tryOpen()
+	for i := len(s.snaps) - 1; err != nil && i >= 0; i-- {
+		s.o.Logger.Error("view store cannot be used, going back to a snapshot", "snapshot", s.snaps[i].folder(), "err", err)
+		if err = s.restore(s.snaps[i]); err == nil {
+			db, err = s.tryOpen()
+		}
+	}
+	if err != nil && isDamage(err) {
+		s.o.Logger.Error("view store and its snapshots cannot be used, rebuilding it from the log", "err", err)
+		if err = s.fs.RemoveAll(s.path("db")); err == nil {
+			db, err = s.tryOpen()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("open view store: %w", err)
+	}
+	s.db = db
+	return nil
+}
+
+var errMarked = errors.New("damage was found while it was in use")
+
+func isDamage(err error) bool { return errors.Is(err, errMarked) || pebble.IsCorruptionError(err) }
+
+// tryOpen opens the live store unless it is marked as damaged.
+func (s *Store) tryOpen() (*pebble.DB, error) {
+	if _, err := s.fs.Stat(s.damageMark()); err == nil {
+		return nil, errMarked
+	}
+	cache := pebble.NewCache(s.o.CacheBytes)
+	defer cache.Unref()
+	o := s.pebbleOptions()
+	o.Cache = cache
+	o.EventListener = &pebble.EventListener{DataCorruption: s.markDamage}
+	return pebble.Open(s.path("db"), o)
+}
+
+func (s *Store) pebbleOptions() *pebble.Options {
+	return &pebble.Options{
+		FS:                          s.fs,
+		DisableWAL:                  true,
+		MemTableSize:                uint64(s.o.MemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      pebbleLogger{s.o.Logger},
+	}
+}
+
+// damageMark is a file whose presence makes the next start go back to a snapshot.
+func (s *Store) damageMark() string { return s.path("db", "DAMAGED") }
+
+// markDamage is told by Pebble that bytes are not what was written.
+func (s *Store) markDamage(info pebble.DataCorruptionInfo) {
+	s.o.Logger.Error("view store is damaged; the next start rebuilds it", "path", info.Path, "err", info.Details)
+	f, err := s.fs.Create(s.damageMark(), "view")
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	if err != nil {
+		s.o.Logger.Error("cannot mark the view store as damaged", "err", err)
+	}
+}
+
+// Close flushes, so that the next start replays nothing. The books must be closed before.
+func (s *Store) Close() error {
+	s.stop()
+	<-s.stopped
+	err := s.db.Flush()
+	return errors.Join(err, s.db.Close())
+}
+
+// Metrics is Pebble's view of the store.
+func (s *Store) Metrics() *pebble.Metrics { return s.db.Metrics() }
+
+func (s *Store) add(b *Book) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.books = append(s.books, b)
+}
+
+func (s *Store) remove(b *Book) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.books = slices.DeleteFunc(s.books, func(x *Book) bool { return x == b })
+}
+
+func (s *Store) openBooks() []*Book {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.books)
+}
+
+// pebbleLogger passes on what an operator acts on.
+type pebbleLogger struct{ log *slog.Logger }
+
+func (pebbleLogger) Infof(string, ...any) {}
+func (l pebbleLogger) Errorf(format string, args ...any) {
+	l.log.Error("view store", "err", fmt.Sprintf(format, args...))
+}
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf("view store: "+format, args...))
+}
+
+// Digest is a hash of everything the machines of a book have written: equal digests mean equal views.
+func (b *Book) Digest() (string, error) { return digest(b.store.db, b.prefix) }

@@ -1,0 +1,154 @@
+package view
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quipu-run/quipu"
+)
+
+// Claim is a set of conflict keys and ranges.
+type Claim struct {
+	keys   []string
+	ranges []quipu.KeyRange
+}
+
+// Key makes a claim of one key that is no view's: a name to take turns on.
+func Key(name string) Claim { return Claim{keys: []string{name}} }
+
+// Union is both claims together.
+func (c Claim) Union(d Claim) Claim {
+	seen := make(map[string]bool, len(c.keys))
+	all := Claim{keys: slices.Clone(c.keys), ranges: append(slices.Clone(c.ranges), d.ranges...)}
+	for _, key := range c.keys {
+		seen[key] = true
+	}
+	for _, key := range d.keys {
+		if !seen[key] {
+			all.keys = append(all.keys, key)
+		}
+	}
+	return all
+}
+
+// Turn is the right to commit first on a claim. Commits of others that would write it wait until
+// Done, so a transaction that touches nothing else cannot lose to them.
+type Turn struct {
+	turns *turns
+	keys  map[string]struct{}
+	claim Claim
+	ready chan struct{} // closed when the turn has come
+}
+
+// turns hands out claims first come, first served: a claim waits for all earlier ones that it
+// overlaps, held or waiting.
+type turns struct {
+	n    atomic.Int32 // len(list): commits look only at this when nobody contends
+	mu   sync.Mutex
+	list []*Turn // oldest first
+}
+
+// Turn waits for its turn on claim.
+func (b *Book) Turn(ctx context.Context, claim Claim) (*Turn, error) {
+	return b.turns.enter(ctx, claim)
+}
+
+func (s *turns) enter(ctx context.Context, claim Claim) (*Turn, error) {
+	t := &Turn{turns: s, claim: claim, keys: make(map[string]struct{}, len(claim.keys)), ready: make(chan struct{})}
+	for _, key := range claim.keys {
+		t.keys[key] = struct{}{}
+	}
+	s.mu.Lock()
+	s.list = append(s.list, t)
+	s.n.Add(1)
+	if s.isFirst(len(s.list) - 1) {
+		close(t.ready)
+	}
+	s.mu.Unlock()
+	select {
+	case <-t.ready:
+		return t, nil
+	case <-ctx.Done():
+		t.Done()
+		return nil, ctx.Err()
+	}
+}
+
+// Done gives the turn back, or gives up waiting for it.
+func (t *Turn) Done() {
+	s := t.turns
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.list, t)
+	if i < 0 {
+		return
+	}
+	s.list = slices.Delete(s.list, i, i+1)
+	s.n.Add(-1)
+	for ; i < len(s.list); i++ {
+		if !s.list[i].isReady() && s.isFirst(i) {
+			close(s.list[i].ready)
+		}
+	}
+}
+
+// pass lets a commit of writes through when no earlier turn but own covers them. leave must be called
+// when the commit has its place in the log.
+func (s *turns) pass(ctx context.Context, own *Turn, writes []string) (leave func(), err error) {
+	if s.n.Load() == 0 || s.free(own, writes) {
+		return func() {}, nil
+	}
+	t, err := s.enter(ctx, Claim{keys: writes})
+	if err != nil {
+		return nil, err
+	}
+	return t.Done, nil
+}
+
+// free tells whether nobody else claims any of writes. The holder of a turn passes in any case: it
+// may write beyond its claim, and waiting while holding could never end.
+func (s *turns) free(own *Turn, writes []string) bool {
+	if own != nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.list {
+		if slices.ContainsFunc(writes, t.covers) {
+			return false
+		}
+	}
+	return true
+}
+
+// isFirst tells whether no older turn overlaps that at i.
+func (s *turns) isFirst(i int) bool {
+	for _, older := range s.list[:i] {
+		if older.overlaps(s.list[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *Turn) overlaps(u *Turn) bool {
+	return slices.ContainsFunc(u.claim.keys, t.covers) || slices.ContainsFunc(t.claim.keys, u.covers)
+}
+
+func (t *Turn) covers(key string) bool {
+	if _, ok := t.keys[key]; ok {
+		return true
+	}
+	return slices.ContainsFunc(t.claim.ranges, func(r quipu.KeyRange) bool { return r.Contains(key) })
+}
+
+func (t *Turn) isReady() bool {
+	select {
+	case <-t.ready:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,366 @@
+package view
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/codec"
+	"github.com/tidwall/btree"
+)
+
+// txOverhead is room in TxBytesMax for what is not operations.
+const txOverhead = 1 << 20
+
+// Tx is an open transaction. Reads are answered at the snapshot that Begin pinned, plus the
+// transaction's own writes. It must be closed, whether it was committed or not. Its methods may be called
+// concurrently.
+type Tx struct {
+	book *Book
+	turn *Turn
+	at   position // of the snapshot
+	now  int64    // Unix nanoseconds at which times to live are judged
+
+	mu     sync.Mutex
+	snap   *pebble.Snapshot // nil after Close
+	reads  map[string]struct{}
+	ranges []quipu.KeyRange
+	own    btree.Map[string, []byte] // pending values by conflict key; nil is deleted
+	undo   []undo
+	ops    []quipu.Op
+	bytes  int
+	tags   map[string]struct{}
+	until  int64 // NotAfter
+}
+
+// undo restores one key of own.
+type undo struct {
+	key   string
+	value []byte
+	was   bool
+}
+
+// Mark is a place in a transaction to which Rollback returns.
+type Mark struct{ ops, undo, bytes int }
+
+// Begin pins a snapshot of everything applied. A transaction that holds a turn commits ahead of others;
+// turn may be nil.
+func (b *Book) Begin(turn *Turn) *Tx {
+	t := &Tx{book: b, turn: turn, reads: map[string]struct{}{}}
+	b.mu.RLock()
+	t.snap = b.store.db.NewSnapshot()
+	t.at = b.applied
+	b.mu.RUnlock()
+	t.now = max(t.at.stamp, b.clock.Now().UnixNano())
+	return t
+}
+
+// Close releases the snapshot.
+func (t *Tx) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.snap == nil {
+		return nil
+	}
+	err := t.snap.Close()
+	t.snap = nil
+	return err
+}
+
+// Now is the time, in Unix nanoseconds, at which the transaction judges what has expired.
+func (t *Tx) Now() int64 { return t.now }
+
+// Snapshot is the seq at which reads are answered.
+func (t *Tx) Snapshot() quipu.Seq { return t.at.seq }
+
+// Get reads one key of a view: the transaction's own pending value, or the snapshot's.
+func (t *Tx) Get(view, key string) (value []byte, ok bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	name := conflictKey(view, key)
+	if value, ok := t.own.Get(name); ok {
+		return value, value != nil, nil
+	}
+	if t.snap == nil {
+		return nil, false, errClosed
+	}
+	t.reads[name] = struct{}{}
+	stored, closer, err := t.snap.Get(t.book.storeKey(nil, view, key))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read view %s: %w", view, err)
+	}
+	defer closer.Close()
+	return append([]byte{}, stored...), true, nil
+}
+
+// Scan visits the keys of a view in [from, to) in order, pending ones included, until visit says false;
+// to "" is the end of the view.
+// What was visited, and that nothing else was there, is a read. value is valid during visit only.
+func (t *Tx) Scan(view, from, to string, visit func(key string, value []byte) bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.snap == nil {
+		return errClosed
+	}
+	first, end := conflictKey(view, from), conflictKey(view, to)
+	if to == "" {
+		end = view + "\x01"
+	}
+	stored, err := t.snap.NewIter(&pebble.IterOptions{
+		LowerBound: append(bytes.Clone(t.book.prefix), first...),
+		UpperBound: append(bytes.Clone(t.book.prefix), end...),
+	})
+	if err != nil {
+		return fmt.Errorf("scan view %s: %w", view, err)
+	}
+	m := merge{stored: stored, skip: len(t.book.prefix), own: t.own.Iter(), end: end}
+	m.start(first)
+	read := quipu.KeyRange{From: first, To: end}
+	for key, value, ok := m.next(); ok; key, value, ok = m.next() {
+		if !visit(key[len(view)+1:], value) {
+			read.To = key + "\x00"
+			break
+		}
+	}
+	t.ranges = append(t.ranges, read)
+	if err := stored.Close(); err != nil {
+		return fmt.Errorf("scan view %s: %w", view, err)
+	}
+	return nil
+}
+
+// Put announces that key of view will be written: to the value that its machine will store, or nil for
+// a deletion. Later reads of this transaction see it. Do has the operation itself.
+func (t *Tx) Put(view, key string, pending []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	name := conflictKey(view, key)
+	old, was := t.own.Set(name, pending)
+	t.undo = append(t.undo, undo{name, old, was})
+	t.bytes += len(name)
+}
+
+// Do adds an operation. CodeTxSize if the transaction would grow over its limits.
+func (t *Tx) Do(op quipu.Op) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.ops) >= quipu.TxOpsMax || t.bytes+len(op.Body) > quipu.TxBytesMax-txOverhead {
+		return &quipu.Error{Code: quipu.CodeTxSize, Op: "tx.do",
+			Hint: quipu.Codes[quipu.CodeTxSize].Next}
+	}
+	t.ops = append(t.ops, op)
+	t.bytes += len(op.Body)
+	return nil
+}
+
+// Tag adds a tag to the record.
+func (t *Tx) Tag(tag string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tags == nil {
+		t.tags = map[string]struct{}{}
+	}
+	t.tags[tag] = struct{}{}
+}
+
+// Expires says that something read is gone at the given time, in Unix nanoseconds: a commit at or
+// after it is a conflict.
+func (t *Tx) Expires(at int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.until == 0 || at < t.until {
+		t.until = at
+	}
+}
+
+// Mark remembers the operations so far.
+func (t *Tx) Mark() Mark {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Mark{len(t.ops), len(t.undo), t.bytes}
+}
+
+// Rollback forgets the operations and writes since m. What was read since stays read.
+func (t *Tx) Rollback(m Mark) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := len(t.undo) - 1; i >= m.undo; i-- {
+		u := t.undo[i]
+		if u.was {
+			t.own.Set(u.key, u.value)
+		} else {
+			t.own.Delete(u.key)
+		}
+	}
+	t.ops, t.undo, t.bytes = t.ops[:m.ops], t.undo[:m.undo], m.bytes
+}
+
+// Size counts the keys and ranges read and the operations.
+func (t *Tx) Size() (reads, ops int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.reads) + len(t.ranges), len(t.ops)
+}
+
+// Claim is what the transaction has read and written so far.
+func (t *Tx) Claim() Claim {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := Claim{ranges: t.ranges}
+	for key := range t.reads {
+		c.keys = append(c.keys, key)
+	}
+	t.own.Scan(func(key string, _ []byte) bool {
+		if _, ok := t.reads[key]; !ok {
+			c.keys = append(c.keys, key)
+		}
+		return true
+	})
+	return c
+}
+
+// Commit appends the transaction as one record and returns when it is durable and visible. Without
+// operations it appends nothing and answers 0. CodeConflict or CodeSnapshotOld: it lost, nothing
+// happened; run it again. CodeUnknown: it may or may not have happened.
+func (b *Book) Commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
+	tx := t.request()
+	if len(tx.Ops) == 0 {
+		return 0, nil
+	}
+	leave, err := b.turns.pass(ctx, t.turn, tx.Writes)
+	if err != nil {
+		return 0, err
+	}
+	seq, err := b.log.Append(ctx, b.id, quipu.Draft{
+		Kind: quipu.KindTx, Version: codec.TxVersion, Tags: tx.Tags, Data: codec.EncodeTx(nil, &tx)})
+	leave()
+	if err != nil {
+		return 0, err
+	}
+	if err := b.wait(ctx, seq); err != nil {
+		return seq, &quipu.Error{Code: quipu.CodeUnknown, Op: "tx.commit",
+			Text: "the commit is durable, but was not applied before the wait ended", Err: err,
+			Hint: quipu.Codes[quipu.CodeUnknown].Next}
+	}
+	return seq, nil
+}
+
+// request is the transaction as the log's users see it.
+func (t *Tx) request() quipu.Tx {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	tx := quipu.Tx{Snapshot: t.at.seq, NotAfter: t.until, Ranges: t.ranges, Ops: t.ops}
+	for key := range t.reads {
+		tx.Reads = append(tx.Reads, key)
+	}
+	t.own.Scan(func(key string, _ []byte) bool {
+		tx.Writes = append(tx.Writes, key)
+		return true
+	})
+	for tag := range t.tags {
+		tx.Tags = append(tx.Tags, tag)
+	}
+	return tx
+}
+
+// lostConflictsMax is how often a change loses before it takes a turn.
+const lostConflictsMax = 2
+
+// Change runs change in a transaction and commits it, again from the start when it lost. After
+// lostConflictsMax losses it takes a turn on the keys of its last run, so that contention becomes
+// serial. An error of change ends it. Only ctx bounds it.
+func (b *Book) Change(ctx context.Context, change func(*Tx) error) (quipu.Seq, error) {
+	var claim Claim
+	for lost := 0; ; lost++ {
+		seq, err := b.changeOnce(ctx, lost, &claim, change)
+		if !Lost(err) {
+			return seq, err
+		}
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+	}
+}
+
+func (b *Book) changeOnce(ctx context.Context, lost int, claim *Claim, change func(*Tx) error) (quipu.Seq, error) {
+	var turn *Turn
+	if lost >= lostConflictsMax {
+		var err error
+		if turn, err = b.Turn(ctx, *claim); err != nil {
+			return 0, err
+		}
+		defer turn.Done()
+	}
+	t := b.Begin(turn)
+	defer t.Close()
+	if err := change(t); err != nil {
+		return 0, err
+	}
+	seq, err := b.Commit(ctx, t)
+	*claim = claim.Union(t.Claim())
+	return seq, err
+}
+
+// Lost tells whether a commit lost and may be run again.
+func Lost(err error) bool {
+	code := quipu.CodeOf(err)
+	return code == quipu.CodeConflict || code == quipu.CodeSnapshotOld
+}
+
+var errClosed = &quipu.Error{Code: quipu.CodeNoCall, Op: "tx.read", Text: "the transaction has ended"}
+
+// merge walks stored and pending keys in order; a pending one hides the stored one.
+type merge struct {
+	stored *pebble.Iterator
+	skip   int // bytes of the book's prefix
+	own    btree.MapIter[string, []byte]
+	end    string
+
+	storedOK, ownOK bool
+	fromStored      bool
+	fromOwn         bool
+}
+
+func (m *merge) start(from string) {
+	m.storedOK = m.stored.First()
+	m.ownOK = m.own.Seek(from) && m.own.Key() < m.end
+}
+
+// next answers the smallest key left, without deleted ones.
+func (m *merge) next() (key string, value []byte, ok bool) {
+	for {
+		m.advance()
+		switch {
+		case !m.storedOK && !m.ownOK:
+			return "", nil, false
+		case m.ownOK && (!m.storedOK || m.own.Key() <= m.storedKey()):
+			m.fromOwn, m.fromStored = true, m.storedOK && m.own.Key() == m.storedKey()
+			if value := m.own.Value(); value != nil {
+				return m.own.Key(), value, true
+			}
+		default:
+			m.fromOwn, m.fromStored = false, true
+			return m.storedKey(), m.stored.Value(), true
+		}
+	}
+}
+
+// advance leaves the keys that the last answer used up.
+func (m *merge) advance() {
+	if m.fromStored {
+		m.storedOK = m.stored.Next()
+	}
+	if m.fromOwn {
+		m.ownOK = m.own.Next() && m.own.Key() < m.end
+	}
+	m.fromStored, m.fromOwn = false, false
+}
+
+func (m *merge) storedKey() string { return string(m.stored.Key()[m.skip:]) }
