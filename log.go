@@ -15,6 +15,8 @@ const (
 	TagAll         = ""              // as an argument of reads: the whole book
 	PlatformPrefix = "quipu/"        // names of books that only the platform writes
 	ConflictWindow = uint64(1 << 18) // positions a snapshot may lie behind its commit
+	BatchMax       = 1 << 16         // records of one AppendBatch
+	ProducerWindow = 16              // newest numbers of a producer whose outcome is remembered
 )
 
 // Book is the id of a totally ordered logical log. Its name is known to the log it is in.
@@ -60,8 +62,10 @@ type Cond struct {
 	Last Seq
 }
 
-// Producer makes appends idempotent. A (ID, Epoch, N) names one record for ever. N starts at 1
-// in each epoch and grows by one with each record; a higher epoch fences all lower ones.
+// Producer makes appends idempotent within a book. A (ID, Epoch, N) names one append for ever: a
+// record, or a batch, whose first draft carries it. N starts at 1 in each epoch and grows by one with each
+// append; a higher epoch fences all lower ones. A repeat of one of the newest ProducerWindow numbers
+// is answered as the first was, won or lost; an older one is never added again, but gets CodeFenced.
 // The zero Producer asks for nothing.
 type Producer struct {
 	ID    uint64
@@ -96,12 +100,13 @@ type Log interface {
 	// CodeConflict: its condition or transaction lost; nothing visible was added, and Error.Seq is
 	// the winner's. CodeSnapshotOld: the transaction's snapshot is behind the window.
 	// A repeated producer number is no error: it answers the first seq.
-	// CodeFenced: a higher epoch of the producer exists, or N left a gap.
+	// CodeFenced: a higher epoch of the producer exists, N left a gap, or N is too old to be remembered.
 	// CodeRecord: a limit is broken. CodeOverloaded: the queue is full, nothing was added.
 	// CodeUnknown: the record may or may not be there (stopped in between).
 	Append(ctx context.Context, book Book, d Draft) (Seq, error)
-	// AppendBatch adds drafts contiguously, all or none, up to TxBytesMax in all. If one of them
-	// loses its condition all of them do.
+	// AppendBatch adds drafts contiguously, all or none, up to BatchMax of them and TxBytesMax of data in
+	// all. Their conditions are judged against the log before the batch; if one loses, all do. A
+	// KindTx draft goes alone.
 	AppendBatch(ctx context.Context, book Book, ds []Draft) ([]Seq, error)
 
 	// Next is the first visible record of tag with a seq >= from. CodeNotFound at the end.
@@ -118,8 +123,9 @@ type Log interface {
 	// Tail is the seq of the newest record of the book, visible or not; 0 for none.
 	Tail(ctx context.Context, book Book, c Consistency) (Seq, error)
 
-	// Trim makes the records of tag (TagAll: of the book) with seq <= upto unreadable, durable on
-	// return. A lower point than before changes nothing. CodeUsage if upto is above the tail.
+	// Trim makes the stream of tag (TagAll: the book, with all its streams) unreadable up to upto,
+	// durable on return. A record stays readable through its other tags. A lower point than before
+	// changes nothing. CodeUsage if upto is above the tail of the book.
 	Trim(ctx context.Context, book Book, tag string, upto Seq) error
 
 	// SetAux keeps a cache hint for a record; it may vanish at any time and is never truth.
