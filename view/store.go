@@ -54,6 +54,10 @@ func OpenStore(o Options) (*Store, error) {
 	if err := s.openDB(); err != nil {
 		return nil, err
 	}
+	// A snapshot lets the log be trimmed, so the names of the folders must last as long as it does.
+	if err := errors.Join(s.syncDir(o.Dir), s.syncDir(s.fs.PathDir(o.Dir))); err != nil {
+		return nil, errors.Join(err, s.db.Close())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	go s.snapshotLoop(ctx)
@@ -94,7 +98,11 @@ func (s *Store) openDB() error {
 	}
 	if err != nil && isDamage(err) {
 		s.o.Logger.Error("view store and its snapshots cannot be used, rebuilding it from the log", "err", err)
-		if err = s.fs.RemoveAll(s.path("db")); err == nil {
+		s.snaps = nil
+		if err = errors.Join(s.fs.RemoveAll(s.path("db")), s.fs.RemoveAll(s.path("snap"))); err == nil {
+			err = s.fs.MkdirAll(s.path("snap"), 0o700)
+		}
+		if err == nil {
 			db, err = s.tryOpen()
 		}
 	}
@@ -105,14 +113,18 @@ func (s *Store) openDB() error {
 	return nil
 }
 
-var errMarked = errors.New("damage was found while it was in use")
+var errMarked = errors.New("the view store is marked as damaged, or is missing")
 
 func isDamage(err error) bool { return errors.Is(err, errMarked) || pebble.IsCorruptionError(err) }
 
-// tryOpen opens the live store unless it is marked as damaged.
+// tryOpen opens the live store unless it is marked as damaged, or missing although there are
+// snapshots: a restore that was cut short.
 func (s *Store) tryOpen() (*pebble.DB, error) {
 	if _, err := s.fs.Stat(s.damageMark()); err == nil {
 		return nil, errMarked
+	}
+	if _, err := s.fs.Stat(s.path("db")); err != nil && len(s.snaps) > 0 {
+		return nil, fmt.Errorf("%w: %w", errMarked, err)
 	}
 	cache := pebble.NewCache(s.o.CacheBytes)
 	defer cache.Unref()

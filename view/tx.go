@@ -16,17 +16,18 @@ import (
 // txOverhead is room in TxBytesMax for what is not operations.
 const txOverhead = 1 << 20
 
-// Tx is an open transaction. Reads are answered at the snapshot that Begin pinned, plus the
+// Tx is an open transaction. Its first read pins a snapshot, which answers all reads, together with the
 // transaction's own writes. It must be closed, whether it was committed or not. Its methods may be called
 // concurrently.
 type Tx struct {
 	book *Book
 	turn *Turn
-	at   position // of the snapshot
-	now  int64    // Unix nanoseconds at which times to live are judged
 
 	mu     sync.Mutex
-	snap   *pebble.Snapshot // nil after Close
+	closed bool
+	snap   *pebble.Snapshot // nil until the first read
+	at     position         // of the snapshot
+	now    int64            // Unix nanoseconds at which times to live are judged; 0 until asked
 	reads  map[string]struct{}
 	ranges []quipu.KeyRange
 	own    btree.Map[string, []byte] // pending values by conflict key; nil is deleted
@@ -47,22 +48,16 @@ type undo struct {
 // Mark is a place in a transaction to which Rollback returns.
 type Mark struct{ ops, undo, bytes int }
 
-// Begin pins a snapshot of everything applied. A transaction that holds a turn commits ahead of others;
-// turn may be nil.
+// Begin opens a transaction. One that holds a turn commits ahead of others; turn may be nil.
 func (b *Book) Begin(turn *Turn) *Tx {
-	t := &Tx{book: b, turn: turn, reads: map[string]struct{}{}}
-	b.mu.RLock()
-	t.snap = b.store.db.NewSnapshot()
-	t.at = b.applied
-	b.mu.RUnlock()
-	t.now = max(t.at.stamp, b.clock.Now().UnixNano())
-	return t
+	return &Tx{book: b, turn: turn, reads: map[string]struct{}{}}
 }
 
 // Close releases the snapshot.
 func (t *Tx) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.closed = true
 	if t.snap == nil {
 		return nil
 	}
@@ -71,11 +66,32 @@ func (t *Tx) Close() error {
 	return err
 }
 
-// Now is the time, in Unix nanoseconds, at which the transaction judges what has expired.
-func (t *Tx) Now() int64 { return t.now }
+// pin takes the snapshot if there is none yet. mu is held.
+func (t *Tx) pin() error {
+	if t.closed {
+		return &quipu.Error{Code: quipu.CodeNoCall, Op: "tx.read", Text: "the transaction has ended"}
+	}
+	if t.snap != nil {
+		return nil
+	}
+	b := t.book
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	t.snap, t.at = b.store.db.NewSnapshot(), b.applied
+	return nil
+}
 
-// Snapshot is the seq at which reads are answered.
-func (t *Tx) Snapshot() quipu.Seq { return t.at.seq }
+// Now is the time, in Unix nanoseconds, at which the transaction judges what has expired.
+func (t *Tx) Now() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.now == 0 {
+		t.book.mu.RLock()
+		t.now = max(t.book.applied.stamp, t.book.clock.Now().UnixNano())
+		t.book.mu.RUnlock()
+	}
+	return t.now
+}
 
 // Get reads one key of a view: the transaction's own pending value, or the snapshot's.
 func (t *Tx) Get(view, key string) (value []byte, ok bool, err error) {
@@ -85,8 +101,8 @@ func (t *Tx) Get(view, key string) (value []byte, ok bool, err error) {
 	if value, ok := t.own.Get(name); ok {
 		return value, value != nil, nil
 	}
-	if t.snap == nil {
-		return nil, false, errClosed
+	if err := t.pin(); err != nil {
+		return nil, false, err
 	}
 	t.reads[name] = struct{}{}
 	stored, closer, err := t.snap.Get(t.book.storeKey(nil, view, key))
@@ -106,8 +122,8 @@ func (t *Tx) Get(view, key string) (value []byte, ok bool, err error) {
 func (t *Tx) Scan(view, from, to string, visit func(key string, value []byte) bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.snap == nil {
-		return errClosed
+	if err := t.pin(); err != nil {
+		return err
 	}
 	first, end := conflictKey(view, from), conflictKey(view, to)
 	if to == "" {
@@ -313,8 +329,6 @@ func Lost(err error) bool {
 	code := quipu.CodeOf(err)
 	return code == quipu.CodeConflict || code == quipu.CodeSnapshotOld
 }
-
-var errClosed = &quipu.Error{Code: quipu.CodeNoCall, Op: "tx.read", Text: "the transaction has ended"}
 
 // merge walks stored and pending keys in order; a pending one hides the stored one.
 type merge struct {
