@@ -3,6 +3,7 @@ module github.com/quipu-run/quipu
 go 1.26
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/cockroachdb/pebble/v2 v2.1.7
 	github.com/tidwall/btree v1.8.2
 	pgregory.net/rapid v1.3.0
