@@ -20,7 +20,7 @@ type Book struct {
 	clock    quipu.Clock
 	prefix   []byte
 	machines map[string]Machine
-	hooks    map[string]func()
+	hooks    map[string]func() error
 	turns    turns
 
 	// mu makes the store's content and its position change together for readers.
@@ -45,7 +45,7 @@ type position struct {
 // far behind that records it needs were trimmed.
 func OpenBook(ctx context.Context, store *Store, log quipu.Log, id quipu.Book, clock quipu.Clock, machines ...Machine) (*Book, error) {
 	b := &Book{store: store, log: log, id: id, clock: clock, prefix: bookPrefix(id),
-		machines: map[string]Machine{}, hooks: map[string]func(){},
+		machines: map[string]Machine{}, hooks: map[string]func() error{},
 		stopped: make(chan struct{}), failed: make(chan struct{})}
 	for _, m := range machines {
 		b.machines[m.Name()] = m
@@ -75,8 +75,9 @@ func OpenBook(ctx context.Context, store *Store, log quipu.Log, id quipu.Book, c
 }
 
 // OnApply has hook called after each record with operations of view, when readers can see
-// them and before its committer returns. It must be set before the first commit.
-func (b *Book) OnApply(view string, hook func()) { b.hooks[view] = hook }
+// them and before its committer returns. It must be set before the first commit, and not wait for
+// one. Its error stops the book.
+func (b *Book) OnApply(view string, hook func() error) { b.hooks[view] = hook }
 
 // replay applies what the log holds after the store's position.
 func (b *Book) replay(ctx context.Context, tail quipu.Seq) error {
@@ -135,8 +136,12 @@ func (b *Book) apply(rec quipu.Record) error {
 	}
 	b.store.note(len(rec.Data))
 	for view := range touched {
-		if hook := b.hooks[view]; hook != nil {
-			hook()
+		hook := b.hooks[view]
+		if hook == nil {
+			continue
+		}
+		if err := hook(); err != nil {
+			return fmt.Errorf("seq %s: after view %s: %w", rec.Seq, view, err)
 		}
 	}
 	b.waits.wake(rec.Seq)

@@ -1,0 +1,102 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/blob"
+	"github.com/quipu-run/quipu/internal/bundle"
+)
+
+// readyFile in the folder of a revision says that it was unpacked and built to the end.
+const readyFile = ".quipu-ready"
+
+// builds is the cache of built revisions.
+type builds struct {
+	dir   string
+	blobs Blobs
+	busy  sync.Map // revision folder -> *sync.Mutex: who builds it
+}
+
+// path is the folder of a function's revision.
+func (b *builds) path(f quipu.Function) string {
+	return filepath.Join(b.dir, f.Name+"-"+f.Revision)
+}
+
+// inspect reads the manifest of a bundle.
+func (b *builds) inspect(packed []byte) (m *manifest, ref quipu.BlobRef, err error) {
+	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+		return nil, ref, fmt.Errorf("make folder of builds: %w", err)
+	}
+	dir, err := os.MkdirTemp(b.dir, ".inspect-")
+	if err != nil {
+		return nil, ref, fmt.Errorf("make folder for a bundle: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := bundle.Unpack(bytes.NewReader(packed), dir); err != nil {
+		return nil, ref, err
+	}
+	m, err = parseManifest(dir)
+	return m, blob.Ref(packed), err
+}
+
+// make unpacks and builds a function unless that was done before. packed may be nil: then the bundle comes
+// from the blobs.
+func (b *builds) make(ctx context.Context, f quipu.Function, packed []byte) error {
+	dir := b.path(f)
+	lock, _ := b.busy.LoadOrStore(dir, &sync.Mutex{})
+	lock.(*sync.Mutex).Lock()
+	defer lock.(*sync.Mutex).Unlock()
+	if _, err := os.Stat(filepath.Join(dir, readyFile)); err == nil {
+		return nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("clear folder of %s: %w", f.Name, err)
+	}
+	if packed == nil {
+		var err error
+		if packed, err = b.blobs.Get(f.Bundle); err != nil {
+			return fmt.Errorf("sources of %s: %w", f.Name, err)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make folder of %s: %w", f.Name, err)
+	}
+	if err := bundle.Unpack(bytes.NewReader(packed), dir); err != nil {
+		return err
+	}
+	if err := build(ctx, f, dir); err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	return os.WriteFile(filepath.Join(dir, readyFile), nil, 0o600)
+}
+
+// prune removes what no current function needs. It is done at start, when no instance runs.
+func (b *builds) prune(current []quipu.Function) error {
+	keep := map[string]bool{}
+	for _, f := range current {
+		keep[filepath.Base(b.path(f))] = true
+	}
+	entries, err := os.ReadDir(b.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list builds: %w", err)
+	}
+	for _, e := range entries {
+		if keep[e.Name()] {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(b.dir, e.Name())); err != nil {
+			return fmt.Errorf("remove old build: %w", err)
+		}
+	}
+	return nil
+}

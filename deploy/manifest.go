@@ -1,0 +1,305 @@
+package deploy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"go.yaml.in/yaml/v3"
+)
+
+// ManifestFile is what an application's folder must have.
+const ManifestFile = "quipu.yaml"
+
+const apiVersion = "quipu.dev/v1"
+
+// Limits of a manifest.
+const (
+	manifestBytesMax = 1 << 20
+	functionsMax     = 500
+	concurrencyMax   = 10_000
+	instancesMax     = 1000
+	timeoutMax       = 24 * time.Hour
+)
+
+// document is one document of quipu.yaml.
+type document struct {
+	APIVersion string     `yaml:"apiVersion"`
+	Kind       string     `yaml:"kind"`
+	Metadata   metadata   `yaml:"metadata"`
+	Spec       quipu.Spec `yaml:"spec"`
+}
+
+type metadata struct {
+	Name string `yaml:"name"`
+}
+
+// manifest is quipu.yaml as it was read; it knows the lines of its values.
+type manifest struct {
+	functions []document
+	nodes     []*yaml.Node // of the same documents
+}
+
+// parseManifest reads and checks the manifest of the application in dir.
+func parseManifest(dir string) (*manifest, error) {
+	text, err := os.ReadFile(filepath.Join(dir, ManifestFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, &quipu.Error{Code: quipu.CodeManifest, Op: "deploy",
+			Text: "there is no " + ManifestFile + " in the application's folder",
+			Hint: "quipu new python DIR makes an application to start from"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	if len(text) > manifestBytesMax {
+		return nil, manifestError(1, "the file has %d bytes, the most is %d", len(text), manifestBytesMax)
+	}
+	m := &manifest{}
+	if err := m.decode(text); err != nil {
+		return nil, err
+	}
+	for i := range m.functions {
+		if err := m.check(i, dir); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// decode reads all documents, twice: into structs, where unknown fields are found, and into nodes, which know
+// their lines.
+func (m *manifest) decode(text []byte) error {
+	strict, lines := yaml.NewDecoder(bytes.NewReader(text)), yaml.NewDecoder(bytes.NewReader(text))
+	strict.KnownFields(true)
+	for {
+		node := &yaml.Node{}
+		if err := lines.Decode(node); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return yamlError(err)
+		}
+		doc := document{Spec: quipu.Spec{
+			Runtime: "", Contract: "http", Protocol: "http",
+			Scale:   quipu.Scale{Max: 10, Idle: quipu.Duration(60 * time.Second)},
+			Timeout: quipu.Duration(30 * time.Second), StartTimeout: quipu.Duration(30 * time.Second)}}
+		if err := strict.Decode(&doc); err != nil {
+			return yamlError(err)
+		}
+		if isEmpty(node) {
+			continue
+		}
+		m.functions, m.nodes = append(m.functions, doc), append(m.nodes, node)
+		if len(m.functions) > functionsMax {
+			return manifestError(node.Line, "more than %d functions", functionsMax)
+		}
+	}
+	if len(m.functions) == 0 {
+		return manifestError(1, "there is no function in it")
+	}
+	return nil
+}
+
+func isEmpty(doc *yaml.Node) bool {
+	return len(doc.Content) == 0 || doc.Content[0].Tag == "!!null"
+}
+
+var (
+	lineForm    = regexp.MustCompile(`line (\d+): (.*)`)
+	unknownForm = regexp.MustCompile(`field (\S+) not found in type .*`)
+)
+
+// yamlError gives the parser's words our form: file, line, what is wrong.
+func yamlError(err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 0
+	if found := lineForm.FindStringSubmatch(text); found != nil {
+		fmt.Sscan(found[1], &line)
+		text = found[2]
+	}
+	text = unknownForm.ReplaceAllString(text, "unknown field $1")
+	text = strings.NewReplacer("!!str ", "", "!!seq", "list", "!!map", "mapping").Replace(text)
+	return manifestError(line, "%s", text)
+}
+
+func manifestError(line int, format string, args ...any) error {
+	where := ManifestFile
+	if line > 0 {
+		where = fmt.Sprintf("%s:%d", ManifestFile, line)
+	}
+	return &quipu.Error{Code: quipu.CodeManifest, Op: "deploy", Text: where + ": " + fmt.Sprintf(format, args...),
+		Hint: "nothing was deployed; docs/reference/manifest.md lists the fields"}
+}
+
+// fault is a manifestError at the line of a value of document i: "spec", "scale", "max".
+func (m *manifest) fault(i int, at []string, format string, args ...any) error {
+	return manifestError(lineOf(m.nodes[i], at), format, args...)
+}
+
+// lineOf finds the line of a value, or of the nearest mapping around it.
+func lineOf(node *yaml.Node, at []string) int {
+	if node.Kind == yaml.DocumentNode {
+		node = node.Content[0]
+	}
+	line := node.Line
+	for _, name := range at {
+		next := child(node, name)
+		if next == nil {
+			return line
+		}
+		node, line = next, next.Line
+	}
+	return line
+}
+
+func child(node *yaml.Node, name string) *yaml.Node {
+	for k := 0; k+1 < len(node.Content) && node.Kind == yaml.MappingNode; k += 2 {
+		if node.Content[k].Value == name {
+			return node.Content[k+1]
+		}
+	}
+	return nil
+}
+
+// has tells whether a value was written in document i.
+func (m *manifest) has(i int, at ...string) bool {
+	node := m.nodes[i].Content[0]
+	for _, name := range at {
+		if node = child(node, name); node == nil {
+			return false
+		}
+	}
+	return true
+}
+
+var nameForm = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// check completes document i with defaults and refuses what cannot be.
+func (m *manifest) check(i int, dir string) error {
+	d := &m.functions[i]
+	switch {
+	case d.APIVersion != apiVersion:
+		return m.fault(i, []string{"apiVersion"}, "apiVersion is %q, but must be %s", d.APIVersion, apiVersion)
+	case d.Kind != "Function":
+		return m.fault(i, []string{"kind"}, "kind is %q, but must be Function", d.Kind)
+	case !nameForm.MatchString(d.Metadata.Name):
+		return m.fault(i, []string{"metadata", "name"},
+			"name %q must be lower-case letters, digits and hyphens, start with a letter, and have at most 63", d.Metadata.Name)
+	}
+	for j := range i {
+		if m.functions[j].Metadata.Name == d.Metadata.Name {
+			return m.fault(i, []string{"metadata", "name"}, "there are two functions named %q", d.Metadata.Name)
+		}
+	}
+	if err := m.checkSource(i, dir); err != nil {
+		return err
+	}
+	if err := m.checkNumbers(i); err != nil {
+		return err
+	}
+	return m.checkTriggers(i)
+}
+
+func (m *manifest) checkSource(i int, dir string) error {
+	s := &m.functions[i].Spec
+	rt, ok := runtimes[s.Runtime]
+	if !ok {
+		return m.fault(i, []string{"spec", "runtime"}, "runtime is %q, but must be one of %s", s.Runtime, runtimeNames())
+	}
+	if s.Contract != "http" {
+		return m.fault(i, []string{"spec", "contract"}, "contract is %q, but must be http", s.Contract)
+	}
+	if s.Protocol != "http" {
+		return m.fault(i, []string{"spec", "protocol"}, "protocol is %q, but must be http", s.Protocol)
+	}
+	if s.Source == "" {
+		s.Source = "."
+	}
+	clean := path.Clean(filepath.ToSlash(s.Source))
+	if path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") {
+		return sourceFault(m, i, "source %q leaves the application's folder", s.Source)
+	}
+	info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(clean)))
+	if err != nil {
+		return sourceFault(m, i, "source %q is not there", s.Source)
+	}
+	s.Source = clean
+	if len(s.Command) == 0 {
+		if s.Command = rt.command(clean, info.IsDir()); s.Command == nil {
+			return m.fault(i, []string{"spec"}, "runtime %s with the folder %q as source needs a command", s.Runtime, s.Source)
+		}
+	}
+	return nil
+}
+
+func sourceFault(m *manifest, i int, format string, args ...any) error {
+	err := quipu.AsError(m.fault(i, []string{"spec", "source"}, format, args...))
+	err.Code = quipu.CodeSource
+	return err
+}
+
+func (m *manifest) checkNumbers(i int) error {
+	s := &m.functions[i].Spec
+	if !m.has(i, "spec", "concurrency") {
+		s.Concurrency = 80
+		if s.Atomic {
+			s.Concurrency = 1
+		}
+	}
+	for _, c := range []struct {
+		at       []string
+		value    int64
+		from, to int64
+	}{
+		{[]string{"spec", "concurrency"}, int64(s.Concurrency), 1, concurrencyMax},
+		{[]string{"spec", "scale", "max"}, int64(s.Scale.Max), 1, instancesMax},
+		{[]string{"spec", "scale", "min"}, int64(s.Scale.Min), 0, int64(s.Scale.Max)},
+		{[]string{"spec", "scale", "warm"}, int64(s.Scale.Warm), 0, int64(s.Scale.Max)},
+	} {
+		if c.value < c.from || c.value > c.to {
+			return m.fault(i, c.at, "%s is %d, but must be from %d to %d", strings.Join(c.at[1:], "."), c.value, c.from, c.to)
+		}
+	}
+	for name, d := range map[string]quipu.Duration{"timeout": s.Timeout, "startTimeout": s.StartTimeout} {
+		if d <= 0 || d.Std() > timeoutMax {
+			return m.fault(i, []string{"spec", name}, "%s is %s, but must be more than 0 and at most %s", name, d.Std(), timeoutMax)
+		}
+	}
+	for name := range s.Env {
+		if name == "" || strings.ContainsAny(name, "=\x00") {
+			return m.fault(i, []string{"spec", "env"}, "%q cannot be the name of an environment variable", name)
+		}
+	}
+	return nil
+}
+
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
+
+func (m *manifest) checkTriggers(i int) error {
+	for _, t := range m.functions[i].Spec.Triggers {
+		at := []string{"spec", "triggers"}
+		if t.HTTP == nil {
+			return m.fault(i, at, "a trigger needs http")
+		}
+		if !strings.HasPrefix(t.HTTP.Path, "/") {
+			return m.fault(i, at, "the path %q of a trigger must start with /", t.HTTP.Path)
+		}
+		if t.HTTP.Path == "/-" || strings.HasPrefix(t.HTTP.Path, "/-/") {
+			return m.fault(i, at, "the path %q is the platform's", t.HTTP.Path)
+		}
+		for _, method := range t.HTTP.Methods {
+			if !slices.Contains(methods, method) {
+				return m.fault(i, at, "%q is no HTTP method; write it in capitals", method)
+			}
+		}
+	}
+	return nil
+}
