@@ -79,7 +79,7 @@ func (v *View) Start(book *view.Book) error {
 
 // reload takes over what the view's records have made.
 func (v *View) reload() error {
-	tx := v.book.Begin(nil)
+	tx := v.book.Look()
 	defer tx.Close()
 	now, err := list(tx)
 	if err != nil {

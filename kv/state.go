@@ -39,7 +39,7 @@ func (s *State) List(_ context.Context, store string, r quipu.ListRequest) (page
 }
 
 func (s *State) look(read func(*view.Tx) error) error {
-	tx := s.book.Begin(nil)
+	tx := s.book.Look()
 	return errors.Join(read(tx), tx.Close())
 }
 

@@ -76,8 +76,11 @@ func (s *turns) enter(ctx context.Context, claim Claim) (*Turn, error) {
 	}
 }
 
-// Done gives the turn back, or gives up waiting for it.
+// Done gives the turn back, or gives up waiting for it. A nil turn is none.
 func (t *Turn) Done() {
+	if t == nil {
+		return
+	}
 	s := t.turns
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,7 +100,7 @@ func (t *Turn) Done() {
 // pass lets a commit of writes through when no earlier turn but own covers them. leave must be called
 // when the commit has its place in the log.
 func (s *turns) pass(ctx context.Context, own *Turn, writes []string) (leave func(), err error) {
-	if s.n.Load() == 0 || s.free(own, writes) {
+	if s.free(own, writes) {
 		return func() {}, nil
 	}
 	t, err := s.enter(ctx, Claim{keys: writes})
@@ -110,7 +113,7 @@ func (s *turns) pass(ctx context.Context, own *Turn, writes []string) (leave fun
 // free tells whether nobody else claims any of writes. The holder of a turn passes in any case: it
 // may write beyond its claim, and waiting while holding could never end.
 func (s *turns) free(own *Turn, writes []string) bool {
-	if own != nil {
+	if own != nil || s.n.Load() == 0 {
 		return true
 	}
 	s.mu.Lock()

@@ -21,9 +21,12 @@ const txOverhead = 1 << 20
 // concurrently.
 type Tx struct {
 	book *Book
-	turn *Turn
+	ctx  context.Context // bounds the wait of the first read
+	look bool            // it does not wait
 
 	mu     sync.Mutex
+	turn   *Turn // given by Begin, or taken by the first read
+	took   bool  // it was taken, so Close gives it back
 	closed bool
 	snap   *pebble.Snapshot // nil until the first read
 	at     position         // of the snapshot
@@ -35,7 +38,8 @@ type Tx struct {
 	ops    []quipu.Op
 	bytes  int
 	tags   map[string]struct{}
-	until  int64 // NotAfter
+	gates  []string // names, besides the keys written, whose turns a commit waits for
+	until  int64    // NotAfter
 }
 
 // undo restores one key of own.
@@ -48,16 +52,23 @@ type undo struct {
 // Mark is a place in a transaction to which Rollback returns.
 type Mark struct{ ops, undo, bytes int }
 
-// Begin opens a transaction. One that holds a turn commits ahead of others; turn may be nil.
-func (b *Book) Begin(turn *Turn) *Tx {
-	return &Tx{book: b, turn: turn, reads: map[string]struct{}{}}
+// Begin opens a transaction. One that holds a turn commits ahead of others; turn may be nil. Without one, a
+// first read of what others stand in line for waits for its turn, within ctx: a run now would be in vain.
+func (b *Book) Begin(ctx context.Context, turn *Turn) *Tx {
+	return &Tx{book: b, ctx: ctx, turn: turn, reads: map[string]struct{}{}}
 }
 
-// Close releases the snapshot.
+// Look opens a transaction that is only for reading: it waits for nobody.
+func (b *Book) Look() *Tx { return &Tx{book: b, look: true, reads: map[string]struct{}{}} }
+
+// Close releases the snapshot, and the turn that the transaction took itself.
 func (t *Tx) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
+	if t.took {
+		t.turn.Done()
+	}
 	if t.snap == nil {
 		return nil
 	}
@@ -66,8 +77,8 @@ func (t *Tx) Close() error {
 	return err
 }
 
-// pin takes the snapshot if there is none yet. mu is held.
-func (t *Tx) pin() error {
+// pin takes the snapshot if there is none yet; key is the first that is read. mu is held.
+func (t *Tx) pin(key string) (err error) {
 	if t.closed {
 		return &quipu.Error{Code: quipu.CodeNoCall, Op: "tx.read", Text: "the transaction has ended"}
 	}
@@ -75,6 +86,12 @@ func (t *Tx) pin() error {
 		return nil
 	}
 	b := t.book
+	if t.turn == nil && !t.look && !b.turns.free(nil, []string{key}) {
+		if t.turn, err = b.turns.enter(t.ctx, Claim{keys: []string{key}}); err != nil {
+			return err
+		}
+		t.took = true
+	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	t.snap, t.at = b.store.db.NewSnapshot(), b.applied
@@ -101,7 +118,7 @@ func (t *Tx) Get(view, key string) (value []byte, ok bool, err error) {
 	if value, ok := t.own.Get(name); ok {
 		return value, value != nil, nil
 	}
-	if err := t.pin(); err != nil {
+	if err := t.pin(name); err != nil {
 		return nil, false, err
 	}
 	t.reads[name] = struct{}{}
@@ -122,12 +139,12 @@ func (t *Tx) Get(view, key string) (value []byte, ok bool, err error) {
 func (t *Tx) Scan(view, from, to string, visit func(key string, value []byte) bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.pin(); err != nil {
-		return err
-	}
 	first, end := conflictKey(view, from), conflictKey(view, to)
 	if to == "" {
 		end = view + "\x01"
+	}
+	if err := t.pin(first); err != nil {
+		return err
 	}
 	stored, err := t.snap.NewIter(&pebble.IterOptions{
 		LowerBound: append(bytes.Clone(t.book.prefix), first...),
@@ -184,6 +201,13 @@ func (t *Tx) Tag(tag string) {
 		t.tags = map[string]struct{}{}
 	}
 	t.tags[tag] = struct{}{}
+}
+
+// Gate makes the commit wait for turns of others on a name, as on a key it writes.
+func (t *Tx) Gate(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.gates = append(t.gates, name)
 }
 
 // Expires says that something read is gone at the given time, in Unix nanoseconds: a commit at or
@@ -243,17 +267,19 @@ func (t *Tx) Claim() Claim {
 }
 
 // Commit appends the transaction as one record and returns when it is durable and visible. Without
-// operations it appends nothing and answers 0. CodeConflict or CodeSnapshotOld: it lost, nothing
-// happened; run it again. CodeUnknown: it may or may not have happened.
+// operations it appends nothing and answers 0. ctx ends only the wait for turns of others: once on its way
+// to the log, a commit is not abandoned. CodeConflict or CodeSnapshotOld: it lost, nothing happened; run it
+// again. CodeUnknown: the node stopped, it may or may not have happened.
 func (b *Book) Commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
 	tx := t.request()
 	if len(tx.Ops) == 0 {
 		return 0, nil
 	}
-	leave, err := b.turns.pass(ctx, t.turn, tx.Writes)
+	leave, err := b.turns.pass(ctx, t.turn, append(t.gates, tx.Writes...))
 	if err != nil {
 		return 0, err
 	}
+	ctx = context.WithoutCancel(ctx)
 	seq, err := b.log.Append(ctx, b.id, quipu.Draft{
 		Kind: quipu.KindTx, Version: codec.TxVersion, Tags: tx.Tags, Data: codec.EncodeTx(nil, &tx)})
 	leave()
@@ -314,7 +340,7 @@ func (b *Book) changeOnce(ctx context.Context, lost int, claim *Claim, change fu
 		}
 		defer turn.Done()
 	}
-	t := b.Begin(turn)
+	t := b.Begin(ctx, turn)
 	defer t.Close()
 	if err := change(t); err != nil {
 		return 0, err

@@ -122,7 +122,7 @@ func TestTransactionReadsOneSnapshotAndItsOwnWrites(t *testing.T) {
 	w := newWorld(t)
 	w.set("a", "old")
 	w.set("b", "old")
-	tx := w.book.Begin(nil)
+	tx := w.book.Begin(context.Background(), nil)
 	defer tx.Close()
 	read := func(key string) string {
 		items, err := w.kv.Get(tx, "", quipu.StoreShared, []string{key})
@@ -159,7 +159,7 @@ func TestTransactionReadsOneSnapshotAndItsOwnWrites(t *testing.T) {
 
 func TestRollbackForgetsWritesAndKeepsReads(t *testing.T) {
 	w := newWorld(t)
-	tx := w.book.Begin(nil)
+	tx := w.book.Begin(context.Background(), nil)
 	defer tx.Close()
 	put := func(key, value string) {
 		if err := w.kv.Change(tx, "", quipu.StoreShared, []quipu.Change{{Key: key, Value: []byte(value)}}); err != nil {
@@ -182,7 +182,7 @@ func TestRollbackForgetsWritesAndKeepsReads(t *testing.T) {
 func TestListedRangeIsRead(t *testing.T) {
 	w := newWorld(t)
 	w.set("p1", "x")
-	tx := w.book.Begin(nil)
+	tx := w.book.Begin(context.Background(), nil)
 	defer tx.Close()
 	if _, err := w.kv.List(tx, "", quipu.StoreShared, quipu.ListRequest{Prefix: "p"}); err != nil {
 		t.Fatal(err)

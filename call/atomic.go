@@ -1,0 +1,229 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/view"
+)
+
+const (
+	lostBeforeTurn     = 2 // then a turn on the keys of the last run
+	lostBeforeFunction = 3 // then on the function as well: the keys change from run to run
+)
+
+// atomic runs a call until its transaction commits or is given up. A client that hangs up cancels nothing
+// once it runs.
+func (c *Caller) atomic(ctx context.Context, q *request) (*quipu.CallReply, error) {
+	var claim view.Claim
+	for lost := 0; ; lost++ {
+		q.info.Runs = lost + 1
+		reply, err := c.runOnce(ctx, q, lost, &claim)
+		if lost > 0 && quipu.CodeOf(err) == quipu.CodeTimeout {
+			return nil, q.contention()
+		}
+		if !view.Lost(err) {
+			return reply, err
+		}
+		ctx = context.WithoutCancel(ctx)
+	}
+}
+
+func (q *request) contention() error {
+	return &quipu.Error{Code: quipu.CodeContention, Op: "call",
+		Text: fmt.Sprintf("function %s lost %d times to other commits and could not finish within %s",
+			q.f.Name, q.info.Runs-1, q.f.Spec.Timeout.Std()), Hint: quipu.Codes[quipu.CodeContention].Next}
+}
+
+// runOnce is one run: a transaction, an instance, the function's reply, the commit.
+func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.Claim) (*quipu.CallReply, error) {
+	waitCtx, cancel := q.bound(ctx)
+	defer cancel()
+	turn, err := c.turn(waitCtx, q.f, lost, *claim)
+	if err != nil {
+		return nil, q.failure(waitCtx, err)
+	}
+	defer turn.Done()
+	lease, err := c.o.Acquire(waitCtx, q.f)
+	if err != nil {
+		return nil, q.failure(waitCtx, err)
+	}
+	if q.deadline.IsZero() { // a cold start does not count
+		q.deadline = c.o.Clock.Now().Add(q.f.Spec.Timeout.Std())
+	}
+	runCtx, stop := q.bound(context.WithoutCancel(ctx))
+	defer stop()
+	tx := c.o.Book.Begin(runCtx, turn)
+	tx.Gate(functionGate(q.f))
+	reply, healthy, err := c.runIn(runCtx, q, lease, tx)
+	*claim = claim.Union(tx.Claim())
+	err = errors.Join(err, tx.Close())
+	if healthy {
+		lease.Release()
+	} else {
+		lease.Kill()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// bound is ctx with the call's deadline, once it has one.
+func (q *request) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if q.deadline.IsZero() {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, q.deadline)
+}
+
+func functionGate(f quipu.Function) string { return "function\x00" + f.Name }
+
+// turn waits for the call's turn, if it has lost often enough to take one.
+func (c *Caller) turn(ctx context.Context, f quipu.Function, lost int, claim view.Claim) (*view.Turn, error) {
+	switch {
+	case lost < lostBeforeTurn:
+		return nil, nil
+	case lost >= lostBeforeFunction:
+		claim = claim.Union(view.Key(functionGate(f)))
+	}
+	return c.o.Book.Turn(ctx, claim)
+}
+
+// runIn runs the call in an instance and commits. healthy says whether the instance can be used again, which
+// is so only after the commit has been applied.
+func (c *Caller) runIn(ctx context.Context, q *request, lease Lease, tx *view.Tx) (reply *quipu.CallReply, healthy bool, err error) {
+	known, err := c.o.Results.recorded(tx, q)
+	if err != nil || known != nil {
+		return known, true, err
+	}
+	start := tx.Mark()
+	h, err := c.exchange(ctx, q, lease, tx)
+	if err != nil {
+		return nil, !q.breaks(err), err
+	}
+	if h.status >= http.StatusBadRequest {
+		tx.Rollback(start)
+	}
+	seq, err := c.finish(ctx, q, tx, h)
+	if err != nil {
+		return nil, true, err
+	}
+	return h.reply(q.id, seq), true, nil
+}
+
+// exchange has the function answer, with its operations collected in tx.
+func (c *Caller) exchange(ctx context.Context, q *request, lease Lease, tx *view.Tx) (*held, error) {
+	open := &openCall{id: q.id, f: q.f, depth: q.depth, ctx: ctx, tx: tx}
+	c.open.enter(lease.ID(), open)
+	defer c.open.leave(lease.ID(), open)
+	defer open.close()
+	response, err := lease.Do(q.httpRequest(ctx))
+	if err != nil {
+		return nil, q.failure(ctx, err)
+	}
+	h, err := hold(q.f, response)
+	if err != nil {
+		return nil, q.failure(ctx, err)
+	}
+	q.info.Status = h.status
+	return h, nil
+}
+
+// finish commits what tx has collected, together with the result. A call without effects, and without a
+// key to be found by, appends nothing.
+func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held) (quipu.Seq, error) {
+	q.info.Reads, q.info.Writes = tx.Size()
+	if q.info.Writes == 0 && (q.IdempotencyKey == "" || !h.worthKeeping()) {
+		c.ended(q)
+		return 0, nil
+	}
+	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
+	if err := c.o.Results.record(tx, q, h); err != nil {
+		return 0, err
+	}
+	tx.Tag(functionTag(q.f.Name))
+	seq, err := c.o.Book.Commit(ctx, tx)
+	if err != nil {
+		return 0, q.failure(ctx, err)
+	}
+	c.o.Observe(q.info)
+	return seq, nil
+}
+
+func functionTag(name string) string { return "function/" + name }
+
+// hold reads a whole reply. CodeReplySize, CodeStreaming.
+func hold(f quipu.Function, r *http.Response) (*held, error) {
+	defer r.Body.Close()
+	if r.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
+		return nil, &quipu.Error{Code: quipu.CodeStreaming, Op: "call",
+			Text: fmt.Sprintf("function %s tried to stream its reply", f.Name), Hint: quipu.Codes[quipu.CodeStreaming].Next}
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, quipu.AtomicBodyMax+1))
+	if err != nil {
+		return nil, &quipu.Error{Code: quipu.CodeCrashed, Op: "call",
+			Text: fmt.Sprintf("function %s broke off in its reply", f.Name),
+			Hint: fmt.Sprintf("quipu logs %s shows its output", f.Name), Err: err}
+	}
+	if len(body) > quipu.AtomicBodyMax {
+		return nil, &quipu.Error{Code: quipu.CodeReplySize, Op: "call",
+			Text: fmt.Sprintf("function %s answered with more than %d MiB", f.Name, quipu.AtomicBodyMax>>20),
+			Hint: quipu.Codes[quipu.CodeReplySize].Next}
+	}
+	return &held{status: r.StatusCode, header: r.Header, body: body}, nil
+}
+
+// join runs an atomic function inside the open call of another: in the same transaction, with a savepoint
+// that a failure goes back to.
+func (c *Caller) join(ctx context.Context, caller *openCall, r quipu.CallRequest) (*quipu.CallReply, error) {
+	f, err := c.o.Find(r.Function)
+	if err != nil {
+		return nil, err
+	}
+	q := &request{CallRequest: r, f: f, id: caller.nextID(), depth: caller.depth + 1, start: c.o.Clock.Now()}
+	q.info = quipu.CallInfo{ID: q.id, Function: f.Name, Revision: f.Revision, Trigger: r.Trigger,
+		Method: r.Method, Path: r.Path, Start: q.start, Runs: 1}
+	if q.depth > quipu.CallDepthMax {
+		return nil, &quipu.Error{Code: quipu.CodeDepth, Op: "call",
+			Text: fmt.Sprintf("function %s was called at depth %d", f.Name, q.depth), Hint: quipu.Codes[quipu.CodeDepth].Next}
+	}
+	if err := q.readBody(); err != nil {
+		return nil, err
+	}
+	caller.nested.Lock()
+	defer caller.nested.Unlock()
+	h, err := c.joined(ctx, q, caller.tx)
+	if err != nil {
+		q.info.Error = quipu.CodeOf(err)
+		c.ended(q)
+		return nil, err
+	}
+	c.ended(q)
+	return h.reply(q.id, 0), nil
+}
+
+func (c *Caller) joined(ctx context.Context, q *request, tx *view.Tx) (*held, error) {
+	lease, err := c.o.Acquire(ctx, q.f)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, q.f.Spec.Timeout.Std())
+	defer cancel()
+	mark := tx.Mark()
+	h, err := c.exchange(ctx, q, lease, tx)
+	if err != nil || h.status >= http.StatusBadRequest {
+		tx.Rollback(mark)
+	}
+	if q.breaks(err) {
+		lease.Kill()
+	} else {
+		lease.Release()
+	}
+	return h, err
+}

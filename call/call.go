@@ -1,0 +1,201 @@
+// Package call is the life of a call: from a request to the function's reply and the one record of what
+// it did.
+//
+// A plain function's operations are commits of their own and its reply streams. An atomic function's
+// operations are buffered in one transaction; when it answers with a status below 400 they become one
+// record, together with the result, and the reply is held until that is durable and applied. A run that
+// lost to another commit is run again; after two losses the call takes a turn on what its last run touched,
+// and after three on the function as well, so that contention becomes serial. Only the function's
+// timeout ends that, with CodeContention.
+//
+// Results with effects, and those of requests with an Idempotency-Key, are kept for quipu.ResultKept in
+// the call's own record. After a crash a call either committed, and its result is found by its key, or
+// it left nothing behind.
+package call
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/view"
+)
+
+// Lease is one place in an instance, for one call.
+type Lease interface {
+	// ID is the instance's.
+	ID() string
+	// Do sends a request to the function; it has to be answered or cancelled before Release.
+	Do(r *http.Request) (*http.Response, error)
+	// Release gives the place back; Kill ends the instance, which may be broken.
+	Release()
+	Kill()
+}
+
+// States is the part of the kv view that works inside a transaction.
+type States interface {
+	Get(tx *view.Tx, function, store string, keys []string) ([]quipu.Item, error)
+	List(tx *view.Tx, function, store string, r quipu.ListRequest) (quipu.Page, error)
+	Change(tx *view.Tx, function, store string, changes []quipu.Change) error
+}
+
+// Options of a Caller. All fields are required but Observe and Logger.
+type Options struct {
+	Book    *view.Book
+	Results *Results
+	States  States
+	// Plain is the state of a function outside of calls.
+	Plain func(function string) quipu.State
+	Find  func(name string) (quipu.Function, error)
+	// Acquire waits for a place in an instance.
+	Acquire func(ctx context.Context, f quipu.Function) (Lease, error)
+	Clock   quipu.Clock
+	Observe func(quipu.CallInfo) // told of each call when it has ended
+	Logger  *slog.Logger
+}
+
+// Caller calls functions. It is quipu.Invoker and quipu.Calls.
+type Caller struct {
+	o       Options
+	open    openCalls
+	recent  ring
+	running sync.Map // function NUL idempotency key -> chan closed at the end
+}
+
+// New makes a Caller.
+func New(o Options) *Caller {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Observe == nil {
+		o.Observe = func(quipu.CallInfo) {}
+	}
+	return &Caller{o: o, open: openCalls{of: map[string]map[string]*openCall{}}}
+}
+
+// request is a call on its way.
+type request struct {
+	quipu.CallRequest
+	f        quipu.Function
+	id       string
+	depth    int
+	start    time.Time
+	deadline time.Time // set when the first run gets its instance
+	body     []byte    // of an atomic call, or one with an idempotency key
+	hash     string    // of an idempotent request
+	info     quipu.CallInfo
+}
+
+// Invoke calls a function.
+func (c *Caller) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error) {
+	return c.invoke(ctx, r, ulid.Make().String(), 1)
+}
+
+func (c *Caller) invoke(ctx context.Context, r quipu.CallRequest, id string, depth int) (*quipu.CallReply, error) {
+	f, err := c.o.Find(r.Function)
+	if err != nil {
+		return nil, err
+	}
+	q := &request{CallRequest: r, f: f, id: id, depth: depth, start: c.o.Clock.Now()}
+	q.info = quipu.CallInfo{ID: id, Function: f.Name, Revision: f.Revision, Trigger: r.Trigger,
+		Method: r.Method, Path: r.Path, Start: q.start}
+	reply, err := c.dispatch(ctx, q)
+	if err != nil {
+		q.info.Error = quipu.CodeOf(err)
+		q.info.Status = quipu.Codes[q.info.Error].Status
+		c.ended(q)
+	}
+	return reply, err
+}
+
+func (c *Caller) dispatch(ctx context.Context, q *request) (*quipu.CallReply, error) {
+	if q.depth > quipu.CallDepthMax {
+		return nil, &quipu.Error{Code: quipu.CodeDepth, Op: "call",
+			Text: fmt.Sprintf("function %s was called at depth %d", q.f.Name, q.depth), Hint: quipu.Codes[quipu.CodeDepth].Next}
+	}
+	if q.f.Spec.Atomic || q.IdempotencyKey != "" {
+		if err := q.readBody(); err != nil {
+			return nil, err
+		}
+	}
+	run := c.plain
+	if q.f.Spec.Atomic {
+		run = c.atomic
+	}
+	if q.IdempotencyKey != "" {
+		return c.once(ctx, q, run)
+	}
+	return run(ctx, q)
+}
+
+// readBody holds the body, so that it can be sent again and compared.
+func (q *request) readBody() (err error) {
+	if q.Body == nil {
+		return nil
+	}
+	q.body, err = io.ReadAll(io.LimitReader(q.Body, quipu.AtomicBodyMax+1))
+	if err != nil {
+		return &quipu.Error{Code: quipu.CodeBadJSON, Op: "call", Text: "the request's body broke off", Err: err}
+	}
+	if len(q.body) > quipu.AtomicBodyMax {
+		return &quipu.Error{Code: quipu.CodeBodySize, Op: "call",
+			Text: fmt.Sprintf("the body for function %s is over %d MiB", q.f.Name, quipu.AtomicBodyMax>>20),
+			Hint: "send less at once, or make the function plain"}
+	}
+	q.ContentLength = int64(len(q.body))
+	return nil
+}
+
+// httpRequest is what the function gets.
+func (q *request) httpRequest(ctx context.Context) *http.Request {
+	header := q.Header.Clone()
+	if header == nil {
+		header = http.Header{}
+	}
+	header.Set(quipu.HeaderCallID, q.id)
+	header.Set(quipu.HeaderAttempt, "1")
+	header.Set(quipu.HeaderTrigger, q.Trigger)
+	header.Set("Traceparent", traceparent(header.Get("Traceparent")))
+	header.Del(quipu.HeaderSession)
+	body := q.Body
+	if q.body != nil {
+		body = bytes.NewReader(q.body)
+	}
+	r := (&http.Request{
+		Method: q.Method, Header: header, ContentLength: q.ContentLength, Host: "function",
+		URL: requestURL(q.Path, q.RawQuery), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(ctx)
+	if body != nil && q.ContentLength != 0 {
+		r.Body = io.NopCloser(body)
+	}
+	return r
+}
+
+// ended remembers a call that is over and has no record.
+func (c *Caller) ended(q *request) {
+	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
+	c.recent.add(q.info)
+	c.o.Observe(q.info)
+}
+
+// failure gives an error of the function's instance its code: a timeout is the call's, not the connection's.
+func (q *request) failure(ctx context.Context, err error) error {
+	if ctx.Err() == context.DeadlineExceeded {
+		return &quipu.Error{Code: quipu.CodeTimeout, Op: "call",
+			Text: fmt.Sprintf("function %s did not answer within %s", q.f.Name, q.f.Spec.Timeout.Std()),
+			Hint: quipu.Codes[quipu.CodeTimeout].Next}
+	}
+	if quipu.CodeOf(err) == quipu.CodeInternal {
+		return &quipu.Error{Code: quipu.CodeCrashed, Op: "call",
+			Text: fmt.Sprintf("function %s broke off before it answered", q.f.Name),
+			Hint: fmt.Sprintf("quipu logs %s shows its output", q.f.Name), Err: err}
+	}
+	return err
+}

@@ -1,0 +1,186 @@
+package call
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/view"
+)
+
+// openCall is a call that an instance is handling.
+type openCall struct {
+	id    string
+	f     quipu.Function
+	depth int
+	ctx   context.Context // ends with the run
+	tx    *view.Tx        // nil for a plain function
+	made  atomic.Int32    // calls made from this one
+
+	nested sync.Mutex // one call joins at a time, since savepoints nest
+
+	mu     sync.RWMutex // held for reading by operations, so that none is half in when the call closes
+	closed bool
+}
+
+func (o *openCall) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+}
+
+// nextID names a call made from this one: the same in each run, if the function does the same.
+func (o *openCall) nextID() string {
+	return fmt.Sprintf("%s/%d", o.id, o.made.Add(1))
+}
+
+// during runs an operation unless the call has closed.
+func (o *openCall) during(do func() error) error {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if o.closed {
+		return noCall(o.f.Name)
+	}
+	return do()
+}
+
+func noCall(function string) error {
+	return &quipu.Error{Code: quipu.CodeNoCall, Op: "call.session",
+		Text: fmt.Sprintf("function %s is atomic and has no such open call", function), Hint: quipu.Codes[quipu.CodeNoCall].Next}
+}
+
+// openCalls are the calls that instances are handling.
+type openCalls struct {
+	mu sync.Mutex
+	of map[string]map[string]*openCall // by instance and call id
+}
+
+func (s *openCalls) enter(instance string, o *openCall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of[instance] == nil {
+		s.of[instance] = map[string]*openCall{}
+	}
+	s.of[instance][o.id] = o
+}
+
+func (s *openCalls) leave(instance string, o *openCall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.of[instance], o.id)
+	if len(s.of[instance]) == 0 {
+		delete(s.of, instance)
+	}
+}
+
+// find is the call that an operation of an instance belongs to: the named one, or the only one.
+func (s *openCalls) find(instance, id string) *openCall {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	calls := s.of[instance]
+	if id != "" {
+		return calls[id]
+	}
+	if len(calls) == 1 {
+		for _, o := range calls {
+			return o
+		}
+	}
+	return nil
+}
+
+// Current is the id of the one call that an instance is handling, "" if there is none or several.
+func (c *Caller) Current(instance string) string {
+	if o := c.open.find(instance, ""); o != nil {
+		return o.id
+	}
+	return ""
+}
+
+// Session is where operations of an instance of f belong. id is the call that they name, or "". CodeNoCall
+// for an atomic function that has no such call open.
+func (c *Caller) Session(f quipu.Function, instance, id string) (quipu.Session, error) {
+	o := c.open.find(instance, id)
+	switch {
+	case f.Spec.Atomic && o == nil:
+		return nil, noCall(f.Name)
+	case o != nil && o.tx != nil:
+		return &inCall{c: c, o: o}, nil
+	}
+	return &outside{State: c.o.Plain(f.Name), c: c, function: f.Name, o: o}, nil
+}
+
+// Outside is the session of a client that is no instance; function prefixes its keys.
+func (c *Caller) Outside(function string) quipu.Session {
+	return &outside{State: c.o.Plain(function), c: c, function: function}
+}
+
+// outside is a session whose operations are commits of their own.
+type outside struct {
+	quipu.State
+	c        *Caller
+	function string
+	o        *openCall // the plain call it belongs to, if known
+}
+
+func (s *outside) Function() string { return s.function }
+
+// Invoke calls a function, one deeper than the call it comes from.
+func (s *outside) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error) {
+	if s.o == nil {
+		return s.c.Invoke(ctx, r)
+	}
+	return s.c.invoke(ctx, r, s.o.nextID(), s.o.depth+1)
+}
+
+// inCall is a session inside an atomic call.
+type inCall struct {
+	c *Caller
+	o *openCall
+}
+
+func (s *inCall) Function() string { return s.o.f.Name }
+
+func (s *inCall) Get(_ context.Context, store string, keys ...string) (items []quipu.Item, err error) {
+	err = s.o.during(func() error {
+		items, err = s.c.o.States.Get(s.o.tx, s.o.f.Name, store, keys)
+		return err
+	})
+	return items, err
+}
+
+func (s *inCall) List(_ context.Context, store string, r quipu.ListRequest) (page quipu.Page, err error) {
+	err = s.o.during(func() error {
+		page, err = s.c.o.States.List(s.o.tx, s.o.f.Name, store, r)
+		return err
+	})
+	return page, err
+}
+
+func (s *inCall) Apply(_ context.Context, store string, changes []quipu.Change) error {
+	return s.o.during(func() error {
+		return s.c.o.States.Change(s.o.tx, s.o.f.Name, store, changes)
+	})
+}
+
+// Invoke joins an atomic function to the call's transaction. A plain function acts at once.
+func (s *inCall) Invoke(ctx context.Context, r quipu.CallRequest) (reply *quipu.CallReply, err error) {
+	f, err := s.c.o.Find(r.Function)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.o.ctx, cancel)
+	defer stop()
+	err = s.o.during(func() error {
+		if f.Spec.Atomic {
+			reply, err = s.c.join(ctx, s.o, r)
+		} else {
+			reply, err = s.c.invoke(ctx, r, s.o.nextID(), s.o.depth+1)
+		}
+		return err
+	})
+	return reply, err
+}

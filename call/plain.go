@@ -1,0 +1,153 @@
+package call
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/view"
+)
+
+// plain runs a call whose operations are commits of their own. Its reply streams, unless it has to be
+// recorded for an idempotency key.
+func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error) {
+	lease, err := c.o.Acquire(ctx, q.f)
+	if err != nil {
+		return nil, err
+	}
+	q.info.Runs = 1
+	ctx, cancel := context.WithTimeout(ctx, q.f.Spec.Timeout.Std())
+	open := &openCall{id: q.id, f: q.f, depth: q.depth, ctx: ctx}
+	c.open.enter(lease.ID(), open)
+	finish := func(healthy bool) {
+		cancel()
+		open.close()
+		c.open.leave(lease.ID(), open)
+		if healthy {
+			lease.Release()
+		} else {
+			lease.Kill()
+		}
+	}
+	response, err := lease.Do(q.httpRequest(ctx))
+	if err != nil {
+		err = q.failure(ctx, err)
+		finish(!q.breaks(err))
+		return nil, err
+	}
+	q.info.Status = response.StatusCode
+	reply := &quipu.CallReply{Call: q.id, Status: response.StatusCode, Header: response.Header}
+	if q.IdempotencyKey != "" {
+		h, err := hold(q.f, response)
+		if err != nil {
+			err = q.failure(ctx, err)
+		}
+		finish(!q.breaks(err))
+		if err != nil {
+			return nil, err
+		}
+		return c.recordPlain(context.WithoutCancel(ctx), q, h)
+	}
+	reply.Body = &streamed{ReadCloser: response.Body, done: sync.OnceFunc(func() {
+		finish(ctx.Err() != context.DeadlineExceeded || q.f.Spec.Concurrency > 1)
+		c.ended(q)
+	})}
+	return reply, nil
+}
+
+// breaks tells whether an error means that the instance should not be used again. One call that takes too
+// long does not take its neighbours with it.
+func (q *request) breaks(err error) bool {
+	switch quipu.CodeOf(err) {
+	case quipu.CodeTimeout:
+		return q.f.Spec.Concurrency == 1
+	case quipu.CodeCrashed, quipu.CodeReply:
+		return true
+	}
+	return false
+}
+
+// streamed is a reply's body; its end is the end of the call.
+type streamed struct {
+	io.ReadCloser
+	done func()
+}
+
+func (s *streamed) Close() error {
+	err := s.ReadCloser.Close()
+	s.done()
+	return err
+}
+
+// recordPlain commits the result of an idempotent call of a plain function.
+func (c *Caller) recordPlain(ctx context.Context, q *request, h *held) (*quipu.CallReply, error) {
+	if !h.worthKeeping() {
+		c.ended(q)
+		return h.reply(q.id, 0), nil
+	}
+	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
+	var earlier *quipu.CallReply
+	seq, err := c.o.Book.Change(ctx, func(tx *view.Tx) (err error) {
+		if earlier, err = c.o.Results.recorded(tx, q); err != nil || earlier != nil {
+			return err
+		}
+		return c.o.Results.record(tx, q, h)
+	})
+	if err != nil || earlier != nil {
+		return earlier, err
+	}
+	c.o.Observe(q.info)
+	return h.reply(q.id, seq), nil
+}
+
+// once runs a request with an idempotency key unless its result is known, and makes others with the same
+// key wait for it.
+func (c *Caller) once(ctx context.Context, q *request, run func(context.Context, *request) (*quipu.CallReply, error)) (*quipu.CallReply, error) {
+	if len(q.IdempotencyKey) > quipu.TagBytesMax {
+		return nil, &quipu.Error{Code: quipu.CodeUsage, Op: "call",
+			Text: fmt.Sprintf("the %s has %d bytes, the most is %d", quipu.HeaderIdempotency, len(q.IdempotencyKey), quipu.TagBytesMax)}
+	}
+	q.hash = q.fingerprint()
+	name := q.f.Name + "\x00" + q.IdempotencyKey
+	mine := make(chan struct{})
+	for {
+		other, busy := c.running.LoadOrStore(name, mine)
+		if !busy {
+			break
+		}
+		select {
+		case <-other.(chan struct{}):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer func() {
+		c.running.Delete(name)
+		close(mine)
+	}()
+	tx := c.o.Book.Look()
+	known, err := c.o.Results.recorded(tx, q)
+	if err = errors.Join(err, tx.Close()); err != nil || known != nil {
+		return known, err
+	}
+	return run(ctx, q)
+}
+
+// held is a whole reply in memory.
+type held struct {
+	status int
+	header map[string][]string
+	body   []byte
+}
+
+// worthKeeping: a failure of the function is not its last word, a refusal is.
+func (h *held) worthKeeping() bool { return h.status < 500 }
+
+func (h *held) reply(id string, seq quipu.Seq) *quipu.CallReply {
+	return &quipu.CallReply{Call: id, Status: h.status, Header: h.header, Session: seq,
+		Body: io.NopCloser(bytes.NewReader(h.body))}
+}

@@ -1,0 +1,282 @@
+package call
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/view"
+)
+
+// Name is the name of the view of results.
+const Name = "call"
+
+// Keys of the view.
+const (
+	byID       = "c/" // call id: the result
+	byKey      = "i/" // function, NUL, idempotency key: the call id
+	byTime     = "t/" // time, newest first: the call id
+	byFunction = "f/" // function, NUL, time, newest first: the call id
+)
+
+// Blobs keeps large replies.
+type Blobs interface {
+	Put(data []byte) (quipu.BlobRef, error)
+	Get(ref quipu.BlobRef) ([]byte, error)
+}
+
+// Results is the view: what calls answered.
+type Results struct{ blobs Blobs }
+
+// NewResults makes a view whose large replies go to blobs.
+func NewResults(blobs Blobs) *Results { return &Results{blobs: blobs} }
+
+// Name is the constant Name.
+func (s *Results) Name() string { return Name }
+
+// result is what is kept of a call. Its byte form is the length of the JSON as varint, the JSON, and the
+// body of the reply. In the view the seq of the record, 8 bytes little-endian, comes before that.
+type result struct {
+	Info   quipu.CallInfo      `json:"info"`
+	Header map[string][]string `json:"header,omitempty"`
+	Blob   *quipu.BlobRef      `json:"blob,omitempty"` // of the body, if it is large
+	Key    string              `json:"key,omitempty"`  // idempotency key
+	Hash   string              `json:"hash,omitempty"` // of the request that came with it
+	body   []byte
+}
+
+var errResult = errors.New("malformed result of a call")
+
+func (r *result) encode(buf []byte) ([]byte, error) {
+	head, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	buf = binary.AppendUvarint(buf, uint64(len(head)))
+	return append(append(buf, head...), r.body...), nil
+}
+
+func decodeResult(b []byte) (*result, error) {
+	size, n := binary.Uvarint(b)
+	if n <= 0 || size > uint64(len(b)-n) {
+		return nil, errResult
+	}
+	r := &result{body: b[n+int(size):]}
+	if err := json.Unmarshal(b[n:n+int(size)], r); err != nil {
+		return nil, errors.Join(errResult, err)
+	}
+	return r, nil
+}
+
+// Operations: a byte that tells which, then
+//
+//	keep    a result
+//	forget  JSON: the list of results to forget, without headers and bodies
+const (
+	opKeep byte = iota + 1
+	opForget
+)
+
+// record adds the result of q to its transaction.
+func (s *Results) record(tx *view.Tx, q *request, h *held) error {
+	r := &result{Info: q.info, Header: h.header, Key: q.IdempotencyKey, Hash: q.hash, body: h.body}
+	if len(h.body) > quipu.InlineBytesMax {
+		ref, err := s.blobs.Put(h.body)
+		if err != nil {
+			return fmt.Errorf("keep reply: %w", err)
+		}
+		r.Blob, r.body = &ref, nil
+	}
+	body, err := r.encode([]byte{opKeep})
+	if err != nil {
+		return err
+	}
+	if q.IdempotencyKey != "" {
+		tx.Put(Name, keyName(q.f.Name, q.IdempotencyKey), []byte(q.id))
+	}
+	return tx.Do(quipu.Op{View: Name, Body: body})
+}
+
+// recorded finds the reply of an earlier request with the key of q; nil if there is none. That it looked is
+// part of the transaction, so of two calls with one key only one can commit.
+func (s *Results) recorded(tx *view.Tx, q *request) (*quipu.CallReply, error) {
+	if q.IdempotencyKey == "" {
+		return nil, nil
+	}
+	id, ok, err := tx.Get(Name, keyName(q.f.Name, q.IdempotencyKey))
+	if err != nil || !ok {
+		return nil, err
+	}
+	r, seq, err := s.load(tx, string(id))
+	if err != nil {
+		return nil, err
+	}
+	if r.Hash != q.hash {
+		return nil, &quipu.Error{Code: quipu.CodeIdempotency, Op: "call",
+			Text: fmt.Sprintf("the %s %q came before with another request", quipu.HeaderIdempotency, q.IdempotencyKey),
+			Hint: quipu.Codes[quipu.CodeIdempotency].Next}
+	}
+	h := &held{status: r.Info.Status, header: r.Header, body: r.body}
+	if r.Blob != nil {
+		if h.body, err = s.blobs.Get(*r.Blob); err != nil {
+			return nil, fmt.Errorf("recorded reply: %w", err)
+		}
+	}
+	return h.reply(r.Info.ID, seq), nil
+}
+
+// load reads a result. CodeNotFound.
+func (s *Results) load(tx *view.Tx, id string) (*result, quipu.Seq, error) {
+	value, ok, err := tx.Get(Name, byID+id)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !ok || len(value) < 8 {
+		return nil, 0, &quipu.Error{Code: quipu.CodeNotFound, Op: "call.get",
+			Text: fmt.Sprintf("no call %s is known", id),
+			Hint: "calls with effects are kept 24 hours, others for a while in the memory of the node that ran them"}
+	}
+	seq := quipu.Seq(binary.LittleEndian.Uint64(value))
+	r, err := decodeResult(value[8:])
+	if err != nil {
+		return nil, 0, fmt.Errorf("call %s: %w", id, err)
+	}
+	r.Info.Seq = seq
+	return r, seq, nil
+}
+
+func keyName(function, key string) string { return byKey + function + "\x00" + key }
+
+// timeName orders calls by their id, newest first: an id starts with a ULID, and that with its time, so its
+// bits are inverted. What follows the ULID, for a call made from another, stays as it is.
+func timeName(id string) (string, error) {
+	if len(id) < ulid.EncodedSize {
+		return "", fmt.Errorf("call id %q: %w", id, ulid.ErrDataSize)
+	}
+	u, err := ulid.ParseStrict(id[:ulid.EncodedSize])
+	if err != nil {
+		return "", fmt.Errorf("call id %q: %w", id, err)
+	}
+	for i := range u {
+		u[i] = ^u[i]
+	}
+	return hex.EncodeToString(u[:]) + id[ulid.EncodedSize:], nil
+}
+
+// Apply writes what one operation does.
+func (s *Results) Apply(b *view.Batch, op []byte, at view.At) error {
+	if len(op) == 0 {
+		return errResult
+	}
+	switch op[0] {
+	case opKeep:
+		return applyKeep(b, op[1:], at)
+	case opForget:
+		return applyForget(b, op[1:])
+	}
+	return errResult
+}
+
+func applyKeep(b *view.Batch, body []byte, at view.At) error {
+	r, err := decodeResult(body)
+	if err != nil {
+		return err
+	}
+	when, err := timeName(r.Info.ID)
+	if err != nil {
+		return err
+	}
+	id := []byte(r.Info.ID)
+	if r.Key != "" {
+		if err := b.Set(Name, keyName(r.Info.Function, r.Key), id); err != nil {
+			return err
+		}
+	}
+	value := append(binary.LittleEndian.AppendUint64(nil, uint64(at.Seq)), body...)
+	return errors.Join(b.Set(Name, byID+r.Info.ID, value), b.Set(Name, byTime+when, id),
+		b.Set(Name, byFunction+r.Info.Function+"\x00"+when, id))
+}
+
+// forgotten is one element of a forget operation.
+type forgotten struct{ ID, Function, Key string }
+
+func applyForget(b *view.Batch, body []byte) error {
+	var list []forgotten
+	if err := json.Unmarshal(body, &list); err != nil {
+		return err
+	}
+	for _, f := range list {
+		when, err := timeName(f.ID)
+		if err != nil {
+			return err
+		}
+		if f.Key != "" {
+			if err := b.Delete(Name, keyName(f.Function, f.Key)); err != nil {
+				return err
+			}
+		}
+		err = errors.Join(b.Delete(Name, byID+f.ID), b.Delete(Name, byTime+when),
+			b.Delete(Name, byFunction+f.Function+"\x00"+when))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const sweepMax = 1000
+
+// Sweep forgets results older than quipu.ResultKept, up to sweepMax in one record, and answers how many; fewer
+// than sweepMax means that nothing is left for now.
+func (c *Caller) Sweep(ctx context.Context) (swept int, err error) {
+	oldest := c.o.Clock.Now().Add(-quipu.ResultKept)
+	if oldest.UnixMilli() < 0 {
+		return 0, nil
+	}
+	var limit ulid.ULID
+	if err := limit.SetTime(uint64(oldest.UnixMilli())); err != nil {
+		return 0, err
+	}
+	from, err := timeName(limit.String())
+	if err != nil {
+		return 0, err
+	}
+	_, err = c.o.Book.Change(ctx, func(tx *view.Tx) error {
+		swept, err = c.o.Results.forget(tx, byTime+from)
+		return err
+	})
+	return swept, err
+}
+
+// forget adds the operation that forgets results from the given place in time and older.
+func (s *Results) forget(tx *view.Tx, from string) (int, error) {
+	var ids []string
+	err := tx.Scan(Name, from, byTime+"\xff", func(_ string, id []byte) bool {
+		ids = append(ids, string(id))
+		return len(ids) < sweepMax
+	})
+	if err != nil || len(ids) == 0 {
+		return 0, err
+	}
+	list := make([]forgotten, len(ids))
+	for i, id := range ids {
+		r, _, err := s.load(tx, id)
+		if err != nil {
+			return 0, err
+		}
+		list[i] = forgotten{ID: id, Function: r.Info.Function, Key: r.Key}
+		if r.Key != "" {
+			tx.Put(Name, keyName(r.Info.Function, r.Key), nil)
+		}
+	}
+	body, err := json.Marshal(list)
+	if err != nil {
+		return 0, err
+	}
+	return len(ids), tx.Do(quipu.Op{View: Name, Body: append([]byte{opForget}, body...)})
+}
