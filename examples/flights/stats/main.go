@@ -155,7 +155,13 @@ func post(path string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.Post(state+path, "application/json", bytes.NewReader(body))
+	r, err := http.NewRequest("POST", state+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("dapr-api-token", os.Getenv("DAPR_API_TOKEN"))
+	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return err
 	}

@@ -69,20 +69,24 @@ func read() (map[string]json.RawMessage, error) {
 	return table, nil
 }
 
-func get(path string, out any) error {
-	resp, err := http.Get(state + path)
-	if err != nil {
-		return err
-	}
-	return decode(resp, out)
-}
+func get(path string, out any) error { return send("GET", path, nil, out) }
 
 func post(path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	resp, err := http.Post(state+path, "application/json", bytes.NewReader(body))
+	return send("POST", path, body, out)
+}
+
+func send(method, path string, in []byte, out any) error {
+	r, err := http.NewRequest(method, state+path, bytes.NewReader(in))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("dapr-api-token", os.Getenv("DAPR_API_TOKEN"))
+	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,111 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"github.com/quipu-run/quipu"
+)
+
+// door is one of the node's listeners.
+type door struct {
+	name string
+	flag string // that changes its port
+}
+
+var (
+	mainDoor = door{"HTTP", "--port"}
+	daprDoor = door{"Dapr HTTP", "--dapr-http-port"}
+)
+
+// listeners are the node's open doors.
+type listeners struct {
+	open map[door]net.Listener
+
+	mu      sync.Mutex // guards servers
+	servers []*http.Server
+	running sync.WaitGroup
+}
+
+// listen opens all doors, so that a taken port is known before anything else happens.
+func listen(cfg Config) (*listeners, error) {
+	host := cfg.Listen
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	if cfg.Token == "" && !isLoopback(host) {
+		return nil, &quipu.Error{Code: quipu.CodeOpenListen, Op: "node.listen",
+			Text: fmt.Sprintf("listening on %s without a token would open the node to everybody", host),
+			Hint: quipu.Codes[quipu.CodeOpenListen].Next}
+	}
+	l := &listeners{open: map[door]net.Listener{}}
+	for d, port := range map[door]int{mainDoor: cfg.Port, daprDoor: cfg.DaprHTTPPort} {
+		if err := l.listen(d, host, port, cfg.FreePorts); err != nil {
+			return nil, errors.Join(err, l.close(context.Background()))
+		}
+	}
+	return l, nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (l *listeners) listen(d door, host string, port int, free bool) error {
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if free && port != 0 {
+			return l.listen(d, host, 0, false)
+		}
+		return &quipu.Error{Code: quipu.CodePortTaken, Op: "node.listen",
+			Text: fmt.Sprintf("port %d for %s is taken by another program", port, d.name),
+			Hint: fmt.Sprintf("choose another with %s N; %s 0 takes any free one", d.flag, d.flag)}
+	}
+	if err != nil {
+		return &quipu.Error{Code: quipu.CodeUsage, Op: "node.listen",
+			Text: fmt.Sprintf("cannot listen on %s port %d for %s", host, port, d.name), Err: err,
+			Hint: "--listen HOST and " + d.flag + " N choose the address"}
+	}
+	l.open[d] = ln
+	return nil
+}
+
+func (l *listeners) address(d door) string { return l.open[d].Addr().String() }
+
+// serve answers at a door until close. A door that breaks is told to failed.
+func (l *listeners) serve(d door, s *http.Server, failed func(error)) {
+	l.mu.Lock()
+	l.servers = append(l.servers, s)
+	l.mu.Unlock()
+	l.running.Go(func() {
+		if err := s.Serve(l.open[d]); !errors.Is(err, http.ErrServerClosed) {
+			failed(fmt.Errorf("%s listener: %w", d.name, err))
+		}
+	})
+}
+
+// close lets requests under way finish until ctx ends, then cuts them off.
+func (l *listeners) close(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var err error
+	for _, s := range l.servers {
+		if stopErr := s.Shutdown(ctx); stopErr != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	l.running.Wait()
+	for _, ln := range l.open {
+		if closeErr := ln.Close(); !errors.Is(closeErr, net.ErrClosed) {
+			err = errors.Join(err, closeErr)
+		}
+	}
+	return err
+}

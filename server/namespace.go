@@ -1,0 +1,250 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	contracthttp "github.com/quipu-run/quipu/contract/http"
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/call"
+	"github.com/quipu-run/quipu/deploy"
+	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/internal/linelog"
+	"github.com/quipu-run/quipu/kv"
+	"github.com/quipu-run/quipu/locallog"
+	"github.com/quipu-run/quipu/pool"
+	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/view"
+)
+
+// DefaultNamespace is there from the start.
+const DefaultNamespace = "default"
+
+var namespaceForm = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// namespaces are those of the node, by name.
+type namespaces struct {
+	mu sync.Mutex // held while one is opened, so that it is opened once
+	of map[string]*namespace
+}
+
+// namespace is one book with its views, functions and instances. It is gateway.Namespace.
+type namespace struct {
+	*deploy.View
+	*call.Caller
+
+	node  *Node
+	name  string
+	id    quipu.Book
+	kv    *kv.Store
+	book  *view.Book
+	pool  *pool.Pool
+	lines *linelog.Writer
+	stop  context.CancelFunc
+	tasks sync.WaitGroup
+}
+
+// openNamespaces opens the default namespace and all that have a book.
+func (n *Node) openNamespaces(ctx context.Context) error {
+	books, err := n.log.Books(ctx)
+	if err != nil {
+		return err
+	}
+	names := map[string]bool{DefaultNamespace: true}
+	for _, b := range books {
+		if name, ok := strings.CutPrefix(b.Name, quipu.PlatformPrefix); ok {
+			names[name] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if _, err := n.createNamespace(ctx, name); err != nil {
+			return fmt.Errorf("open namespace %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// namespace finds a namespace. CodeNotFound.
+func (n *Node) namespace(name string) (*namespace, error) {
+	n.namespaces.mu.Lock()
+	defer n.namespaces.mu.Unlock()
+	if ns := n.namespaces.of[name]; ns != nil {
+		return ns, nil
+	}
+	return nil, &quipu.Error{Code: quipu.CodeNotFound, Op: "namespace.find",
+		Text: fmt.Sprintf("there is no namespace %q", name),
+		Hint: fmt.Sprintf("quipu deploy DIR -n %s makes it", name)}
+}
+
+func (n *Node) namespaceAPI(name string) (gateway.Namespace, error) { return n.namespace(name) }
+
+// createNamespace finds a namespace, or makes it with its book.
+func (n *Node) createNamespace(ctx context.Context, name string) (*namespace, error) {
+	n.namespaces.mu.Lock()
+	defer n.namespaces.mu.Unlock()
+	if ns := n.namespaces.of[name]; ns != nil {
+		return ns, nil
+	}
+	if !namespaceForm.MatchString(name) {
+		return nil, &quipu.Error{Code: quipu.CodeUsage, Op: "namespace.create",
+			Text: fmt.Sprintf("%q cannot be the name of a namespace", name),
+			Hint: "use lower-case letters, digits and hyphens, at most 63, a letter first"}
+	}
+	ns, err := n.openNamespace(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if n.namespaces.of == nil {
+		n.namespaces.of = map[string]*namespace{}
+	}
+	n.namespaces.of[name] = ns
+	return ns, nil
+}
+
+func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, error) {
+	id, err := n.log.OpenBook(ctx, quipu.PlatformPrefix+name)
+	if quipu.CodeOf(err) == quipu.CodeNoBook {
+		id, err = n.log.CreateBook(ctx, quipu.PlatformPrefix+name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ns := &namespace{node: n, name: name, id: id, kv: kv.New(n.blobs)}
+	ns.lines, err = linelog.New(n.path("logs", name))
+	if err != nil {
+		return nil, err
+	}
+	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Clock: n.clock, Logger: n.cfg.Logger})
+	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
+		CheckRoutes: gateway.CheckRoutes, Changed: ns.changed})
+	results := call.NewResults(n.blobs)
+	ns.book, err = view.OpenBook(ctx, n.store, n.log, id, n.clock, ns.kv, ns.View, results)
+	if err != nil {
+		return nil, err
+	}
+	ns.Caller = call.New(call.Options{Book: ns.book, Results: results, States: ns.kv, Clock: n.clock, Logger: n.cfg.Logger,
+		Plain: ns.State, Find: ns.Function, Acquire: ns.acquire, Observe: n.observe})
+	if err := ns.View.Start(ns.book); err != nil {
+		return nil, errors.Join(err, ns.book.Close())
+	}
+	tasks, stop := context.WithCancel(context.Background())
+	ns.stop = stop
+	ns.tasks.Go(func() { ns.sweep(tasks) })
+	ns.tasks.Go(func() { ns.watch(tasks) })
+	return ns, nil
+}
+
+// changed follows what is deployed: routes first, so that a new function is found, then instances.
+func (ns *namespace) changed(before, after []quipu.Function) {
+	if err := ns.node.gateway.SetRoutes(ns.name, after); err != nil {
+		ns.node.fail(fmt.Errorf("routes of namespace %s, which were checked before: %w", ns.name, err))
+		return
+	}
+	for _, f := range after {
+		same := func(b quipu.Function) bool { return b.Name == f.Name && b.Revision == f.Revision }
+		if !slices.ContainsFunc(before, same) {
+			ns.pool.Replace(f)
+		}
+	}
+	for _, f := range before {
+		if !slices.ContainsFunc(after, func(a quipu.Function) bool { return a.Name == f.Name }) {
+			ns.pool.Remove(f.Name)
+		}
+	}
+}
+
+// lease is a place in an instance with the way to talk to it.
+type lease struct{ *pool.Lease }
+
+func (l lease) Do(r *http.Request) (*http.Response, error) {
+	return contracthttp.Do(l.Instance(), r)
+}
+
+func (ns *namespace) acquire(ctx context.Context, f quipu.Function) (call.Lease, error) {
+	l, err := ns.pool.Acquire(ctx, f.Name)
+	if err != nil {
+		return nil, err
+	}
+	return lease{l}, nil
+}
+
+// State is the state of a function outside of calls.
+func (ns *namespace) State(function string) quipu.State { return ns.kv.State(ns.book, function) }
+
+// Log holds the books that the namespace may read: its own platform book, and all raw ones of the default
+// namespace.
+func (ns *namespace) Log() quipu.Log { return ns.node.log }
+
+// Instances lists what runs.
+func (ns *namespace) Instances() []sdk.Instance {
+	infos := ns.pool.Snapshot()
+	list := make([]sdk.Instance, len(infos))
+	for i, info := range infos {
+		list[i] = sdk.Instance{Function: info.Function, Revision: info.Revision, ID: info.ID, PID: info.PID,
+			State: string(info.State), Inflight: info.Inflight, Started: info.Started}
+	}
+	return list
+}
+
+// Logs yields what instances of a function printed.
+func (ns *namespace) Logs(ctx context.Context, function string, tail int, follow bool) iter.Seq2[sdk.LogLine, error] {
+	return func(yield func(sdk.LogLine, error) bool) {
+		if _, err := ns.Function(function); err != nil {
+			yield(sdk.LogLine{}, err)
+			return
+		}
+		for line, err := range ns.lines.Read(ctx, function, tail, follow) {
+			if !yield(sdk.LogLine(line), err) {
+				return
+			}
+		}
+	}
+}
+
+// Verify reads every byte of the log that the book lies in.
+func (ns *namespace) Verify(ctx context.Context, book string, progress func(done, total int64)) error {
+	if _, err := ns.node.log.OpenBook(ctx, book); err != nil {
+		return err
+	}
+	_, err := ns.node.log.Verify(ctx, func(p locallog.Progress) { progress(p.Done, p.Total) })
+	return err
+}
+
+// watch stops the node when the namespace's views cannot go on.
+func (ns *namespace) watch(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-ns.book.Failed():
+		ns.node.fail(ns.book.Err())
+	}
+}
+
+// close drains the instances and stops the views.
+func (ns *namespace) close(ctx context.Context) error {
+	ns.stop()
+	ns.tasks.Wait()
+	err := ns.pool.Close(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
+		err = nil
+	}
+	return errors.Join(err, ns.book.Close(), ns.lines.Close())
+}
+
+func (s *namespaces) close(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, ns := range s.of {
+		err = errors.Join(err, ns.close(ctx))
+	}
+	return err
+}

@@ -1,0 +1,179 @@
+// Package server wires a configuration into a running node: the log, the views, functions and their
+// instances, and the doors. It is the only package that knows all of them.
+//
+// Run returns when ctx ends, after it has drained: no new requests, calls under way get up to drainMax,
+// then instances, views and log close in that order. After a kill nothing needs to be done: the next Run
+// recovers what was acknowledged.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/internal/blob"
+	"github.com/quipu-run/quipu/internal/clock"
+	"github.com/quipu-run/quipu/locallog"
+	"github.com/quipu-run/quipu/process"
+	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/view"
+)
+
+// drainMax is how long calls under way may take after the node was asked to stop.
+const drainMax = 8 * time.Second
+
+// Config of a node.
+type Config struct {
+	Data         string // directory, made if missing
+	Listen       string // host; "" means 127.0.0.1
+	Port         int    // of the main listener; 0 means any free one, as for the others
+	DaprHTTPPort int
+	FreePorts    bool   // take a free port where one is taken
+	Token        string // asked for by the admin API and the outside doors; required beyond loopback
+	// InstanceToken makes every instance prove itself with DAPR_API_TOKEN, as a production node does.
+	InstanceToken bool
+	Version       string
+	Logger        *slog.Logger
+	Ready         func(sdk.Node) // called once, when the node serves
+}
+
+// Node is a running node.
+type Node struct {
+	cfg     Config
+	started time.Time
+	clock   *clock.Wall
+	info    sdk.Node
+
+	log        *locallog.Log
+	blobs      *blob.Store
+	store      *view.Store
+	runtime    *process.Runtime
+	registry   *prometheus.Registry
+	gateway    *gateway.Gateway
+	observe    func(quipu.CallInfo)
+	namespaces namespaces
+	listeners  *listeners
+	failed     chan error // the first thing that makes it impossible to go on
+}
+
+// Run runs a node until ctx ends or it cannot go on.
+// CodeDataInUse, CodePortTaken, CodeOpenListen, CodeCorrupt: it did not start.
+func Run(ctx context.Context, cfg Config) error {
+	n, err := open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if err := n.publish(); err != nil {
+		return errors.Join(err, n.close())
+	}
+	if cfg.Ready != nil {
+		cfg.Ready(n.info)
+	}
+	select {
+	case <-ctx.Done():
+	case err = <-n.failed:
+	}
+	return errors.Join(err, n.close())
+}
+
+// open brings up all parts, in the order in which they need each other. What was opened is closed again if a
+// later part fails.
+func open(ctx context.Context, cfg Config) (n *Node, err error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	n = &Node{cfg: cfg, started: time.Now(), clock: &clock.Wall{}, registry: prometheus.NewRegistry(),
+		failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+			n = nil
+		}
+	}()
+	if n.listeners, err = listen(cfg); err != nil {
+		return n, err
+	}
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return n, fmt.Errorf("make data directory: %w", err)
+	}
+	if err := n.openStorage(); err != nil {
+		return n, err
+	}
+	if err := n.unpublish(); err != nil {
+		return n, err
+	}
+	n.runtime, err = process.New(process.Options{Dir: n.path("run"), Logger: cfg.Logger})
+	if err != nil {
+		return n, err
+	}
+	n.info = n.describe()
+	n.gateway = gateway.New(gateway.Options{Namespaces: n.namespaceAPI, Node: func() sdk.Node { return n.info },
+		Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
+	n.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n.observe = n.measure()
+	if err := n.openNamespaces(ctx); err != nil {
+		return n, err
+	}
+	n.serve()
+	return n, nil
+}
+
+// openStorage opens log and views side by side: both read from disk.
+func (n *Node) openStorage() error {
+	opened := make(chan error, 1)
+	go func() (err error) {
+		defer func() { opened <- err }()
+		n.store, err = view.OpenStore(view.Options{Dir: n.path("views"), FS: vfs.Default, Logger: n.cfg.Logger})
+		return err
+	}()
+	var err error
+	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.clock, Logger: n.cfg.Logger})
+	if err = errors.Join(err, <-opened); err != nil {
+		return err
+	}
+	n.blobs, err = blob.Open(vfs.Default, n.path("blobs"))
+	return err
+}
+
+func (n *Node) path(elem ...string) string {
+	return filepath.Join(append([]string{n.cfg.Data}, elem...)...)
+}
+
+// fail makes Run return err.
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default: // the first one counts
+	}
+}
+
+// close ends all parts in the order opposite to open.
+func (n *Node) close() error {
+	err := n.unpublish()
+	ctx, cancel := context.WithTimeout(context.Background(), drainMax)
+	defer cancel()
+	if n.listeners != nil {
+		err = errors.Join(err, n.listeners.close(ctx))
+	}
+	err = errors.Join(err, n.namespaces.close(ctx))
+	if n.runtime != nil {
+		err = errors.Join(err, n.runtime.Close())
+	}
+	if n.store != nil {
+		err = errors.Join(err, n.store.Close())
+	}
+	if n.log != nil {
+		err = errors.Join(err, n.log.Close())
+	}
+	return err
+}
