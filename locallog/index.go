@@ -1,0 +1,447 @@
+package locallog
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/resolve"
+)
+
+const (
+	indexName       = "index"
+	indexCacheBytes = 4 << 20
+	indexTableBytes = 1 << 20 // memtable
+)
+
+// Key spaces of the index. Numbers in keys are big-endian, so that they sort.
+const (
+	keyCheckpoint byte = 1 // -> checkpoint
+	keyBook       byte = 2 // book -> tail, newest, trim, name
+	keyTagTrim    byte = 3 // book, tag -> point
+	keyProducer   byte = 4 // book, id -> producer
+	keySegment    byte = 5 // segment, book -> last seq of the book in it
+	keyPosting    byte = 6 // book, bytes of tag (u16), tag, seq -> segment, offset, size
+	keyGeneration byte = 7 // last seq of a resolver generation -> nothing
+	keyWrite      byte = 8 // last seq of its generation, book, conflict key -> seq
+)
+
+var be = binary.BigEndian
+
+// checkpoint is the position that the index has applied: everything before end, nothing after.
+type checkpoint struct {
+	end   place
+	batch int64 // offset of the last batch before end, in the same segment; it must still be there
+	seq   quipu.Seq
+	stamp int64
+	crc   uint32 // of that batch
+}
+
+// index is everything that was kept in memory up to the last checkpoint. It has no log of its own: a
+// checkpoint is one Pebble batch and a flush, so after a crash it is there whole or not at all.
+type index struct {
+	db *pebble.DB
+
+	mu     sync.Mutex // guards below
+	gens   []quipu.Seq
+	failed error         // the first background failure
+	broken chan struct{} // closed when failed is set
+}
+
+func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
+	x := &index{broken: make(chan struct{})}
+	cache := pebble.NewCache(indexCacheBytes)
+	defer cache.Unref()
+	opts := &pebble.Options{
+		FS: fs, Cache: cache, DisableWAL: true, MemTableSize: indexTableBytes, MaxOpenFiles: 256,
+		FormatMajorVersion: pebble.FormatNewest, Logger: indexLogger{x, logger},
+		EventListener: &pebble.EventListener{
+			BackgroundError: x.fail,
+			DataCorruption:  func(i pebble.DataCorruptionInfo) { x.fail(fmt.Errorf("%s", i)) },
+		},
+	}
+	db, err := pebble.Open(dir, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	x.db = db
+	return x, nil
+}
+
+// fail remembers the first failure in the background, where there is nobody to return it to.
+func (x *index) fail(err error) {
+	if errors.Is(err, pebble.ErrCancelledCompaction) || errors.Is(err, context.Canceled) {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.failed == nil {
+		x.failed = err
+		close(x.broken)
+	}
+}
+
+func (x *index) failure() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.failed
+}
+
+// indexLogger keeps Pebble's chatter away and turns what it thinks fatal into a failure of the index.
+type indexLogger struct {
+	x      *index
+	logger *slog.Logger
+}
+
+func (indexLogger) Infof(string, ...any) {}
+func (l indexLogger) Errorf(format string, args ...any) {
+	l.logger.Warn("log index", "err", fmt.Sprintf(format, args...))
+}
+func (l indexLogger) Fatalf(format string, args ...any) { l.x.fail(fmt.Errorf(format, args...)) }
+
+// isDamage tells damage of the index's files from a disk that cannot be read now.
+func isDamage(err error) bool {
+	return pebble.IsCorruptionError(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, errIndex)
+}
+
+var errIndex = errors.New("malformed index entry")
+
+// wrap turns damage found while the log runs into an error for users.
+func (x *index) wrap(err error) error {
+	if err != nil && isDamage(err) {
+		return &quipu.Error{Code: quipu.CodeCorrupt, Op: "log.read", Text: "the log's index is damaged", Err: err,
+			Hint: "stop the node and start it again: the index is rebuilt from the log if no segment was deleted; otherwise restore a backup"}
+	}
+	return err
+}
+
+// close must not wait for a Pebble that failed.
+func (x *index) close() error {
+	if err := x.db.Close(); err != nil {
+		return fmt.Errorf("close index: %w", err)
+	}
+	return nil
+}
+
+// save makes the generation and the resolver's writes durable, in one step.
+func (x *index) save(g *generation, writes *resolve.Generation) error {
+	b := x.db.NewBatch()
+	defer b.Close()
+	err := errors.Join(x.putBooks(b, g), x.putProducers(b, g), x.putWrites(b, writes), x.dropGenerations(b, g.end.seq),
+		b.Set([]byte{keyCheckpoint}, encodeCheckpoint(g.end), nil))
+	if err != nil {
+		return fmt.Errorf("fill checkpoint: %w", err)
+	}
+	if err := x.db.Apply(b, pebble.NoSync); err != nil {
+		return fmt.Errorf("apply checkpoint: %w", err)
+	}
+	if err := x.flush(); err != nil {
+		return fmt.Errorf("flush checkpoint: %w", err)
+	}
+	if writes.Bytes() > 0 {
+		x.mu.Lock()
+		x.gens = append(x.gens, writes.Last())
+		x.mu.Unlock()
+	}
+	return nil
+}
+
+// flush waits until everything applied is in synced tables, or Pebble has failed.
+func (x *index) flush() error {
+	done, err := x.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return x.failure()
+	case <-x.broken:
+		return x.failure()
+	}
+}
+
+func (x *index) putBooks(b *pebble.Batch, g *generation) error {
+	var key, value []byte
+	for id, p := range g.books {
+		if id == 0 {
+			if err := putSegments(b, id, p); err != nil {
+				return err
+			}
+			continue
+		}
+		key = be.AppendUint64(append(key[:0], keyBook), uint64(id))
+		value = be.AppendUint64(value[:0], uint64(p.saved.tail))
+		value = be.AppendUint64(value, uint64(p.saved.newest))
+		value = be.AppendUint64(value, uint64(p.saved.trim))
+		value = append(value, p.saved.name...)
+		err := errors.Join(b.Set(key, value, nil), putSegments(b, id, p), putTrims(b, id, p), putStream(b, id, quipu.TagAll, &p.all))
+		if err != nil {
+			return err
+		}
+		for tag, s := range p.tags {
+			if err := putStream(b, id, tag, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func putSegments(b *pebble.Batch, id quipu.Book, p *bookPart) error {
+	for _, s := range p.segments {
+		key := be.AppendUint64(be.AppendUint32([]byte{keySegment}, s.segment), uint64(id))
+		if err := b.Set(key, be.AppendUint64(nil, uint64(s.last)), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putTrims saves points of tags that moved, and forgets those that the book's point has passed.
+func putTrims(b *pebble.Batch, id quipu.Book, p *bookPart) error {
+	for _, tag := range p.trims {
+		key := append(be.AppendUint64([]byte{keyTagTrim}, uint64(id)), tag...)
+		point, ok := p.saved.tagTrims[tag]
+		err := error(nil)
+		if ok {
+			err = b.Set(key, be.AppendUint64(nil, uint64(point)), nil)
+		} else {
+			err = b.Delete(key, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putStream(b *pebble.Batch, id quipu.Book, tag string, s *stream) error {
+	key := postingKey(nil, id, tag, 0)
+	var value [12]byte
+	for _, p := range s.postings {
+		be.PutUint64(key[len(key)-8:], uint64(p.seq))
+		be.PutUint32(value[0:], p.segment)
+		be.PutUint32(value[4:], p.offset)
+		be.PutUint32(value[8:], p.size)
+		if err := b.Set(key, value[:], nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *index) putProducers(b *pebble.Batch, g *generation) error {
+	for k, p := range g.producers {
+		key := be.AppendUint64(be.AppendUint64([]byte{keyProducer}, uint64(k.book)), k.id)
+		if err := b.Set(key, encodeProducer(p), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *index) putWrites(b *pebble.Batch, writes *resolve.Generation) error {
+	if writes.Bytes() == 0 {
+		return nil
+	}
+	gen := be.AppendUint64([]byte{keyGeneration}, uint64(writes.Last()))
+	if err := b.Set(gen, nil, nil); err != nil {
+		return err
+	}
+	var k []byte
+	return writes.Each(func(book quipu.Book, key string, seq quipu.Seq) error {
+		k = append(writeKey(k[:0], writes.Last(), book), key...)
+		return b.Set(k, be.AppendUint64(nil, uint64(seq)), nil)
+	})
+}
+
+// dropGenerations forgets writes that can matter to no record any more.
+func (x *index) dropGenerations(b *pebble.Batch, applied quipu.Seq) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for len(x.gens) > 0 && resolve.Expired(x.gens[0], applied) {
+		last := x.gens[0]
+		x.gens = x.gens[1:]
+		err := errors.Join(b.Delete(be.AppendUint64([]byte{keyGeneration}, uint64(last)), nil),
+			b.DeleteRange(writeKey(nil, last, 0), writeKey(nil, last+1, 0), nil))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NewestWrite implements resolve.Older.
+func (x *index) NewestWrite(id quipu.Book, key string, after quipu.Seq) (quipu.Seq, error) {
+	return x.NewestWriteIn(id, quipu.KeyRange{From: key, To: key + "\x00"}, after)
+}
+
+// NewestWriteIn implements resolve.Older: it looks into every saved generation that may hold such a write.
+func (x *index) NewestWriteIn(id quipu.Book, span quipu.KeyRange, after quipu.Seq) (quipu.Seq, error) {
+	x.mu.Lock()
+	gens := x.gens
+	x.mu.Unlock()
+	var newest quipu.Seq
+	for i := len(gens) - 1; i >= 0 && gens[i] > after; i-- {
+		lower := append(writeKey(nil, gens[i], id), span.From...)
+		upper := writeKey(nil, gens[i], id+1)
+		if span.To != "" {
+			upper = append(writeKey(nil, gens[i], id), span.To...)
+		}
+		err := x.each(lower, upper, func(_, value []byte) error {
+			if seq := quipu.Seq(be.Uint64(value)); seq > after {
+				newest = max(newest, seq)
+			}
+			return nil
+		})
+		if err != nil || newest > 0 {
+			return newest, x.wrap(err)
+		}
+	}
+	return newest, nil
+}
+
+// scan appends to out the postings of a stream in [from, to], at most max in all.
+func (x *index) scan(id quipu.Book, tag string, from, to quipu.Seq, out []posting, max int) ([]posting, error) {
+	lower := postingKey(nil, id, tag, from)
+	upper := append(postingKey(nil, id, tag, to), 0)
+	err := x.each(lower, upper, func(key, value []byte) error {
+		if len(out) == max {
+			return errEnough
+		}
+		p, err := parsePosting(key, value)
+		out = append(out, p)
+		return err
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return out, x.wrap(err)
+}
+
+var errEnough = errors.New("enough")
+
+// last is the newest posting of a stream with a seq <= to.
+func (x *index) last(id quipu.Book, tag string, to quipu.Seq) (p posting, ok bool, err error) {
+	it, err := x.db.NewIter(&pebble.IterOptions{
+		LowerBound: postingKey(nil, id, tag, 0), UpperBound: append(postingKey(nil, id, tag, to), 0),
+	})
+	if err != nil {
+		return posting{}, false, x.wrap(err)
+	}
+	defer func() {
+		if e := it.Close(); e != nil {
+			ok, err = false, x.wrap(e)
+		}
+	}()
+	if !it.Last() {
+		return posting{}, false, x.wrap(it.Error())
+	}
+	value, err := it.ValueAndErr()
+	if err == nil {
+		p, err = parsePosting(it.Key(), value)
+	}
+	return p, err == nil, x.wrap(err)
+}
+
+// producer finds a producer; nil if it is unknown.
+func (x *index) producer(k producerKey) (*producer, error) {
+	value, closer, err := x.db.Get(be.AppendUint64(be.AppendUint64([]byte{keyProducer}, uint64(k.book)), k.id))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, x.wrap(err)
+	}
+	p, err := parseProducer(value)
+	return p, x.wrap(errors.Join(err, closer.Close()))
+}
+
+// each visits the entries in [lower, upper) in order until visit fails.
+func (x *index) each(lower, upper []byte, visit func(key, value []byte) error) (err error) {
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if err := visit(it.Key(), value); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+func postingKey(buf []byte, id quipu.Book, tag string, seq quipu.Seq) []byte {
+	buf = be.AppendUint64(append(buf, keyPosting), uint64(id))
+	buf = append(be.AppendUint16(buf, uint16(len(tag))), tag...)
+	return be.AppendUint64(buf, uint64(seq))
+}
+
+func writeKey(buf []byte, gen quipu.Seq, id quipu.Book) []byte {
+	return be.AppendUint64(be.AppendUint64(append(buf, keyWrite), uint64(gen)), uint64(id))
+}
+
+func parsePosting(key, value []byte) (posting, error) {
+	if len(key) < 8 || len(value) != 12 {
+		return posting{}, errIndex
+	}
+	return posting{
+		seq: quipu.Seq(be.Uint64(key[len(key)-8:])), segment: be.Uint32(value),
+		offset: be.Uint32(value[4:]), size: be.Uint32(value[8:]),
+	}, nil
+}
+
+func encodeCheckpoint(c checkpoint) []byte {
+	b := be.AppendUint64(be.AppendUint32(nil, c.end.Segment), uint64(c.end.Offset))
+	b = be.AppendUint64(b, uint64(c.batch))
+	b = be.AppendUint64(be.AppendUint64(b, uint64(c.seq)), uint64(c.stamp))
+	return be.AppendUint32(b, c.crc)
+}
+
+func parseCheckpoint(b []byte) (checkpoint, error) {
+	if len(b) != 40 {
+		return checkpoint{}, errIndex
+	}
+	return checkpoint{
+		end: place{be.Uint32(b), int64(be.Uint64(b[4:]))}, batch: int64(be.Uint64(b[12:])),
+		seq: quipu.Seq(be.Uint64(b[20:])), stamp: int64(be.Uint64(b[28:])), crc: be.Uint32(b[36:]),
+	}, nil
+}
+
+const outcomeEncoded = 8 + 8 + 4 + 1 + 8
+
+func encodeProducer(p *producer) []byte {
+	b := be.AppendUint32(nil, p.epoch)
+	for _, o := range p.outcomes {
+		b = be.AppendUint64(be.AppendUint64(b, o.n), uint64(o.first))
+		b = append(be.AppendUint32(b, o.count), byte(o.Outcome))
+		b = be.AppendUint64(b, uint64(o.Winner))
+	}
+	return b
+}
+
+func parseProducer(b []byte) (*producer, error) {
+	if len(b) < 4+outcomeEncoded || (len(b)-4)%outcomeEncoded != 0 {
+		return nil, errIndex
+	}
+	p := &producer{epoch: be.Uint32(b)}
+	for b = b[4:]; len(b) > 0; b = b[outcomeEncoded:] {
+		p.outcomes = append(p.outcomes, outcome{
+			n: be.Uint64(b), first: quipu.Seq(be.Uint64(b[8:])), count: be.Uint32(b[16:]),
+			Verdict: resolve.Verdict{Outcome: resolve.Outcome(b[20]), Winner: quipu.Seq(be.Uint64(b[21:]))},
+		})
+	}
+	return p, nil
+}

@@ -1,0 +1,329 @@
+package locallog
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/resolve"
+)
+
+// keeper does in the background what the writer must not wait for: it fills the next segment with zeros, saves
+// checkpoints of the index, and deletes segments. The writer asks for at most one of each at a time.
+type keeper struct {
+	wait     sync.WaitGroup
+	want     chan int64    // size of the segment to prepare
+	prepared chan prepared // answers want
+	asked    bool          // the writer waits for an answer in prepared
+	save     chan saving
+	saved    chan error // answers save
+	busy     bool       // the writer waits for an answer in saved
+}
+
+// prepared is a segment that is ready for use, listed in the MANIFEST.
+type prepared struct {
+	segment *segment
+	err     error
+}
+
+// saving is a frozen part of the index.
+type saving struct {
+	gen    *generation
+	writes *resolve.Generation
+}
+
+// start runs the two goroutines. Channels have room for one answer, so that they never wait for the writer.
+func (k *keeper) start(l *Log) {
+	k.want, k.save = make(chan int64, 1), make(chan saving, 1)
+	if k.prepared == nil {
+		k.prepared = make(chan prepared, 1)
+	}
+	k.saved = make(chan error, 1)
+	k.wait.Go(func() {
+		for size := range k.want {
+			s, err := l.prepare(size)
+			k.prepared <- prepared{s, err}
+		}
+	})
+	k.wait.Go(func() {
+		for s := range k.save {
+			k.saved <- l.checkpoint(s)
+		}
+	})
+}
+
+// stop waits for both. The writer must have ended.
+func (k *keeper) stop() {
+	close(k.want)
+	close(k.save)
+	k.wait.Wait()
+}
+
+// room makes sure that the next batch of size bytes fits, in the next segment if need be. full is the answer for
+// callers if there is no space on the disk; after err the log must stop.
+func (l *Log) room(size int64) (full, err error) {
+	w, k := &l.writer, &l.keeper
+	for w.active.size-w.offset < size {
+		if !k.asked {
+			l.ask(size)
+		}
+		next := <-k.prepared
+		k.asked = false
+		if quipu.CodeOf(next.err) == quipu.CodeDiskFull {
+			return next.err, nil
+		}
+		if next.err != nil {
+			return nil, fmt.Errorf("prepare a segment: %w", next.err)
+		}
+		l.seal()
+		w.active, w.offset = next.segment, segmentHeaderBytes
+	}
+	return nil, nil
+}
+
+// ask starts the preparation of a segment that has room for need bytes.
+func (l *Log) ask(need int64) {
+	size := min(l.writer.active.size*2, l.opts.SegmentBytesMax)
+	l.keeper.asked = true
+	l.keeper.want <- max(size, (need+2*segmentHeaderBytes-1)/segmentHeaderBytes*segmentHeaderBytes)
+}
+
+// seal notes where the active segment ends. It becomes durable with the next MANIFEST; until then recovery
+// finds the end by the chain of batches.
+func (l *Log) seal() {
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
+	l.manifest.find(l.writer.active.id).End = l.writer.offset
+	l.counts.rolls.Add(1)
+}
+
+// prepare makes the next segment. Nothing remains of it after an error; CodeDiskFull may be tried again.
+func (l *Log) prepare(size int64) (*segment, error) {
+	if l.freeBelow(size) {
+		return nil, diskFull(nil)
+	}
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
+	last := l.manifest.Segments[len(l.manifest.Segments)-1]
+	s, err := createSegment(l.fs, l.dir, segmentHeader{id: last.ID + 1, epoch: rand.Uint64(), size: size})
+	if isNoSpace(err) {
+		return nil, diskFull(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.manifest.Segments = append(l.manifest.Segments, manifestSegment{ID: s.id, Epoch: quipu.Seq(s.epoch), Size: size})
+	if err := l.manifest.write(l.fs, l.dir); err != nil {
+		// Whether the new MANIFEST is in place may be unknown, so the file must stay and the log must not go on.
+		return nil, errors.Join(fmt.Errorf("list segment %d: %w", s.id, err), s.release())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.segments[s.id] = s
+	return s, nil
+}
+
+// maintain starts what the batch just written made necessary.
+func (l *Log) maintain() error {
+	w, k := &l.writer, &l.keeper
+	if !k.asked && w.offset > w.active.size/2 {
+		l.ask(0)
+	}
+	if k.busy {
+		select {
+		case err := <-k.saved:
+			k.busy = false
+			if err != nil {
+				return err
+			}
+		default:
+		}
+	}
+	l.mu.RLock()
+	bytes := l.state.open.bytes + l.state.window.OpenBytes()
+	l.mu.RUnlock()
+	if bytes < l.opts.CheckpointBytes || k.busy && bytes < 2*l.opts.CheckpointBytes {
+		return nil
+	}
+	if k.busy {
+		if err := <-k.saved; err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	gen, writes := l.state.freeze()
+	l.mu.Unlock()
+	k.busy = true
+	k.save <- saving{gen, writes}
+	return nil
+}
+
+// checkpoint saves a frozen part of the index, and then deletes segments that no one needs.
+func (l *Log) checkpoint(s saving) error {
+	if err := l.index().save(s.gen, s.writes); err != nil {
+		return err
+	}
+	l.counts.checkpoints.Add(1)
+	l.mu.Lock()
+	l.state.thaw(s.gen, s.writes)
+	moved := l.state.moved
+	l.state.moved = false
+	l.mu.Unlock()
+	if !moved {
+		return nil
+	}
+	return l.prune(s.gen.end.end.Segment)
+}
+
+// checkpointNow saves everything. Nothing else runs.
+func (l *Log) checkpointNow() error {
+	if l.keeper.busy {
+		l.keeper.busy = false
+		if err := <-l.keeper.saved; err != nil {
+			return err
+		}
+	}
+	if len(l.state.open.books) == 0 && l.state.window.OpenBytes() == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	gen, writes := l.state.freeze()
+	l.mu.Unlock()
+	return l.checkpoint(saving{gen, writes})
+}
+
+// prune deletes segments before the checkpoint's in which every record is trimmed.
+func (l *Log) prune(before uint32) error {
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
+	var dead []uint32
+	for _, m := range l.manifest.Segments {
+		if m.ID >= before {
+			break
+		}
+		trimmed, err := l.isTrimmed(m.ID)
+		if err != nil {
+			return err
+		}
+		if trimmed {
+			dead = append(dead, m.ID)
+		}
+	}
+	for _, id := range dead {
+		if err := l.delete(id); err != nil {
+			return fmt.Errorf("delete segment %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+var errAlive = errors.New("not trimmed")
+
+// isTrimmed tells whether all records of a segment are below the trim points of their books.
+func (l *Log) isTrimmed(id uint32) (bool, error) {
+	lower, upper := be.AppendUint32([]byte{keySegment}, id), be.AppendUint32([]byte{keySegment}, id+1)
+	err := l.index().each(lower, upper, func(key, value []byte) error {
+		if len(key) != 13 || len(value) != 8 {
+			return errIndex
+		}
+		l.mu.RLock()
+		defer l.mu.RUnlock()
+		b := l.state.books[quipu.Book(be.Uint64(key[5:]))]
+		if b != nil && quipu.Seq(be.Uint64(value)) > b.trim {
+			return errAlive
+		}
+		return nil
+	})
+	if errors.Is(err, errAlive) {
+		return false, nil
+	}
+	return err == nil, l.index().wrap(err)
+}
+
+// delete forgets a segment: first in the MANIFEST, then as a file, then in the index. A crash in between
+// leaves a file that Open removes, or postings below a trim point, which no read looks at.
+func (l *Log) delete(id uint32) error {
+	for i, m := range l.manifest.Segments {
+		if m.ID == id {
+			l.manifest.Segments = append(l.manifest.Segments[:i:i], l.manifest.Segments[i+1:]...)
+			break
+		}
+	}
+	l.manifest.Pruned = true
+	if err := l.manifest.write(l.fs, l.dir); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	s := l.segments[id]
+	delete(l.segments, id)
+	l.hot.forget(id)
+	l.mu.Unlock()
+	err := errors.Join(l.forget(s), l.fs.Remove(s.path), s.release())
+	l.counts.deleted.Add(1)
+	return err
+}
+
+// forget removes the postings of a segment from the index, but the last one of each stream: conditions need it.
+func (l *Log) forget(s *segment) error {
+	type key struct {
+		book quipu.Book
+		tag  string
+	}
+	last := map[key]quipu.Seq{}
+	err := s.eachBatch(segmentHeaderBytes, func(batch []byte, h *batchHeader) error {
+		return eachRecord(batch, h, func(r *record, _ int) error {
+			last[key{r.book, quipu.TagAll}] = r.seq
+			r.eachTag(func(tag string) { last[key{r.book, string([]byte(tag))}] = r.seq })
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	b := l.index().db.NewBatch()
+	defer b.Close()
+	for k, seq := range last {
+		if err := l.forgetStream(b, k.book, k.tag, seq); err != nil {
+			return l.index().wrap(err)
+		}
+	}
+	err = b.DeleteRange(be.AppendUint32([]byte{keySegment}, s.id), be.AppendUint32([]byte{keySegment}, s.id+1), nil)
+	return errors.Join(err, l.index().db.Apply(b, pebble.NoSync))
+}
+
+// forgetStream deletes postings up to seq, except the newest of the stream.
+func (l *Log) forgetStream(b *pebble.Batch, id quipu.Book, tag string, upto quipu.Seq) error {
+	newest, ok, err := l.index().last(id, tag, quipu.SeqMax)
+	if err != nil || !ok {
+		return err
+	}
+	return l.index().each(postingKey(nil, id, tag, 0), append(postingKey(nil, id, tag, upto), 0), func(key, value []byte) error {
+		p, err := parsePosting(key, value)
+		if err != nil || p.seq == newest.seq {
+			return err
+		}
+		return b.Delete(key, nil)
+	})
+}
+
+// eachBatch visits the batches from offset to the first that is none. Batches are valid until the next.
+func (s *segment) eachBatch(offset int64, visit func(batch []byte, h *batchHeader) error) error {
+	var buf []byte
+	for {
+		h, batch, err := s.batchAt(offset, buf)
+		if errors.Is(err, errBatch) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		buf = batch
+		if err := visit(batch, &h); err != nil {
+			return err
+		}
+		offset += int64(h.size)
+	}
+}

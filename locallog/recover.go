@@ -1,0 +1,506 @@
+package locallog
+
+import (
+	"bytes"
+	crand "crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/resolve"
+)
+
+// searchBytes is read at once when recovery looks for what lies behind a bad batch.
+const searchBytes = 1 << 20
+
+// recover brings memory to the state of the directory, and the directory to a state that can be appended to.
+func (l *Log) recover() error {
+	m, err := readManifest(l.fs, l.dir)
+	if err != nil {
+		return err
+	}
+	fresh := m == nil
+	if fresh {
+		if m, err = l.create(); err != nil {
+			return err
+		}
+	} else if err := l.openSegments(m); err != nil {
+		return err
+	}
+	l.manifest = m
+	if err := l.openState(); err != nil {
+		return err
+	}
+	if !fresh {
+		if err := l.recoverTail(); err != nil {
+			return err
+		}
+	}
+	return l.begin(fresh)
+}
+
+// create makes the first segment of an empty directory. A crash before the MANIFEST is written leaves a
+// segment without a record, which the next attempt replaces.
+func (l *Log) create() (*manifest, error) {
+	names, err := l.fs.List(l.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", l.dir, err)
+	}
+	for _, name := range names {
+		if id, ok := segmentID(name); ok && id > 1 {
+			return nil, corrupt(l.fs.PathJoin(l.dir, manifestName), -1, "it is missing, but there are segments")
+		}
+	}
+	if err := l.checkFirstUnused(names); err != nil {
+		return nil, err
+	}
+	s, err := createSegment(l.fs, l.dir, segmentHeader{id: 1, epoch: rand.Uint64(), size: l.opts.SegmentBytesMin})
+	if err != nil {
+		if isNoSpace(err) {
+			return nil, diskFull(err)
+		}
+		return nil, err
+	}
+	l.segments[s.id] = s
+	id := make([]byte, 16)
+	if _, err := crand.Read(id); err != nil {
+		return nil, err
+	}
+	return &manifest{Format: formatVersion, Log: hex.EncodeToString(id),
+		Segments: []manifestSegment{{ID: s.id, Epoch: quipu.Seq(s.epoch), Size: s.size}}}, nil
+}
+
+// checkFirstUnused refuses to replace a first segment that has records: then a MANIFEST was there once.
+func (l *Log) checkFirstUnused(names []string) error {
+	for _, name := range names {
+		if id, ok := segmentID(name); !ok || id != 1 {
+			continue
+		}
+		path := l.fs.PathJoin(l.dir, name)
+		f, err := l.fs.Open(path)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", path, err)
+		}
+		var magic [4]byte
+		n, err := f.ReadAt(magic[:], segmentHeaderBytes+4)
+		if e := f.Close(); err == nil || err == io.EOF {
+			err = e
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", path, err)
+		}
+		if n == len(magic) && le.Uint32(magic[:]) == batchMagic {
+			return corrupt(l.fs.PathJoin(l.dir, manifestName), -1, "it is missing, but "+name+" has records")
+		}
+	}
+	return nil
+}
+
+// openSegments opens what the MANIFEST lists and removes what a crash left beside it.
+func (l *Log) openSegments(m *manifest) error {
+	if len(m.Segments) == 0 {
+		return corrupt(l.fs.PathJoin(l.dir, manifestName), -1, "it lists no segment")
+	}
+	names, err := l.fs.List(l.dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", l.dir, err)
+	}
+	for _, name := range names {
+		id, isSegment := segmentID(name)
+		if isSegment && m.find(id) == nil || name == manifestName+".tmp" {
+			if err := l.fs.Remove(l.fs.PathJoin(l.dir, name)); err != nil {
+				return fmt.Errorf("remove a left-over: %w", err)
+			}
+		}
+	}
+	for _, ms := range m.Segments {
+		s, err := openSegment(l.fs, l.dir, ms)
+		if err != nil {
+			return err
+		}
+		l.segments[ms.ID] = s
+	}
+	return nil
+}
+
+// openState loads the index. A damaged one is made anew from the segments, if they are all there.
+func (l *Log) openState() error {
+	dir := l.fs.PathJoin(l.dir, indexName)
+	err := l.loadState(dir)
+	if err == nil || !isDamage(err) {
+		return err
+	}
+	if l.index() != nil {
+		err = errors.Join(err, l.index().close())
+		l.state.index = nil
+	}
+	if l.manifest.Pruned {
+		return &quipu.Error{Code: quipu.CodeCorrupt, Op: "log.open", Err: err,
+			Text: "the log's index is damaged, and segments it was made from were deleted", Hint: "restore " + l.dir + " from a backup"}
+	}
+	l.opts.Logger.Warn("log index is damaged and is rebuilt", "err", err)
+	if err := l.fs.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the damaged index: %w", err)
+	}
+	return l.loadState(dir)
+}
+
+// loadState opens the index in dir and reads all of it that is kept in memory.
+func (l *Log) loadState(dir string) error {
+	x, err := openIndex(l.fs, dir, l.opts.Logger)
+	if err != nil {
+		return err
+	}
+	s := state{books: map[quipu.Book]*book{}, names: map[string]*book{}, open: newGeneration(), index: x, moved: true}
+	l.state = s
+	if err := l.loadCheckpoint(); err != nil {
+		return err
+	}
+	if err := errors.Join(l.loadBooks(), l.loadTrims(), x.loadGenerations()); err != nil {
+		return fmt.Errorf("load index: %w", err)
+	}
+	l.state.window = resolve.NewWindow(l.state.saved, x, l.opts.CheckpointBytes)
+	return nil
+}
+
+// loadCheckpoint finds where the index ends. Without a checkpoint that is before the first segment.
+func (l *Log) loadCheckpoint() error {
+	first := l.manifest.Segments[0].ID
+	l.state.end = checkpoint{end: place{first, segmentHeaderBytes}}
+	found := false
+	err := l.index().each([]byte{keyCheckpoint}, []byte{keyCheckpoint + 1}, func(_, value []byte) error {
+		c, err := parseCheckpoint(value)
+		l.state.end, l.state.saved, found = c, c.seq, err == nil
+		return err
+	})
+	if err == nil && !found && l.manifest.Pruned {
+		return fmt.Errorf("the index has no checkpoint: %w", errIndex)
+	}
+	return err
+}
+
+func (l *Log) loadBooks() error {
+	return l.index().each([]byte{keyBook}, []byte{keyBook + 1}, func(key, value []byte) error {
+		if len(key) != 9 || len(value) < 25 {
+			return errIndex
+		}
+		l.state.addBook(&book{
+			id: quipu.Book(be.Uint64(key[1:])), tail: quipu.Seq(be.Uint64(value)), newest: quipu.Seq(be.Uint64(value[8:])),
+			trim: quipu.Seq(be.Uint64(value[16:])), name: string(value[24:]),
+		})
+		return nil
+	})
+}
+
+func (l *Log) loadTrims() error {
+	return l.index().each([]byte{keyTagTrim}, []byte{keyTagTrim + 1}, func(key, value []byte) error {
+		if len(key) < 10 || len(value) != 8 || l.state.books[quipu.Book(be.Uint64(key[1:]))] == nil {
+			return errIndex
+		}
+		b := l.state.books[quipu.Book(be.Uint64(key[1:]))]
+		if b.tagTrims == nil {
+			b.tagTrims = map[string]quipu.Seq{}
+		}
+		b.tagTrims[string(key[9:])] = quipu.Seq(be.Uint64(value))
+		return nil
+	})
+}
+
+func (x *index) loadGenerations() error {
+	return x.each([]byte{keyGeneration}, []byte{keyGeneration + 1}, func(key, _ []byte) error {
+		if len(key) != 9 {
+			return errIndex
+		}
+		x.gens = append(x.gens, quipu.Seq(be.Uint64(key[1:])))
+		return nil
+	})
+}
+
+// recoverTail finds the end of the log, makes sure of every byte up to it, and enters what the index lacks.
+func (l *Log) recoverTail() error {
+	if err := l.checkCheckpoint(); err != nil {
+		return err
+	}
+	clean := l.manifest.Clean
+	if clean != nil && *clean == l.state.end.end {
+		return nil
+	}
+	w := walk{log: l, at: l.state.end.end, crc: l.state.end.crc, seq: l.state.end.seq, synced: l.state.end.end}
+	if err := w.run(); err != nil {
+		return err
+	}
+	if clean != nil && *clean != w.at {
+		return corrupt(l.segmentPath(clean.Segment), min(clean.Offset, w.at.Offset),
+			fmt.Sprintf("the log was closed at %d of segment %d, but good batches end at %d of segment %d",
+				clean.Offset, clean.Segment, w.at.Offset, w.at.Segment))
+	}
+	if clean == nil {
+		if err := w.makeDurable(); err != nil {
+			return err
+		}
+	}
+	return l.replay()
+}
+
+// checkCheckpoint makes sure that the index is not ahead of the log: the last batch it knows must be there.
+func (l *Log) checkCheckpoint() error {
+	c := l.state.end
+	s := l.segments[c.end.Segment]
+	if s == nil || c.end.Offset > s.size {
+		return corrupt(l.segmentPath(c.end.Segment), c.end.Offset, "the index has records up to there, but the segment is not listed or too short")
+	}
+	if c.seq == 0 {
+		return nil
+	}
+	h, _, err := s.batchAt(c.batch, nil)
+	if err != nil && !errors.Is(err, errBatch) {
+		return err
+	}
+	if err != nil || h.crc != c.crc || h.offset+int64(h.size) != c.end.Offset {
+		return corrupt(s.path, c.batch, "the index was made from a batch that is not there any more")
+	}
+	return nil
+}
+
+func (l *Log) segmentPath(id uint32) string { return l.fs.PathJoin(l.dir, segmentName(id)) }
+
+// walk goes through the batches after the index's checkpoint.
+type walk struct {
+	log    *Log
+	at     place // the end of the good batches
+	crc    uint32
+	seq    quipu.Seq
+	synced place // all before it is known to have been synced
+	buf    []byte
+}
+
+// run finds the end of the log, or damage below something that is known to be synced.
+func (w *walk) run() error {
+	for _, m := range w.log.manifest.Segments {
+		if m.ID < w.at.Segment {
+			continue
+		}
+		s := w.log.segments[m.ID]
+		if err := s.checkHeader(); err != nil {
+			return err
+		}
+		stop := w.at
+		if m.ID != w.at.Segment {
+			stop = place{m.ID, segmentHeaderBytes}
+		}
+		good, err := w.chain(s, &stop)
+		if err != nil {
+			return err
+		}
+		if good {
+			w.at = stop
+		}
+		if m.End != 0 && w.at != (place{m.ID, m.End}) && (good || m.End != segmentHeaderBytes) {
+			return corrupt(s.path, stop.Offset, fmt.Sprintf("it was filled up to %d, but the batch here is not good", m.End))
+		}
+		if err := w.searchBehind(s, stop); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chain follows batches from stop on and moves stop behind them. It answers whether the log reaches stop,
+// which it does not if the first batch of a further segment is none.
+func (w *walk) chain(s *segment, stop *place) (bool, error) {
+	good := *stop == w.at
+	for {
+		h, buf, err := s.batchAt(stop.Offset, w.buf)
+		if err != nil && !errors.Is(err, errBatch) {
+			return false, err
+		}
+		if err != nil || h.prev != w.crc || h.first.Pos() != w.seq.Pos()+1 || h.first < w.seq || h.first.Term() > w.log.manifest.Term {
+			return good, nil
+		}
+		w.buf, good = buf, true
+		w.synced = place{s.id, h.synced}
+		w.crc, w.seq = h.crc, h.first+quipu.Seq(h.count-1)
+		stop.Offset += int64(h.size)
+	}
+}
+
+// searchBehind looks for a good batch behind the last one that is chained. If it says that what lies between was
+// synced, then that is damage and not a torn write.
+func (w *walk) searchBehind(s *segment, stop place) error {
+	return s.search(stop.Offset, func(h batchHeader) error {
+		if h.synced <= stop.Offset && stop == w.at {
+			return nil
+		}
+		return corrupt(w.log.segmentPath(w.at.Segment), w.at.Offset,
+			fmt.Sprintf("the batch here is not good, but one at %d of %s was written after it was synced", h.offset, segmentName(s.id)))
+	})
+}
+
+// search visits the headers of good batches anywhere from offset on.
+func (s *segment) search(offset int64, visit func(h batchHeader) error) error {
+	magic := le.AppendUint32(nil, batchMagic)
+	buf := make([]byte, min(searchBytes, s.size-offset))
+	for ; offset < s.size; offset += searchBytes {
+		chunk := buf[:min(int64(len(buf)), s.size-offset)]
+		if err := s.readAt(chunk, offset); err != nil {
+			return err
+		}
+		for at := 0; ; at++ {
+			i := bytes.Index(chunk[at:], magic)
+			if i < 0 {
+				break
+			}
+			at += i
+			h, _, err := s.batchAt(offset+int64(at)-4, nil)
+			if errors.Is(err, errBatch) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if err := visit(h); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// makeDurable rewrites in place what was good but perhaps only in the page cache, and zeroes what follows, so
+// that a torn batch is never mistaken for anything again.
+func (w *walk) makeDurable() error {
+	for _, m := range w.log.manifest.Segments {
+		if m.ID < w.at.Segment {
+			continue
+		}
+		s := w.log.segments[m.ID]
+		from, end := int64(segmentHeaderBytes), int64(segmentHeaderBytes)
+		if m.ID == w.at.Segment {
+			from, end = w.at.Offset, w.at.Offset
+			if w.synced.Segment == m.ID {
+				from = min(from, w.synced.Offset)
+			}
+		}
+		if err := s.rewrite(from, end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rewrite writes [from, end) again and zeros behind it, then syncs, if there is anything to write.
+func (s *segment) rewrite(from, end int64) error {
+	wrote := false
+	buf := make([]byte, searchBytes)
+	for at := from; at < s.size; {
+		chunk := buf[:min(int64(len(buf)), s.size-at)]
+		if at < end {
+			chunk = chunk[:min(int64(len(chunk)), end-at)]
+		}
+		if err := s.readAt(chunk, at); err != nil {
+			return err
+		}
+		if at >= end {
+			chunk = bytes.TrimRight(chunk, "\x00")
+			clear(chunk)
+		}
+		if len(chunk) > 0 {
+			if _, err := s.file.WriteAt(chunk, at); err != nil {
+				return fmt.Errorf("rewrite %s at %d: %w", s.path, at, err)
+			}
+			wrote = true
+		}
+		at = nextChunk(at, end, int64(len(buf)))
+	}
+	if !wrote {
+		return nil
+	}
+	if err := s.file.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// nextChunk is where the next chunk of rewrite starts: chunks do not cross end.
+func nextChunk(at, end, size int64) int64 {
+	if at < end {
+		return min(at+size, end)
+	}
+	return at + size
+}
+
+// replay enters the batches after the checkpoint, and saves checkpoints on the way so that memory stays bounded.
+func (l *Log) replay() error {
+	from := l.state.end.end
+	for _, m := range l.manifest.Segments {
+		if m.ID < from.Segment {
+			continue
+		}
+		start := int64(segmentHeaderBytes)
+		if m.ID == from.Segment {
+			start = from.Offset
+		}
+		s := l.segments[m.ID]
+		err := s.eachBatch(start, func(batch []byte, h *batchHeader) error {
+			if _, err := l.state.apply(batch, h, s.id, nil); err != nil {
+				return err
+			}
+			if l.state.open.bytes+l.state.window.OpenBytes() < l.opts.CheckpointBytes {
+				return nil
+			}
+			gen, writes := l.state.freeze()
+			if err := l.index().save(gen, writes); err != nil {
+				return err
+			}
+			l.state.thaw(gen, writes)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin sets the writer to the end of the log and notes in the MANIFEST that the log is open.
+func (l *Log) begin(fresh bool) error {
+	m, end := l.manifest, l.state.end
+	if m.Clean == nil && !fresh {
+		if m.Term == quipu.TermMax {
+			return &quipu.Error{Code: quipu.CodeDataFormat, Op: "log.open", Text: "the log was not closed properly a million times; its terms are used up"}
+		}
+		m.Term++
+	}
+	m.Clean = nil
+	w := &l.writer
+	w.term, w.pos, w.crc, w.stamp = m.Term, end.seq.Pos(), end.crc, end.stamp
+	w.active, w.offset = l.segments[end.end.Segment], end.end.Offset
+	w.unchecked = diskCheckBytes
+	l.beginSegments()
+	if err := m.write(l.fs, l.dir); err != nil {
+		return fmt.Errorf("note that the log is open: %w", err)
+	}
+	return nil
+}
+
+// beginSegments hands the segment after the active one to the writer as the next. If several wait, which happens
+// when a large append skipped one, all but the last are left behind.
+func (l *Log) beginSegments() {
+	w, segments := &l.writer, l.manifest.Segments
+	l.keeper.prepared = make(chan prepared, 1)
+	n := len(segments)
+	if n == 1 || segments[n-1].ID == w.active.id {
+		segments[n-1].End = 0
+		return
+	}
+	if segments[n-2].ID != w.active.id {
+		l.manifest.find(w.active.id).End = w.offset
+		w.active, w.offset = l.segments[segments[n-2].ID], segmentHeaderBytes
+	}
+	l.manifest.find(w.active.id).End = 0
+	l.keeper.prepared <- prepared{segment: l.segments[segments[n-1].ID]}
+	l.keeper.asked = true
+}

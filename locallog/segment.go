@@ -1,0 +1,167 @@
+package locallog
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	zeroBytes     = 256 << 10 // written at once when a segment is filled ahead
+	zeroSyncBytes = 4 << 20   // synced at once, so that appends do not wait for 64 MiB
+)
+
+var zeros [zeroBytes]byte
+
+// segment is an open segment file. The log's table holds one reference and each reader another;
+// the last to go closes the file, so that deletion pulls nothing from under a reader.
+type segment struct {
+	segmentHeader
+	path string
+	file vfs.File
+	refs atomic.Int32
+}
+
+func segmentName(id uint32) string { return fmt.Sprintf("%06d.seg", id) }
+
+// segmentID reads a name that segmentName made.
+func segmentID(name string) (uint32, bool) {
+	digits, ok := strings.CutSuffix(name, ".seg")
+	id, err := strconv.ParseUint(digits, 10, 32)
+	return uint32(id), ok && err == nil && segmentName(uint32(id)) == name
+}
+
+// createSegment makes a segment file full of zeros and syncs it and its name. If it fails there is no file.
+func createSegment(fs vfs.FS, dir string, h segmentHeader) (*segment, error) {
+	path := fs.PathJoin(dir, segmentName(h.id))
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", path, err)
+	}
+	err = fillSegment(f, h)
+	if err == nil {
+		err = syncDir(fs, dir)
+	}
+	if err == nil {
+		return newSegment(path, f, h), nil
+	}
+	err = fmt.Errorf("fill %s: %w", path, err)
+	if e := f.Close(); e != nil {
+		err = fmt.Errorf("%w; and close it: %w", err, e)
+	}
+	if e := fs.Remove(path); e != nil {
+		err = fmt.Errorf("%w; and remove it: %w", err, e)
+	}
+	return nil, err
+}
+
+func fillSegment(f vfs.File, h segmentHeader) error {
+	if _, err := f.Write(h.encode()); err != nil {
+		return err
+	}
+	unsynced := int64(0)
+	for at := int64(segmentHeaderBytes); at < h.size; {
+		n, err := f.Write(zeros[:min(int64(zeroBytes), h.size-at)])
+		if err != nil {
+			return err
+		}
+		at, unsynced = at+int64(n), unsynced+int64(n)
+		if unsynced >= zeroSyncBytes && at < h.size {
+			if err := f.SyncData(); err != nil {
+				return err
+			}
+			unsynced = 0
+		}
+	}
+	return f.Sync()
+}
+
+// openSegment opens a segment that the manifest lists. Its size must be right; its header page is
+// checked only where batches are read without the index.
+func openSegment(fs vfs.FS, dir string, m manifestSegment) (*segment, error) {
+	path := fs.PathJoin(dir, segmentName(m.ID))
+	info, err := fs.Stat(path)
+	if err != nil {
+		return nil, corrupt(path, -1, "the MANIFEST lists it, but "+err.Error())
+	}
+	if info.Size() != m.Size {
+		return nil, corrupt(path, min(info.Size(), m.Size), fmt.Sprintf("it has %d bytes instead of %d", info.Size(), m.Size))
+	}
+	f, err := fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return newSegment(path, f, segmentHeader{id: m.ID, epoch: uint64(m.Epoch), size: m.Size}), nil
+}
+
+func newSegment(path string, f vfs.File, h segmentHeader) *segment {
+	s := &segment{segmentHeader: h, path: path, file: f}
+	s.refs.Store(1)
+	return s
+}
+
+// release gives a reference back.
+func (s *segment) release() error {
+	if s.refs.Add(-1) == 0 {
+		return s.file.Close()
+	}
+	return nil
+}
+
+// checkHeader reads the header page and compares it with what the manifest says.
+func (s *segment) checkHeader() error {
+	page := make([]byte, segmentHeaderBytes)
+	if _, err := s.file.ReadAt(page, 0); err != nil && err != io.EOF {
+		return fmt.Errorf("read %s: %w", s.path, err)
+	}
+	h, err := parseSegmentHeader(page)
+	if err != nil {
+		return corrupt(s.path, 0, err.Error())
+	}
+	if h != s.segmentHeader {
+		return corrupt(s.path, 0, fmt.Sprintf("its header says %+v instead of %+v", h, s.segmentHeader))
+	}
+	return nil
+}
+
+// batchAt reads the batch at offset into buf if it fits, else into a new slice. errBatch says that there is
+// none; other errors are the disk's.
+func (s *segment) batchAt(offset int64, buf []byte) (batchHeader, []byte, error) {
+	if offset+batchHeaderBytes > s.size {
+		return batchHeader{}, nil, errBatch
+	}
+	var head [batchHeaderBytes]byte
+	if err := s.readAt(head[:], offset); err != nil {
+		return batchHeader{}, nil, err
+	}
+	h, err := parseBatchHeader(head[:], s.epoch, offset)
+	if err != nil || offset+int64(h.size) > s.size {
+		return batchHeader{}, nil, errBatch
+	}
+	if cap(buf) < h.size {
+		buf = make([]byte, h.size)
+	}
+	buf = buf[:h.size]
+	if err := s.readAt(buf, offset); err != nil {
+		return batchHeader{}, nil, err
+	}
+	if h.crc != checksum(buf[4:]) {
+		return batchHeader{}, nil, errBatch
+	}
+	return h, buf, nil
+}
+
+func (s *segment) readAt(b []byte, offset int64) error {
+	n, err := s.file.ReadAt(b, offset)
+	if n == len(b) {
+		return nil
+	}
+	if err == io.EOF || err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("read %s at %d: %w", s.path, offset, err)
+}

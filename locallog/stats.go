@@ -1,0 +1,51 @@
+package locallog
+
+import "sync/atomic"
+
+// counters count since Open.
+type counters struct {
+	appends, records, bytes, batches, syncs, rolls, checkpoints, deleted atomic.Uint64
+}
+
+// group counts one batch.
+func (c *counters) group(appends, records, bytes int) {
+	c.batches.Add(1)
+	c.appends.Add(uint64(appends))
+	c.records.Add(uint64(records))
+	c.bytes.Add(uint64(bytes))
+}
+
+// Stats describes a log for metrics. Counts are since Open.
+type Stats struct {
+	Segments     int
+	SegmentBytes int64 // on disk, zeros that wait for use included
+	Books        int
+	IndexBytes   int    // in memory, not yet saved
+	Appends      uint64 // written, won or lost
+	Records      uint64
+	Bytes        uint64 // of batches
+	Batches      uint64 // Appends/Batches is the mean size of a group
+	Syncs        uint64
+	Rolls        uint64 // segments that were filled
+	Checkpoints  uint64
+	Deleted      uint64 // segments
+}
+
+// Stats answers a snapshot of the counters.
+func (l *Log) Stats() Stats {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	c := &l.counts
+	s := Stats{
+		Segments: len(l.segments), Books: len(l.state.books),
+		Appends: c.appends.Load(), Records: c.records.Load(), Bytes: c.bytes.Load(), Batches: c.batches.Load(),
+		Syncs: c.syncs.Load(), Rolls: c.rolls.Load(), Checkpoints: c.checkpoints.Load(), Deleted: c.deleted.Load(),
+	}
+	if l.state.open != nil {
+		s.IndexBytes = l.state.open.bytes + l.state.window.OpenBytes()
+	}
+	for _, seg := range l.segments {
+		s.SegmentBytes += seg.size
+	}
+	return s
+}
