@@ -1,0 +1,283 @@
+package pool
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/quipu-run/quipu"
+)
+
+// keeper carries out the plan of one function.
+type keeper struct {
+	pool *Pool
+	name string
+	poke chan struct{} // capacity 1: the time to wake may have changed
+
+	mu         sync.Mutex // guards the fields below
+	plan       plan
+	members    map[int64]*member
+	waiters    map[int64]chan verdict
+	nextWaiter int64
+	running    sync.WaitGroup // one per member; Add only by run's update or before run ends
+}
+
+// member is an instance, or what will be one.
+type member struct {
+	unit     int64
+	id       string
+	fn       quipu.Function
+	instance quipu.Instance     // nil until it was started
+	cancel   context.CancelFunc // of its start
+	killed   chan struct{}      // closed: end it at once
+	stopped  chan struct{}      // closed: ask it to end
+}
+
+// verdict is what a waiter gets: a member or an error.
+type verdict struct {
+	member *member
+	err    error
+}
+
+func newKeeper(p *Pool, fn quipu.Function) *keeper {
+	return &keeper{
+		pool: p, name: fn.Name, poke: make(chan struct{}, 1),
+		plan: plan{target: fn}, members: map[int64]*member{}, waiters: map[int64]chan verdict{},
+	}
+}
+
+// run wakes the plan when its time comes, until the function is removed or the pool closed and all
+// its instances are gone.
+func (k *keeper) run() {
+	for {
+		k.mu.Lock()
+		over := (k.plan.removed || k.plan.stopping) && len(k.members) == 0
+		at := k.plan.wake()
+		k.mu.Unlock()
+		if over {
+			break
+		}
+		var timer <-chan time.Time
+		if !at.IsZero() {
+			timer = k.pool.o.Clock.After(at.Sub(k.pool.o.Clock.Now()))
+		}
+		select {
+		case <-timer:
+			k.update(func(time.Time) {})
+		case <-k.poke:
+		}
+	}
+	k.running.Wait()
+}
+
+// update lets an event change the plan, and does what follows from it.
+func (k *keeper) update(event func(now time.Time)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.pool.o.Clock.Now()
+	event(now)
+	for _, a := range k.plan.step(now) {
+		k.do(a)
+	}
+	select {
+	case k.poke <- struct{}{}:
+	default: // run will look anyway
+	}
+}
+
+// do never blocks: starting and ending happen in the member's goroutine. The caller holds mu.
+func (k *keeper) do(a action) {
+	switch a.kind {
+	case doStart:
+		k.start(a)
+	case doStop:
+		closeOnce(k.members[a.unit].stopped)
+	case doKill:
+		k.kill(k.members[a.unit])
+	case doGrant:
+		k.waiters[a.waiter] <- verdict{member: k.members[a.unit]}
+		delete(k.waiters, a.waiter)
+	case doFail:
+		k.waiters[a.waiter] <- verdict{err: a.err}
+		delete(k.waiters, a.waiter)
+	default:
+		panic(fmt.Sprintf("action %q", a.kind))
+	}
+}
+
+// closeOnce closes a channel that only the holder of mu closes.
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// kill ends a member at once, whether it starts or runs. The caller holds mu.
+func (k *keeper) kill(m *member) {
+	m.cancel()
+	closeOnce(m.killed)
+	if u := k.plan.unit(m.unit); u != nil {
+		u.state, u.ending = Draining, true
+	}
+}
+
+func (k *keeper) killAll() {
+	k.update(func(time.Time) {
+		for _, m := range k.members {
+			k.kill(m)
+		}
+	})
+}
+
+func (k *keeper) start(a action) {
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &member{
+		unit: a.unit, fn: a.fn, id: k.name + "-" + a.fn.Revision[:min(len(a.fn.Revision), 8)] + "-" + strconv.FormatInt(a.unit, 10),
+		cancel: cancel, killed: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	k.members[a.unit] = m
+	k.running.Go(func() {
+		defer cancel()
+		err := k.live(ctx, m)
+		if err != nil {
+			k.pool.o.Logger.Warn("instance ended", "fn", k.name, "instance", m.id, "err", err)
+		}
+		k.update(func(now time.Time) {
+			delete(k.members, m.unit)
+			k.plan.exited(now, m.unit, err)
+		})
+	})
+}
+
+// live is the life of an instance from preparation to its end. The error says why it ended, nil if it
+// was asked to.
+func (k *keeper) live(ctx context.Context, m *member) error {
+	spec, release, err := k.pool.o.Prepare(ctx, m.fn, m.id)
+	if err != nil {
+		return fmt.Errorf("prepare instance %s: %w", m.id, err)
+	}
+	if release != nil {
+		defer release()
+	}
+	inst, err := k.pool.o.Runtime.Start(ctx, spec)
+	if err != nil {
+		return fmt.Errorf("start instance %s: %w", m.id, err)
+	}
+	k.mu.Lock()
+	m.instance = inst
+	k.mu.Unlock()
+	if err := inst.Ready(ctx); err != nil {
+		inst.Stop(0)
+		return fmt.Errorf("start instance %s: %w", m.id, err)
+	}
+	k.update(func(now time.Time) { k.plan.readied(now, m.unit) })
+	return k.serve(m, inst)
+}
+
+// serve waits until a ready instance ends, by itself or because it must.
+func (k *keeper) serve(m *member, inst quipu.Instance) error {
+	select {
+	case <-inst.Done():
+	case <-m.killed:
+		inst.Stop(0)
+		return nil
+	case <-m.stopped:
+		k.stop(m, inst)
+		return nil
+	}
+	return fmt.Errorf("instance %s ended: %s", m.id, inst.Exit())
+}
+
+// stop asks, and kills at once if that is wanted meanwhile.
+func (k *keeper) stop(m *member, inst quipu.Instance) {
+	stopped := make(chan struct{})
+	go func() {
+		inst.Stop(k.pool.o.Grace)
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-m.killed:
+		inst.Stop(0)
+		<-stopped
+	}
+}
+
+func (k *keeper) acquire(ctx context.Context) (*Lease, error) {
+	m, waiter, answer, err := k.ask()
+	switch {
+	case err != nil:
+		return nil, err
+	case m != nil:
+		return &Lease{keeper: k, member: m}, nil
+	}
+	select {
+	case v := <-answer:
+		return k.lease(v)
+	case <-ctx.Done():
+	}
+	k.mu.Lock()
+	waiting := k.plan.cancel(waiter)
+	delete(k.waiters, waiter)
+	k.mu.Unlock()
+	if !waiting { // the verdict was first; what it granted is given back
+		if l, err := k.lease(<-answer); err == nil {
+			l.Release()
+		}
+	}
+	return nil, acquireEnded(ctx, k.name)
+}
+
+// ask takes a free place or a place in the queue.
+func (k *keeper) ask() (m *member, waiter int64, answer chan verdict, err error) {
+	k.mu.Lock()
+	k.nextWaiter++
+	waiter = k.nextWaiter
+	u, err := k.plan.acquire(waiter)
+	if err != nil || u != nil {
+		spare := true
+		if u != nil {
+			m = k.members[u.id]
+			spare = k.plan.current() >= k.plan.wanted()
+		}
+		k.mu.Unlock()
+		if !spare { // a warm one was taken: start another
+			k.update(func(time.Time) {})
+		}
+		return m, 0, nil, err
+	}
+	answer = make(chan verdict, 1)
+	k.waiters[waiter] = answer
+	k.mu.Unlock()
+	k.update(func(time.Time) {})
+	return nil, waiter, answer, nil
+}
+
+func (k *keeper) lease(v verdict) (*Lease, error) {
+	if v.err != nil {
+		return nil, v.err
+	}
+	return &Lease{keeper: k, member: v.member}, nil
+}
+
+func (k *keeper) snapshot() []Info {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var infos []Info
+	for _, u := range k.plan.units {
+		m := k.members[u.id]
+		info := Info{
+			Function: k.name, Revision: u.fn.Revision, ID: m.id,
+			State: u.state, Inflight: max(u.inflight, 0), Started: u.started,
+		}
+		if m.instance != nil {
+			info.PID = m.instance.PID()
+		}
+		infos = append(infos, info)
+	}
+	return infos
+}

@@ -1,0 +1,425 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/quipu-run/quipu"
+)
+
+// Limits of a plan.
+const (
+	waitersMax   = 1000                   // calls of one function that wait for an instance
+	backoffFirst = 100 * time.Millisecond // after the first failure; doubles
+	backoffMost  = 30 * time.Second
+	provenAfter  = 10 * time.Second // of being ready without a call, an instance counts as sound
+)
+
+// State is where an instance is in its life. What is gone is in no list.
+type State string
+
+// States of an instance, in order.
+const (
+	Starting State = "starting"
+	Ready    State = "ready"
+	Draining State = "draining" // takes no new call; being stopped once inflight is 0
+)
+
+// unit is an instance as the plan sees it.
+type unit struct {
+	id       int64
+	fn       quipu.Function
+	state    State
+	inflight int
+	proven   bool      // it served a call to its end, or stood for a while
+	started  time.Time // when its start was asked for
+	ready    time.Time
+	used     time.Time // when it last became idle
+	ending   bool      // Stop or Kill was given out
+}
+
+// kinds of actions.
+type kind string
+
+const (
+	doStart kind = "start"
+	doStop  kind = "stop" // ask, then kill
+	doKill  kind = "kill"
+	doGrant kind = "grant"
+	doFail  kind = "fail"
+)
+
+// action is what the loop has to do. Start, stop and kill name a unit, grant and fail a waiter.
+type action struct {
+	kind   kind
+	unit   int64
+	waiter int64
+	fn     quipu.Function
+	err    error
+}
+
+// plan decides about the instances of one function. It is values in, values out: events change it, and
+// step says what to do. It is not safe for concurrent use.
+type plan struct {
+	target   quipu.Function
+	removed  bool
+	stopping bool
+	units    []*unit // in order of their start
+	queue    []int64 // waiters, oldest first
+	nextUnit int64
+
+	failures int
+	retryAt  time.Time
+	cause    error // of the newest failure
+}
+
+// acquire answers a unit if one is free, otherwise it queues the waiter. CodeBusy if the queue is
+// full; CodeNoFunction, CodeStopping.
+func (p *plan) acquire(waiter int64) (*unit, error) {
+	switch {
+	case p.removed:
+		return nil, noFunction(p.target.Name)
+	case p.stopping:
+		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
+	}
+	if len(p.queue) == 0 {
+		if u := p.pick(); u != nil {
+			u.inflight++
+			return u, nil
+		}
+	}
+	if len(p.queue) >= waitersMax {
+		return nil, &quipu.Error{
+			Code: quipu.CodeBusy, Op: "instance.acquire",
+			Text: fmt.Sprintf("%d calls of function %s wait already", waitersMax, p.target.Name),
+		}
+	}
+	p.queue = append(p.queue, waiter)
+	return nil, nil
+}
+
+func noFunction(name string) error {
+	return &quipu.Error{Code: quipu.CodeNoFunction, Op: "instance.acquire", Text: fmt.Sprintf("no function %q is deployed", name)}
+}
+
+// cancel takes a waiter out of the queue; false if it was granted or failed before.
+func (p *plan) cancel(waiter int64) bool {
+	n := slices.Index(p.queue, waiter)
+	if n < 0 {
+		return false
+	}
+	p.queue = slices.Delete(p.queue, n, n+1)
+	return true
+}
+
+// release ends a call. A call that ended well proves the instance.
+func (p *plan) release(now time.Time, id int64) {
+	u := p.unit(id)
+	if u == nil {
+		return
+	}
+	u.inflight--
+	if u.inflight < 0 {
+		panic(fmt.Sprintf("instance %d of %s: released more often than acquired", id, u.fn.Name))
+	}
+	u.used = now
+	if !u.ending {
+		p.prove(u)
+	}
+}
+
+// condemn ends a call whose instance must not be used again.
+func (p *plan) condemn(id int64) {
+	if u := p.unit(id); u != nil {
+		u.inflight--
+		u.state = Draining
+	}
+}
+
+// readied says that a unit listens.
+func (p *plan) readied(now time.Time, id int64) {
+	if u := p.unit(id); u != nil && u.state == Starting {
+		u.state, u.ready, u.used = Ready, now, now
+	}
+}
+
+// exited says that a unit is gone, for cause. If nobody asked for it, that is a failure, unless it was a
+// sound instance: such a one is replaced at once.
+func (p *plan) exited(now time.Time, id int64, cause error) {
+	u := p.unit(id)
+	if u == nil {
+		return
+	}
+	p.units = slices.DeleteFunc(p.units, func(o *unit) bool { return o == u })
+	if !u.ending && !u.proven && u.fn.Revision == p.target.Revision {
+		p.failed(now, cause)
+	}
+}
+
+func (p *plan) failed(now time.Time, cause error) {
+	pause := backoffMost
+	if p.failures < 16 {
+		pause = min(backoffFirst<<p.failures, backoffMost)
+	}
+	p.failures++
+	p.retryAt, p.cause = now.Add(pause), cause
+}
+
+// prove resets the back-off.
+func (p *plan) prove(u *unit) {
+	u.proven = true
+	if u.fn.Revision == p.target.Revision {
+		p.failures, p.retryAt, p.cause = 0, time.Time{}, nil
+	}
+}
+
+// replace makes fn the revision to run; failures of another one do not count against it.
+func (p *plan) replace(fn quipu.Function) {
+	if fn.Revision != p.target.Revision {
+		p.failures, p.retryAt, p.cause = 0, time.Time{}, nil
+	}
+	p.target, p.removed = fn, false
+}
+
+// step says what to do now, and assumes that it is done.
+func (p *plan) step(now time.Time) []action {
+	var todo []action
+	todo = p.judge(now, todo)
+	todo = p.grant(todo)
+	todo = p.grow(now, todo)
+	todo = p.refuse(now, todo)
+	todo = p.shrink(now, todo)
+	return p.end(todo)
+}
+
+// judge finds starts that took too long, sound instances, and instances of old revisions.
+func (p *plan) judge(now time.Time, todo []action) []action {
+	for _, u := range p.units {
+		current := u.fn.Revision == p.target.Revision && !p.removed && !p.stopping
+		switch {
+		case u.state == Starting && !current:
+			todo = append(todo, p.kill(u))
+		case u.state == Starting && !now.Before(u.started.Add(u.fn.Spec.StartTimeout.Std())):
+			p.failed(now, &quipu.Error{
+				Code: quipu.CodeStart, Op: "instance.start",
+				Text: fmt.Sprintf("function %s did not listen within its startTimeout of %v", u.fn.Name, u.fn.Spec.StartTimeout.Std()),
+			})
+			todo = append(todo, p.kill(u))
+		case u.state == Ready && (p.removed || p.stopping || !current && p.readyCurrent() > 0):
+			u.state = Draining
+		case u.state == Ready && !u.proven && !now.Before(u.ready.Add(provenAfter)):
+			p.prove(u)
+		}
+	}
+	return todo
+}
+
+func (p *plan) kill(u *unit) action {
+	u.state, u.ending = Draining, true
+	return action{kind: doKill, unit: u.id}
+}
+
+// grant gives free slots to waiters, oldest first.
+func (p *plan) grant(todo []action) []action {
+	for len(p.queue) > 0 {
+		u := p.pick()
+		if u == nil {
+			break
+		}
+		u.inflight++
+		todo = append(todo, action{kind: doGrant, unit: u.id, waiter: p.queue[0]})
+		p.queue = p.queue[1:]
+	}
+	return todo
+}
+
+// pick prefers the current revision, and in it the instance that became idle last, so that the
+// others can age out.
+func (p *plan) pick() *unit {
+	var best *unit
+	for _, u := range p.units {
+		if u.state != Ready || u.inflight >= slots(u.fn) {
+			continue
+		}
+		if best == nil || p.better(u, best) {
+			best = u
+		}
+	}
+	return best
+}
+
+func (p *plan) better(a, b *unit) bool {
+	if ac, bc := a.fn.Revision == p.target.Revision, b.fn.Revision == p.target.Revision; ac != bc {
+		return ac
+	}
+	if (a.inflight > 0) != (b.inflight > 0) { // a busy one first: idle ones stay idle
+		return a.inflight > 0
+	}
+	return a.used.After(b.used)
+}
+
+// grow starts what is wanted and not there, unless failures ask for a pause.
+func (p *plan) grow(now time.Time, todo []action) []action {
+	if p.removed || p.stopping || now.Before(p.retryAt) {
+		return todo
+	}
+	for range p.wanted() - p.current() {
+		p.nextUnit++
+		u := &unit{id: p.nextUnit, fn: p.target, state: Starting, started: now}
+		p.units = append(p.units, u)
+		todo = append(todo, action{kind: doStart, unit: u.id, fn: u.fn})
+	}
+	return todo
+}
+
+// wanted is how many instances of the current revision there should be.
+func (p *plan) wanted() int {
+	if p.removed || p.stopping {
+		return 0
+	}
+	load, old := len(p.queue), 0
+	for _, u := range p.units {
+		switch {
+		case u.fn.Revision == p.target.Revision && u.state == Ready:
+			load += u.inflight
+		case u.state == Ready:
+			old = 1
+		}
+	}
+	need := (load + slots(p.target) - 1) / slots(p.target)
+	scale := p.target.Spec.Scale
+	return min(max(scale.Min, need+scale.Warm, old), max(scale.Max, 1))
+}
+
+func slots(fn quipu.Function) int { return max(fn.Spec.Concurrency, 1) }
+
+// current counts the instances of the current revision that serve or will.
+func (p *plan) current() int {
+	n := 0
+	for _, u := range p.units {
+		if u.fn.Revision == p.target.Revision && u.state != Draining {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *plan) readyCurrent() int {
+	n := 0
+	for _, u := range p.units {
+		if u.fn.Revision == p.target.Revision && u.state == Ready {
+			n++
+		}
+	}
+	return n
+}
+
+// refuse fails all waiters if there is nothing they could wait for.
+func (p *plan) refuse(now time.Time, todo []action) []action {
+	var err error
+	switch {
+	case p.removed:
+		err = noFunction(p.target.Name)
+	case p.stopping:
+		err = &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
+	case now.Before(p.retryAt) && !p.hope():
+		err = p.startFailed(now)
+	default:
+		return todo
+	}
+	for _, w := range p.queue {
+		todo = append(todo, action{kind: doFail, waiter: w, err: err})
+	}
+	p.queue = nil
+	return todo
+}
+
+// hope tells whether some instance serves or starts.
+func (p *plan) hope() bool {
+	return slices.ContainsFunc(p.units, func(u *unit) bool { return u.state != Draining })
+}
+
+func (p *plan) startFailed(now time.Time) error {
+	return &quipu.Error{
+		Code: quipu.CodeStart, Op: "instance.acquire", Err: p.cause,
+		Text: fmt.Sprintf("function %s failed to start %d times in a row; the next try is in %v", p.target.Name, p.failures, p.retryAt.Sub(now)),
+	}
+}
+
+// shrink drains what was idle for long and is not wanted, the longest idle first.
+func (p *plan) shrink(now time.Time, todo []action) []action {
+	for p.current() > p.wanted() {
+		u := p.longestIdle(func(u *unit) bool { return u.fn.Revision == p.target.Revision })
+		if u == nil || now.Before(idleEnd(u)) {
+			break
+		}
+		u.state = Draining
+	}
+	for { // old revisions, while the current one does not come up
+		u := p.longestIdle(func(u *unit) bool { return u.fn.Revision != p.target.Revision })
+		if u == nil || now.Before(idleEnd(u)) {
+			return todo
+		}
+		u.state = Draining
+	}
+}
+
+func (p *plan) longestIdle(match func(*unit) bool) *unit {
+	var best *unit
+	for _, u := range p.units {
+		if u.state == Ready && u.inflight == 0 && match(u) && (best == nil || u.used.Before(best.used)) {
+			best = u
+		}
+	}
+	return best
+}
+
+func idleEnd(u *unit) time.Time { return u.used.Add(u.fn.Spec.Scale.Idle.Std()) }
+
+// end stops what drained.
+func (p *plan) end(todo []action) []action {
+	for _, u := range p.units {
+		if u.state == Draining && u.inflight == 0 && !u.ending {
+			u.ending = true
+			todo = append(todo, action{kind: doStop, unit: u.id})
+		}
+	}
+	return todo
+}
+
+// wake is when step has something to do though nothing happens; zero for never.
+func (p *plan) wake() time.Time {
+	var at time.Time
+	soonest := func(t time.Time) {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	surplus := p.current() > p.wanted()
+	for _, u := range p.units {
+		switch {
+		case u.state == Starting:
+			soonest(u.started.Add(u.fn.Spec.StartTimeout.Std()))
+		case u.state != Ready:
+		case u.inflight == 0 && (surplus || u.fn.Revision != p.target.Revision):
+			soonest(idleEnd(u))
+		}
+		if u.state == Ready && !u.proven {
+			soonest(u.ready.Add(provenAfter))
+		}
+	}
+	if p.wanted() > p.current() && !p.retryAt.IsZero() {
+		soonest(p.retryAt)
+	}
+	return at
+}
+
+func (p *plan) unit(id int64) *unit {
+	for _, u := range p.units {
+		if u.id == id {
+			return u
+		}
+	}
+	return nil
+}
