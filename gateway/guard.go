@@ -21,6 +21,12 @@ func admit(r *http.Request, token string) error {
 		}
 		return &quipu.Error{Code: quipu.CodeToken, Hint: quipu.Codes[quipu.CodeToken].Next}
 	}
+	return CheckLocal(r)
+}
+
+// CheckLocal refuses what a program on this machine would not send: a request addressed to another host, or
+// made by a web page of another origin. CodeOrigin.
+func CheckLocal(r *http.Request) error {
 	if !isLoopback(r.Host) {
 		return foreign("the request is addressed to " + quote(r.Host) + ", which is not loopback")
 	}

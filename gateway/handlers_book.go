@@ -75,7 +75,8 @@ func recordOf(r quipu.Record) sdk.Record {
 	return sdk.Record{Seq: r.Seq, Kind: kinds[r.Kind], Version: int(r.Version), Time: time.Unix(0, r.Stamp).UTC(), Tags: r.Tags, Data: r.Data}
 }
 
-// tailBook starts the stream before the first record comes, so that a client knows it listens.
+// tailBook starts the stream before the first record comes, so that a client knows it listens. An error
+// later on is an event named error.
 func (g *Gateway) tailBook(a *ask) error {
 	log := a.ns.Log()
 	book, err := log.OpenBook(a.Context(), a.values["book"])
@@ -87,12 +88,15 @@ func (g *Gateway) tailBook(a *ask) error {
 		return err
 	}
 	out := &stream{ask: a, out: http.NewResponseController(a.ResponseWriter)}
+	if err := out.begin(eventsType); err != nil {
+		return out.unlessLeft(err)
+	}
 	for rec, err := range log.Subscribe(a.Context(), book, a.query.Get("tag"), from) {
-		if err != nil && !out.begun {
-			return out.unlessLeft(err)
+		if err != nil && a.Context().Err() == nil {
+			return out.unlessLeft(out.event("error", "", problemOf(g, a, err)))
 		}
 		if err != nil {
-			return out.unlessLeft(out.event("error", "", problemOf(g, a, err)))
+			return nil // the client left
 		}
 		if err := out.event("", rec.Seq.String(), recordOf(rec)); err != nil {
 			return out.unlessLeft(err)
@@ -107,7 +111,15 @@ func tailFrom(a *ask, log quipu.Log, book quipu.Book) (quipu.Seq, error) {
 		return seq + 1, err
 	}
 	if a.query.Has("from") {
-		return a.seq("from", 0)
+		from, err := a.seq("from", 0)
+		if err != nil {
+			return 0, err
+		}
+		start, err := first(a, log, book)
+		if err == nil && from < start {
+			err = &quipu.Error{Code: quipu.CodeTrimmed, Text: "the records up to " + (start - 1).String() + " were trimmed away", Seq: start - 1}
+		}
+		return from, err
 	}
 	tail, err := log.Tail(a.Context(), book, quipu.Linearizable)
 	return tail + 1, err
@@ -168,12 +180,10 @@ func problemOf(g *Gateway, a *ask, err error) *sdk.Problem {
 // stream writes lines or events as they come.
 type stream struct {
 	*ask
-	out   *http.ResponseController
-	begun bool
+	out *http.ResponseController
 }
 
 func (s *stream) begin(contentType string) error {
-	s.begun = true
 	h := s.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-store")
