@@ -1,0 +1,336 @@
+package gateway
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/test/fake"
+)
+
+// furnished is a house with something behind every operation.
+func furnished(t *testing.T) *house {
+	t.Helper()
+	h := open(t, "")
+	h.add(fake.HTTP("hello", "/hello/{$}", "GET", "POST"), fake.Echo)
+	h.ask("GET", "/hello/", "")
+	h.ns.Running = []sdk.Instance{{ID: "i1", Function: "hello", Revision: "r1", PID: 7, State: "ready", Started: fake.Epoch}}
+	h.ns.Lines = []sdk.LogLine{{Time: fake.Epoch, Instance: "i1", Stream: "stdout", Text: "one"}, {Time: fake.Epoch, Instance: "i1", Stream: "stderr", Text: "two"}}
+	for i := range 5 {
+		h.ns.Book.Put("quipu/default", fmt.Sprintf("record %d", i), []string{"even", "odd"}[i%2])
+	}
+	h.must(h.ns.State("hello").Apply(t.Context(), quipu.StoreDefault, []quipu.Change{{Key: "n", Value: []byte("1"), TTL: time.Minute}}))
+	h.must(h.ns.State("").Apply(t.Context(), quipu.StoreShared, []quipu.Change{{Key: "a/b//c", Value: []byte("v")}}))
+	return h
+}
+
+// samples has, for every operation, a request that succeeds.
+var samples = map[string]struct{ method, path, body, header string }{
+	"getNode":        {"GET", "/node", "", ""},
+	"getOpenAPI":     {"GET", "/openapi.json", "", ""},
+	"listRoutes":     {"GET", "/routes", "", ""},
+	"listInstances":  {"GET", "/instances", "", ""},
+	"listCalls":      {"GET", "/calls?function=hello&limit=1", "", ""},
+	"getCall":        {"GET", "/calls/call-1", "", ""},
+	"deploy":         {"POST", "/deploys?app=shop", "BUNDLE", "Content-Type: application/gzip"},
+	"listFunctions":  {"GET", "/functions", "", ""},
+	"getFunction":    {"GET", "/functions/hello", "", ""},
+	"removeFunction": {"DELETE", "/functions/hello", "", ""},
+	"getLogs":        {"GET", "/functions/hello/logs?tail=1", "", ""},
+	"call":           {"PATCH", "/functions/hello/call/a%2Fb//c?x=1", "body", ""},
+	"listState":      {"GET", "/state/statestore?as=hello", "", ""},
+	"getState":       {"GET", "/state/shared/a/b//c", "", ""},
+	"putState":       {"PUT", "/state/shared/x%2F..%2Fy?ttl=5", "value", "If-None-Match: *"},
+	"deleteState":    {"DELETE", "/state/shared/a/b//c", "", ""},
+	"listBooks":      {"GET", "/books", "", ""},
+	"readBook":       {"GET", "/books/quipu%2Fdefault/records?limit=2", "", ""},
+	"tailBook":       {"GET", "/books/quipu%2Fdefault/tail?from=0", "", ""},
+	"verifyBook":     {"POST", "/books/quipu%2Fdefault/verify", "", ""},
+}
+
+func TestEveryOperationAnswersAsItsDocumentSays(t *testing.T) {
+	doc := document(t)
+	for _, op := range open(t, "").gw.admin {
+		sample, ok := samples[op.id]
+		if !ok {
+			t.Errorf("operation %s has no sample", op.id)
+			continue
+		}
+		t.Run(op.id, func(t *testing.T) {
+			h := furnished(t)
+			if sample.body == "BUNDLE" {
+				sample.body = appBundle(t)
+			}
+			r := h.ask(sample.method, adminPrefix+sample.path, sample.body, sample.header)
+			if r.StatusCode != op.status {
+				t.Fatalf("status %d, want %d: %s", r.StatusCode, op.status, text(t, r))
+			}
+			if kind := r.Header.Get("Content-Type"); op.reply != "*/*" && kind != op.reply {
+				t.Errorf("content type %q, want %q", kind, op.reply)
+			}
+			for _, v := range values(t, op, r) {
+				doc.check(t, op.id, doc.replySchema(t, op), v)
+			}
+		})
+	}
+}
+
+// values are the JSON values in a reply: one, or one a line, or the first of a stream of events.
+func values(t *testing.T, op adminRoute, r *http.Response) []any {
+	t.Helper()
+	if op.shape == nil {
+		return nil
+	}
+	var out []any
+	lines := bufio.NewScanner(r.Body)
+	for lines.Scan() {
+		line := lines.Text()
+		data, event := strings.CutPrefix(line, "data: ")
+		if op.reply == eventsType && !event {
+			continue
+		}
+		var v any
+		if err := json.Unmarshal([]byte(data), &v); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		out = append(out, v)
+		if event {
+			break
+		}
+	}
+	if len(out) == 0 {
+		t.Fatal("no value in the reply")
+	}
+	return out
+}
+
+func TestTheDocumentHasEveryOperationAndNoOther(t *testing.T) {
+	doc := document(t)
+	documented := map[string]bool{}
+	for path, item := range doc["paths"].(object) {
+		for method := range item.(object) {
+			documented[strings.ToUpper(method)+" "+path] = true
+		}
+	}
+	for _, op := range open(t, "").gw.admin {
+		for _, m := range methodsOf(op) {
+			key := m + " " + adminPrefix + strings.ReplaceAll(op.path, "...}", "}")
+			if !documented[key] {
+				t.Errorf("%s is not documented", key)
+			}
+			delete(documented, key)
+		}
+	}
+	for key := range documented {
+		t.Errorf("%s is documented but not there", key)
+	}
+}
+
+func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
+	long := strings.Repeat("k", quipu.KeyBytesMax+1)
+	cases := []struct {
+		request string
+		body    string
+		header  string
+		code    quipu.Code
+	}{
+		{"GET /nothing", "", "", quipu.CodeNoRoute},
+		{"GET /functions/", "", "", quipu.CodeNoRoute},
+		{"PUT /node", "", "", quipu.CodeMethod},
+		{"POST /routes", "", "", quipu.CodeMethod},
+		{"DELETE /openapi.json", "", "", quipu.CodeMethod},
+		{"PUT /instances", "", "", quipu.CodeMethod},
+		{"GET /node?namespace=other", "", "", quipu.CodeNotFound},
+		{"GET /functions?a=%zz", "", "", quipu.CodeUsage},
+		{"GET /functions", "", "Quipu-Namespace: other", quipu.CodeNotFound},
+		{"GET /calls?limit=0", "", "", quipu.CodeUsage},
+		{"GET /calls?limit=1001", "", "", quipu.CodeUsage},
+		{"GET /calls?limit=many", "", "", quipu.CodeUsage},
+		{"GET /calls/nobody", "", "", quipu.CodeNotFound},
+		{"POST /deploys", "x", "Content-Type: application/gzip", quipu.CodeUsage},
+		{"POST /deploys?app=a", "x", "Content-Type: text/plain", quipu.CodeBadJSON},
+		{"POST /deploys?app=a", "no gzip", "Content-Type: application/gzip", quipu.CodeBadJSON},
+		{"GET /functions/none", "", "", quipu.CodeNoFunction},
+		{"DELETE /functions/none", "", "", quipu.CodeNoFunction},
+		{"GET /functions/none/logs", "", "", quipu.CodeNoFunction},
+		{"GET /functions/hello/logs?tail=-1", "", "", quipu.CodeUsage},
+		{"GET /functions/hello/logs?follow=maybe", "", "", quipu.CodeUsage},
+		{"POST /functions/none/call/", "", "", quipu.CodeNoFunction},
+		{"POST /functions/hello/call/", strings.Repeat("x", 1001), "", quipu.CodeBodySize},
+		{"GET /state/statestore", "", "", quipu.CodeUsage},
+		{"GET /state/nostore", "", "", quipu.CodeNoStore},
+		{"GET /state/shared?limit=x", "", "", quipu.CodeUsage},
+		{"GET /state/shared/none", "", "", quipu.CodeNotFound},
+		{"GET /state/shared/a%7C%7Cb", "", "", quipu.CodeKey},
+		{"PUT /state/shared/" + long, "v", "", quipu.CodeKey},
+		{"PUT /state/shared/", "v", "", quipu.CodeKey},
+		{"PUT /state/shared/k?ttl=-1", "v", "", quipu.CodeTTL},
+		{"PUT /state/shared/k?ttl=soon", "v", "", quipu.CodeTTL},
+		{"PUT /state/shared/k", "v", "If-Match: zzz", quipu.CodeETagForm},
+		{"PUT /state/shared/k", "v", "If-Match: 00000000000000ff", quipu.CodeETag},
+		{"PUT /state/shared/k", "v", "If-None-Match: 123", quipu.CodeUsage},
+		{"PUT /state/shared/a/b//c", "v", "If-None-Match: *", quipu.CodeETag},
+		{"PUT /state/shared/big", strings.Repeat("v", quipu.ValueBytesMax+1), "", quipu.CodeBodySize},
+		{"DELETE /state/shared/a/b//c", "", "If-Match: 00000000000000ff", quipu.CodeETag},
+		{"GET /books/none/records", "", "", quipu.CodeNoBook},
+		{"GET /books/quipu%2Fdefault/records?from=xyz", "", "", quipu.CodeUsage},
+		{"GET /books/quipu%2Fdefault/records?limit=-4", "", "", quipu.CodeUsage},
+		{"GET /books/none/tail", "", "", quipu.CodeNoBook},
+		{"GET /books/quipu%2Fdefault/tail", "", "Last-Event-ID: ?", quipu.CodeUsage},
+		{"POST /books/none/verify", "", "", quipu.CodeNoBook},
+		{"POST /books", "", "", quipu.CodeMethod},
+	}
+	h := furnished(t)
+	before := contents(t, h)
+	for _, c := range cases {
+		t.Run(clip(c.request), func(t *testing.T) {
+			h.t = t
+			method, path, _ := strings.Cut(c.request, " ")
+			refused(t, h.ask(method, adminPrefix+path, c.body, c.header), c.code)
+		})
+	}
+	h.t = t
+	if after := contents(t, h); after != before {
+		t.Errorf("something changed:\n%s\n%s", before, after)
+	}
+}
+
+func contents(t *testing.T, h *house) string {
+	t.Helper()
+	var all []string
+	for _, path := range []string{"/functions", "/state/shared", "/state/statestore?as=hello", "/books"} {
+		all = append(all, text(t, h.ask("GET", adminPrefix+path, "")))
+	}
+	return strings.Join(all, "")
+}
+
+func TestStateIsReadAsItWasWritten(t *testing.T) {
+	h := furnished(t)
+	path := adminPrefix + "/state/shared/dir/..//k%2Fé"
+	if r := h.ask("PUT", path+"?ttl=60", "\x00\xff", ""); r.StatusCode != 204 {
+		t.Fatalf("put: %d %s", r.StatusCode, text(t, r))
+	}
+	r := h.ask("GET", path, "")
+	if got := text(t, r); got != "\x00\xff" || r.Header.Get(sdk.HeaderExpires) != "2026-01-02T03:05:05Z" {
+		t.Errorf("got %q, expires %q", got, r.Header.Get(sdk.HeaderExpires))
+	}
+	if r := h.ask("PUT", path, "new", "If-Match: "+r.Header.Get("ETag")); r.StatusCode != 204 {
+		t.Errorf("put with the etag just read: %d %s", r.StatusCode, text(t, r))
+	}
+	list := text(t, h.ask("GET", adminPrefix+"/state/shared?prefix=dir/", ""))
+	if !strings.Contains(list, `"key":"dir/..//k/é"`) {
+		t.Errorf("the key is listed as %s", list)
+	}
+}
+
+func TestABookIsReadPageByPage(t *testing.T) {
+	h := furnished(t)
+	var got []string
+	for next := "0"; next != ""; {
+		var p sdk.Page[sdk.Record]
+		h.must(json.Unmarshal([]byte(text(t, h.ask("GET", adminPrefix+"/books/quipu%2Fdefault/records?tag=even&limit=2&from="+next, ""))), &p))
+		for _, r := range p.Items {
+			got = append(got, string(r.Data))
+		}
+		next = p.Next
+	}
+	if want := []string{"record 0", "record 2", "record 4"}; !slices.Equal(got, want) {
+		t.Errorf("read %q, want %q", got, want)
+	}
+}
+
+func TestATailGoesOnWhereItWasCut(t *testing.T) {
+	h := furnished(t)
+	r := h.ask("GET", adminPrefix+"/books/quipu%2Fdefault/tail?from=0", "", "Last-Event-ID: "+quipu.MakeSeq(1, 5).String())
+	seq := h.ns.Book.Put("quipu/default", "fresh")
+	lines := bufio.NewScanner(r.Body)
+	if !lines.Scan() || lines.Text() != "id: "+seq.String() {
+		t.Errorf("got %q, want the record after the last event", lines.Text())
+	}
+}
+
+func TestVerifyEndsWithItsVerdict(t *testing.T) {
+	h := furnished(t)
+	h.ns.OnVerify = &quipu.Error{Code: quipu.CodeCorrupt, Text: "segment 3 is wrong at 4096"}
+	got := strings.Split(strings.TrimSpace(text(t, h.ask("POST", adminPrefix+"/books/quipu%2Fdefault/verify", ""))), "\n")
+	if last := got[len(got)-1]; len(got) != 3 || !strings.Contains(last, "Q0206") || !strings.Contains(last, "4096") || strings.Contains(last, `"ok"`) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// docTree is the OpenAPI document, with as much of JSON schema as it uses.
+type docTree object
+
+func document(t *testing.T) docTree {
+	t.Helper()
+	var doc docTree
+	if err := json.Unmarshal(open(t, "").gw.openAPI, &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+func (d docTree) replySchema(t *testing.T, op adminRoute) object {
+	t.Helper()
+	item := d["paths"].(object)[adminPrefix+strings.ReplaceAll(op.path, "...}", "}")].(object)
+	reply := item[strings.ToLower(op.method)].(object)["responses"].(object)[fmt.Sprint(op.status)].(object)
+	return reply["content"].(object)[op.reply].(object)["schema"].(object)
+}
+
+func (d docTree) check(t *testing.T, at string, schema object, v any) {
+	t.Helper()
+	if ref, ok := schema["$ref"].(string); ok {
+		schema = d["components"].(object)["schemas"].(object)[strings.TrimPrefix(ref, "#/components/schemas/")].(object)
+	}
+	switch want := schema["type"]; v := v.(type) {
+	case object:
+		d.checkObject(t, at, schema, v)
+	case []any:
+		for i, e := range v {
+			d.check(t, fmt.Sprintf("%s[%d]", at, i), schema["items"].(object), e)
+		}
+	case string:
+		pattern, _ := schema["pattern"].(string)
+		if want != "string" || !regexp.MustCompile(pattern).MatchString(v) {
+			t.Errorf("%s: %q is no %v %s", at, v, want, pattern)
+		}
+	case float64:
+		if want != "integer" {
+			t.Errorf("%s: %v is no %v", at, v, want)
+		}
+	case bool:
+		if want != "boolean" {
+			t.Errorf("%s: %v is no %v", at, v, want)
+		}
+	default:
+		t.Errorf("%s: %v is no %v", at, v, want)
+	}
+}
+
+func (d docTree) checkObject(t *testing.T, at string, schema, v object) {
+	t.Helper()
+	properties, _ := schema["properties"].(object)
+	required, _ := schema["required"].([]any)
+	for _, name := range required {
+		if _, ok := v[name.(string)]; !ok {
+			t.Errorf("%s lacks %s", at, name)
+		}
+	}
+	for name, e := range v {
+		if p, ok := properties[name].(object); ok {
+			d.check(t, at+"."+name, p, e)
+		} else if more, ok := schema["additionalProperties"].(object); ok {
+			d.check(t, at+"."+name, more, e)
+		} else {
+			t.Errorf("%s has %s, which is not in its schema", at, name)
+		}
+	}
+}

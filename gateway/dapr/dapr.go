@@ -1,0 +1,146 @@
+// Package dapr is the door for Dapr's HTTP API (as of Dapr 1.18), so that an app written for a Dapr sidecar
+// runs with its SDK unchanged: state, service invocation, metadata and health.
+//
+// Paths, statuses, headers and error bodies are Dapr's. What differs on purpose: a save of several keys happens
+// as a whole or not at all; values are kept byte for byte as sent; user mistakes that Dapr answers with 500
+// (a bad ttlInSeconds, an unknown concurrency) get 400; the alpha query API is refused. The door keeps no state
+// but the attributes set with PUT metadata, which end with it. What a 2xx promises, also after a crash, is what
+// quipu.Session promises: inside an atomic call it means "in the call's transaction".
+//
+// An app speaks through the listener of its instance, and its Session is that instance's. A client from outside
+// has no instance: like an app that daprd was started for, it has an app id, which is "default" unless the
+// header dapr-caller-app-id names another (OutsideAppID). It is not the header dapr-app-id, since that one
+// names the target of an invocation.
+package dapr
+
+import (
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"sync"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/gateway"
+)
+
+// RuntimeVersion is the version of Dapr whose API this is.
+const RuntimeVersion = "1.18.2"
+
+const bodyBytesMaxDefault = 64 << 20
+
+// Options are checked by Handler; a zero field gets the default it names.
+type Options struct {
+	// Session answers where the operations of a request belong. Required.
+	// CodeNoCall: an atomic function outside of a call.
+	Session func(*http.Request) (quipu.Session, error)
+	// Token is asked for in dapr-api-token, if RequireToken is set or the request has one.
+	Token        string
+	RequireToken bool
+	Logger       *slog.Logger // nil means slog.Default
+	BodyBytesMax int64        // 0 means 64 MiB
+	Version      string       // of the node, shown in metadata
+}
+
+// OutsideAppID is the app id that a client outside of any instance speaks as.
+func OutsideAppID(r *http.Request) string {
+	if id := r.Header.Get("dapr-caller-app-id"); id != "" {
+		return id
+	}
+	return "default"
+}
+
+// Handler serves one instance, or the clients from outside. It panics without Session.
+func Handler(opt Options) http.Handler {
+	if opt.Session == nil {
+		panic("dapr: Session is required")
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	if opt.BodyBytesMax == 0 {
+		opt.BodyBytesMax = bodyBytesMaxDefault
+	}
+	return &door{opt: opt, extended: map[string]string{"quipuVersion": opt.Version}}
+}
+
+type door struct {
+	opt      Options
+	mu       sync.Mutex
+	extended map[string]string // guarded by mu
+}
+
+const tokenHeader = "dapr-api-token"
+
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	parts := split(r.URL.EscapedPath())
+	health := r.Method == http.MethodGet && len(parts) > 1 && parts[1] == "healthz"
+	if given := r.Header.Get(tokenHeader); !health && !d.admits(given) {
+		http.Error(w, "invalid api token", http.StatusUnauthorized)
+		return
+	}
+	if r.Header.Get(tokenHeader) == "" || !d.opt.RequireToken {
+		if err := gateway.CheckLocal(r); err != nil && !health {
+			d.fail(w, r, "ERR_PERMISSION_DENIED", err)
+			return
+		}
+	}
+	r.Header.Del(tokenHeader)
+	d.route(w, r, parts)
+}
+
+// admits refuses a wrong token even where none is needed: it is a mistake that would otherwise show late.
+func (d *door) admits(given string) bool {
+	if given == "" || d.opt.Token == "" {
+		return !d.opt.RequireToken
+	}
+	return gateway.TokenEqual(given, d.opt.Token)
+}
+
+// split takes an escaped path apart, the way daprd does: cleaned first.
+func split(escaped string) []string {
+	return strings.Split(strings.TrimPrefix(path.Clean("/"+escaped), "/"), "/")
+}
+
+// route finds the API; like daprd it takes everything else for an invocation.
+func (d *door) route(w http.ResponseWriter, r *http.Request, parts []string) {
+	version, api := parts[0], ""
+	if len(parts) > 1 {
+		api = parts[1]
+	}
+	switch {
+	case version == "v1.0" && api == "state" && len(parts) > 2:
+		d.state(w, r, parts[2:])
+	case version == "v1.0-alpha1" && api == "state" && len(parts) == 4 && parts[3] == "query":
+		answer(w, http.StatusInternalServerError, "ERR_STATE_STORE_NOT_SUPPORTED", "state store does not support querying")
+	case version == "v1.0" && api == "metadata" && len(parts) <= 3:
+		d.metadata(w, r, parts[2:])
+	case version == "v1.0" && api == "healthz" && len(parts) <= 3:
+		d.health(w, r, parts[2:])
+	case version == "v1.0" && api == "shutdown" && len(parts) == 2:
+		answer(w, http.StatusForbidden, "ERR_PERMISSION_DENIED", "the platform starts and stops its instances; quipu rm functions NAME removes one")
+	default:
+		d.invoke(w, r)
+	}
+}
+
+// allow answers 405 unless the method is one of those.
+func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	for _, m := range methods {
+		if r.Method == m {
+			return true
+		}
+	}
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+	w.WriteHeader(http.StatusMethodNotAllowed)
+	return false
+}
+
+// unescape takes a segment of a path; a bad escape cannot come through net/http.
+func unescape(segment string) string {
+	if text, err := url.PathUnescape(segment); err == nil {
+		return text
+	}
+	return segment
+}

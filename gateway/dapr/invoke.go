@@ -1,0 +1,94 @@
+package dapr
+
+import (
+	"encoding/base64"
+	"net/http"
+	"strings"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/gateway"
+)
+
+// invoke calls another function: /v1.0/invoke/{app}/method/{path...}, or any path with the target in the
+// header dapr-app-id, or as the user's password of basic authentication (http://dapr-app-id:NAME@host/path).
+func (d *door) invoke(w http.ResponseWriter, r *http.Request) {
+	app, path := target(r)
+	if app == "" {
+		answer(w, http.StatusNotFound, "ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id")
+		return
+	}
+	session, err := d.opt.Session(r)
+	if err != nil {
+		d.failPrefix(w, r, "ERR_DIRECT_INVOKE", "failed to invoke, id: "+app+", err: ", err)
+		return
+	}
+	body, err := gateway.LimitBody(r, d.opt.BodyBytesMax)
+	if err != nil {
+		d.failPrefix(w, r, "ERR_DIRECT_INVOKE", "failed to invoke, id: "+app+", err: ", err)
+		return
+	}
+	c := gateway.CallOf(r, app, path, "dapr")
+	c.Header.Set("dapr-caller-app-id", session.Function())
+	c.Header.Set("dapr-callee-app-id", app)
+	c.Body = body
+	reply, err := session.Invoke(r.Context(), c)
+	if err != nil {
+		d.failInvoke(w, r, app, err)
+		return
+	}
+	gateway.WriteReply(w, reply)
+}
+
+// failInvoke answers 500 as Dapr does for a target that is not there or does not answer, so that the retries of
+// its clients work, and our status where it says more: too large, too many, too deep, not now.
+func (d *door) failInvoke(w http.ResponseWriter, r *http.Request, app string, err error) {
+	status, p := gateway.Problem(d.opt.Logger, r, err)
+	switch p.Code {
+	case quipu.CodeNoFunction, quipu.CodeStart, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeReply, quipu.CodeReplySize, quipu.CodeStreaming:
+		status = http.StatusInternalServerError
+	}
+	answer(w, status, "ERR_DIRECT_INVOKE", "failed to invoke, id: %s, err: %s", app, text(p.Error, p.Code))
+}
+
+// target is the function's name and the path to call. The path stays escaped as the client sent it.
+func target(r *http.Request) (app, path string) {
+	path = r.URL.EscapedPath()
+	if app = r.Header.Get("dapr-app-id"); app != "" {
+		return withoutNamespace(app), path
+	}
+	if app = appOfAuth(r.Header.Get("Authorization")); app != "" {
+		return withoutNamespace(app), path
+	}
+	rest, ok := strings.CutPrefix(path, "/v1.0/invoke/")
+	if !ok {
+		return "", ""
+	}
+	app, rest, _ = strings.Cut(rest, "/")
+	method, ok := strings.CutPrefix(rest, "method")
+	if !ok || method != "" && method[0] != '/' {
+		return "", ""
+	}
+	if method == "" {
+		method = "/"
+	}
+	return withoutNamespace(unescape(app)), method
+}
+
+// withoutNamespace drops what follows a dot: names of functions have none, and a call stays in its namespace.
+func withoutNamespace(app string) string {
+	name, _, _ := strings.Cut(app, ".")
+	return name
+}
+
+func appOfAuth(header string) string {
+	encoded, ok := strings.CutPrefix(header, "Basic ")
+	if !ok {
+		return ""
+	}
+	text, err := base64.StdEncoding.DecodeString(encoded)
+	user, app, _ := strings.Cut(string(text), ":")
+	if err != nil || user != "dapr-app-id" {
+		return ""
+	}
+	return app
+}

@@ -1,0 +1,151 @@
+// Package gateway is the door for people and callers: the routes of functions, and under /-/ everything
+// of ours: health, metrics and the admin API with its OpenAPI document.
+//
+// It decides nothing about calls and keeps nothing: after a crash there is nothing of it to recover. What
+// a request did is what the Invoker, State or Functions behind it promise. It does not rewrite paths: what a
+// client sent, escapes, double slashes and all, is what a function gets.
+//
+// Routes are ServeMux patterns, one table per namespace, replaced as a whole by SetRoutes. Everything of ours
+// is one Go table (adminRoutes) from which routing, OpenAPI and the tests of both are made.
+//
+// Who may use /-/: with a token, who knows it. Without one, only requests addressed to loopback, and no page
+// of another origin, so that a web page the user visits cannot drive the node (nor by a rebound DNS name).
+// Routes of functions are open to all who reach the listener: they are the public side.
+package gateway
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+// Namespace is all that the admin API shows of one namespace.
+type Namespace interface {
+	quipu.Functions
+	quipu.Invoker
+	quipu.Calls
+	// State is the state as a function sees it: its name prefixes the keys of StoreDefault. An empty
+	// name is nobody's prefix and sees only StoreShared.
+	State(function string) quipu.State
+	// Log holds the books that the namespace may read.
+	Log() quipu.Log
+	// Instances lists what runs now, by function and id.
+	Instances() []sdk.Instance
+	// Logs yields the last tail lines that instances of a function printed, and then, if follow is set,
+	// each new one until ctx ends. An error, if any, comes last. CodeNoFunction.
+	Logs(ctx context.Context, function string, tail int, follow bool) iter.Seq2[sdk.LogLine, error]
+	// Verify reads every byte that a book depends on, and calls progress now and then with bytes done and
+	// bytes in all. CodeCorrupt, CodeNoBook.
+	Verify(ctx context.Context, book string, progress func(done, total int64)) error
+}
+
+// Options are checked by New; a zero field gets the default it names.
+type Options struct {
+	Namespaces   func(name string) (Namespace, error) // required; CodeNotFound
+	Node         func() sdk.Node                      // required
+	Token        string                               // "" means none: only loopback may use /-/
+	Registry     *prometheus.Registry                 // nil means an empty one
+	Logger       *slog.Logger                         // nil means slog.Default
+	BodyBytesMax int64                                // of requests to functions; 0 means 64 MiB
+}
+
+const bodyBytesMaxDefault = 64 << 20
+
+// Gateway is an http.Handler for the main listener.
+type Gateway struct {
+	opt     Options
+	admin   []adminRoute
+	openAPI []byte
+	metrics *metrics
+	scrape  http.Handler
+
+	mu     sync.Mutex // serialises SetRoutes
+	tables atomic.Pointer[map[string]*table]
+}
+
+// New makes a gateway without routes of functions. It panics if a required option is missing or the
+// registry already has the gateway's metrics: both are mistakes of the caller's code.
+func New(opt Options) *Gateway {
+	if opt.Namespaces == nil || opt.Node == nil {
+		panic("gateway: Namespaces and Node are required")
+	}
+	if opt.Registry == nil {
+		opt.Registry = prometheus.NewRegistry()
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	if opt.BodyBytesMax == 0 {
+		opt.BodyBytesMax = bodyBytesMaxDefault
+	}
+	g := &Gateway{opt: opt, metrics: newMetrics(opt.Registry)}
+	g.scrape = promhttp.HandlerFor(opt.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	g.tables.Store(&map[string]*table{})
+	g.admin = g.adminRoutes()
+	g.openAPI = openAPI(g.admin)
+	return g
+}
+
+// SetRoutes makes the http triggers of functions the routes of a namespace, all at once; requests under
+// way are not touched. CodeRoute as CheckRoutes, and then the old routes stay.
+func (g *Gateway) SetRoutes(namespace string, functions []quipu.Function) error {
+	t, err := newTable(functions)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := map[string]*table{namespace: t}
+	for name, old := range *g.tables.Load() {
+		if name != namespace {
+			next[name] = old
+		}
+	}
+	g.tables.Store(&next)
+	g.metrics.keep(next)
+	return nil
+}
+
+// ServeHTTP sends a request under /-/ to the admin side and any other to a function.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/-" || strings.HasPrefix(r.URL.Path, "/-/") {
+		g.serveOurs(w, r)
+		return
+	}
+	g.serveFunction(w, r)
+}
+
+// serveOurs guards everything under /-/. Health is open, so that a load balancer needs no secret.
+func (g *Gateway) serveOurs(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/-/healthz" {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write([]byte("ok\n")) // a client that hung up has nobody to tell
+		return
+	}
+	if err := admit(r, g.opt.Token); err != nil {
+		g.fail(w, r, err)
+		return
+	}
+	if r.URL.Path == "/-/metrics" {
+		g.scrape.ServeHTTP(w, r)
+		return
+	}
+	g.serveAdmin(w, r)
+}
+
+func namespaceOf(r *http.Request) string {
+	if name := r.Header.Get(sdk.HeaderNamespace); name != "" {
+		return name
+	}
+	return sdk.NamespaceDefault
+}

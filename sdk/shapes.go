@@ -1,0 +1,103 @@
+package sdk
+
+import (
+	"time"
+
+	"github.com/quipu-run/quipu"
+)
+
+// Page is a part of a listing. Next, if set, is where the following page begins: the after of state, the
+// from of a book.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"`
+}
+
+// Node is what a node says about itself. The first fields are those of DATA/node.json.
+type Node struct {
+	PID       int       `json:"pid"`
+	HTTP      string    `json:"http"`
+	DaprHTTP  string    `json:"dapr_http,omitempty"`
+	DaprGRPC  string    `json:"dapr_grpc,omitempty"`
+	Version   string    `json:"version"`
+	Data      string    `json:"data,omitempty"`
+	Started   time.Time `json:"started,omitzero"`
+	UptimeSec int64     `json:"uptimeSeconds"`
+}
+
+// Route is one way from outside to a function.
+type Route struct {
+	Path     string   `json:"path"`
+	Methods  []string `json:"methods,omitempty"` // none: all
+	Function string   `json:"function"`
+}
+
+// Instance is a running copy of a function.
+type Instance struct {
+	ID       string    `json:"id"`
+	Function string    `json:"function"`
+	Revision string    `json:"revision"`
+	PID      int       `json:"pid"`
+	State    string    `json:"state"` // starting, ready, stopping
+	Calls    int       `json:"calls"` // running now
+	Started  time.Time `json:"started"`
+}
+
+// Item is a key in a listing. The value is read with its key.
+type Item struct {
+	Key     string    `json:"key"`
+	ETag    string    `json:"etag"`
+	Size    int       `json:"size"`
+	Expires time.Time `json:"expires,omitzero"`
+}
+
+// Book describes a book.
+type Book struct {
+	Name string    `json:"name"`
+	ID   string    `json:"id"` // 16 hexadecimal digits
+	Tail quipu.Seq `json:"tail"`
+	Trim quipu.Seq `json:"trim"`
+}
+
+// Record is an entry of a book.
+type Record struct {
+	Seq     quipu.Seq `json:"seq"`
+	Kind    string    `json:"kind"` // raw, tx, system
+	Version int       `json:"version"`
+	Time    time.Time `json:"time"`
+	Tags    []string  `json:"tags,omitempty"`
+	Data    []byte    `json:"data"`
+}
+
+// LogLine is a line that an instance printed.
+type LogLine struct {
+	Time     time.Time `json:"time"`
+	Instance string    `json:"instance"`
+	Stream   string    `json:"stream"` // stdout, stderr
+	Call     string    `json:"call,omitempty"`
+	Text     string    `json:"text"`
+}
+
+// Progress is a line of a verify. The last one has OK or Problem.
+type Progress struct {
+	Done    int64    `json:"done"` // bytes
+	Total   int64    `json:"total"`
+	OK      bool     `json:"ok,omitempty"`
+	Problem *Problem `json:"problem,omitempty"`
+}
+
+// Problem is the body of every error of the admin API. The status of the reply is the code's.
+type Problem struct {
+	Code  quipu.Code `json:"code"`
+	Error string     `json:"error"`
+	Hint  string     `json:"hint,omitempty"`
+	Seq   quipu.Seq  `json:"seq,omitempty"` // a conflict's winner, a trim point
+}
+
+// HeaderNamespace names the namespace of a request; without it, NamespaceDefault.
+const (
+	HeaderNamespace  = "Quipu-Namespace"
+	HeaderToken      = "Quipu-Token"
+	HeaderExpires    = "Quipu-Expires" // of a value read: RFC 3339
+	NamespaceDefault = "default"
+)

@@ -1,0 +1,405 @@
+// Package fake is a namespace in memory, for tests of what stands in front of one: gateway, doors, command
+// line. It is simple instead of fast, keeps nothing, and runs functions that are Go functions.
+package fake
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/bundle"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+// Epoch is when everything here happens.
+var Epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// Namespace has everything the gateway shows. The zero value is not usable; see New.
+type Namespace struct {
+	Book      *Books
+	mu        sync.Mutex
+	functions map[string]quipu.Function
+	handlers  map[string]http.Handler
+	calls     []quipu.CallInfo
+	items     map[string]quipu.Item // by store, NUL, prefixed key
+	version   int
+	Lines     []sdk.LogLine
+	Running   []sdk.Instance
+	// OnDeploy, if set, decides on a deploy instead of taking everything.
+	OnDeploy func(app string, bundle []byte) ([]quipu.Function, error)
+	// OnVerify, if set, is the outcome of Verify.
+	OnVerify error
+	// OnRoutes, if set, is told of every change of what is deployed.
+	OnRoutes func([]quipu.Function)
+}
+
+// New is an empty namespace.
+func New() *Namespace {
+	return &Namespace{Book: newBooks(), functions: map[string]quipu.Function{}, handlers: map[string]http.Handler{}, items: map[string]quipu.Item{}}
+}
+
+// Add deploys a function that h serves.
+func (n *Namespace) Add(fn quipu.Function, h http.Handler) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if fn.Revision == "" {
+		fn.Revision, fn.App, fn.Deployed = "r1", "app", Epoch
+	}
+	n.functions[fn.Name], n.handlers[fn.Name] = fn, h
+}
+
+// HTTP is a function with one route.
+func HTTP(name, path string, methods ...string) quipu.Function {
+	return quipu.Function{Name: name, Spec: quipu.Spec{Runtime: "exec", Contract: "http", Protocol: "http",
+		Triggers: []quipu.Trigger{{HTTP: &quipu.HTTPTrigger{Path: path, Methods: methods}}}}}
+}
+
+// Function is quipu.Functions.
+func (n *Namespace) Function(name string) (quipu.Function, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	fn, ok := n.functions[name]
+	if !ok {
+		return fn, &quipu.Error{Code: quipu.CodeNoFunction, Text: fmt.Sprintf("no function %q is deployed", name)}
+	}
+	return fn, nil
+}
+
+// Functions is quipu.Functions.
+func (n *Namespace) Functions() []quipu.Function {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []quipu.Function
+	for _, fn := range n.functions {
+		out = append(out, fn)
+	}
+	slices.SortFunc(out, func(a, b quipu.Function) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Deploy checks that the bundle is one, and adds a function named like the app that echoes.
+func (n *Namespace) Deploy(_ context.Context, app string, data []byte) ([]quipu.Function, error) {
+	if n.OnDeploy != nil {
+		return n.OnDeploy(app, data)
+	}
+	dir, err := os.MkdirTemp("", "fake")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := bundle.Unpack(bytes.NewReader(data), dir); err != nil {
+		return nil, err
+	}
+	fn := HTTP(app, "/"+app)
+	fn.Revision, fn.App, fn.Deployed = fmt.Sprintf("r%d", len(data)), app, Epoch
+	n.Add(fn, http.HandlerFunc(Echo))
+	if n.OnRoutes != nil {
+		n.OnRoutes(n.Functions())
+	}
+	return []quipu.Function{fn}, nil
+}
+
+// Remove is quipu.Functions.
+func (n *Namespace) Remove(_ context.Context, name string) error {
+	if _, err := n.Function(name); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	delete(n.functions, name)
+	n.mu.Unlock()
+	if n.OnRoutes != nil {
+		n.OnRoutes(n.Functions())
+	}
+	return nil
+}
+
+// Echo answers with the request as a function sees it.
+func Echo(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	fmt.Fprintf(w, "%s %s %s", r.Method, r.URL.RequestURI(), body)
+}
+
+// Invoke runs the handler. The reply streams; a panic in the handler breaks it off.
+func (n *Namespace) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.CallReply, error) {
+	n.mu.Lock()
+	h := n.handlers[c.Function]
+	id := fmt.Sprintf("call-%d", len(n.calls)+1)
+	n.calls = append(n.calls, quipu.CallInfo{ID: id, Function: c.Function, Revision: "r1", Trigger: c.Trigger, Method: c.Method,
+		Path: c.Path, Status: 200, Runs: 1, Start: Epoch, Micros: 1500})
+	n.mu.Unlock()
+	if h == nil {
+		return nil, &quipu.Error{Code: quipu.CodeNoFunction, Text: fmt.Sprintf("no function %q is deployed", c.Function)}
+	}
+	uri := c.Path
+	if c.RawQuery != "" {
+		uri += "?" + c.RawQuery
+	}
+	body := c.Body
+	if body == nil {
+		body = http.NoBody
+	}
+	failed := &watch{from: body}
+	r := httptest.NewRequestWithContext(ctx, c.Method, "/", failed)
+	u, err := url.Parse("http://function" + uri) // unlike URL.Parse it leaves dots alone
+	if err != nil {
+		return nil, err
+	}
+	r.URL, r.Header, r.ContentLength = u, c.Header, c.ContentLength
+	w := newPipe()
+	go w.serve(h, r)
+	select {
+	case <-w.started:
+	case <-ctx.Done():
+		return nil, &quipu.Error{Code: quipu.CodeTimeout, Err: ctx.Err()}
+	}
+	if failed.err != nil { // the request's body broke: its error is the call's
+		return nil, failed.err
+	}
+	return &quipu.CallReply{Call: id, Status: w.status, Header: w.sent, Body: w.out, Session: quipu.MakeSeq(1, 7)}, nil
+}
+
+// watch keeps the error of a body.
+type watch struct {
+	from io.Reader
+	err  error
+}
+
+func (w *watch) Read(b []byte) (int, error) {
+	n, err := w.from.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.err = err
+	}
+	return n, err
+}
+
+// pipe is a ResponseWriter whose body is read elsewhere.
+type pipe struct {
+	header, sent http.Header
+	status       int
+	once         sync.Once
+	started      chan struct{}
+	out          *io.PipeReader
+	in           *io.PipeWriter
+}
+
+func newPipe() *pipe {
+	out, in := io.Pipe()
+	return &pipe{header: http.Header{}, started: make(chan struct{}), out: out, in: in}
+}
+
+func (p *pipe) Header() http.Header { return p.header }
+
+func (p *pipe) WriteHeader(status int) {
+	p.once.Do(func() {
+		p.status, p.sent = status, p.header.Clone()
+		close(p.started)
+	})
+}
+
+func (p *pipe) Write(b []byte) (int, error) {
+	p.WriteHeader(http.StatusOK)
+	return p.in.Write(b)
+}
+
+func (p *pipe) serve(h http.Handler, r *http.Request) {
+	defer func() {
+		why := recover()
+		p.WriteHeader(http.StatusOK)
+		if why != nil {
+			p.in.CloseWithError(fmt.Errorf("function panicked: %v", why))
+			return
+		}
+		p.in.Close()
+	}()
+	h.ServeHTTP(p, r)
+}
+
+// Call is quipu.Calls.
+func (n *Namespace) Call(_ context.Context, id string) (quipu.CallInfo, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.calls {
+		if c.ID == id {
+			return c, nil
+		}
+	}
+	return quipu.CallInfo{}, &quipu.Error{Code: quipu.CodeNotFound, Text: fmt.Sprintf("no call has the id %q", id)}
+}
+
+// Calls is quipu.Calls.
+func (n *Namespace) Calls(_ context.Context, name string, limit int) ([]quipu.CallInfo, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []quipu.CallInfo
+	for _, c := range slices.Backward(n.calls) {
+		if (name == "" || c.Function == name) && len(out) < limit {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// Instances lists Running.
+func (n *Namespace) Instances() []sdk.Instance { return n.Running }
+
+// Logs yields the last of Lines, and with follow waits for ctx.
+func (n *Namespace) Logs(ctx context.Context, _ string, tail int, follow bool) iter.Seq2[sdk.LogLine, error] {
+	return func(yield func(sdk.LogLine, error) bool) {
+		for _, l := range n.Lines[max(0, len(n.Lines)-tail):] {
+			if !yield(l, nil) {
+				return
+			}
+		}
+		if follow {
+			<-ctx.Done()
+			yield(sdk.LogLine{}, ctx.Err())
+		}
+	}
+}
+
+// Verify reports in two steps.
+func (n *Namespace) Verify(_ context.Context, _ string, progress func(done, total int64)) error {
+	progress(50, 100)
+	progress(100, 100)
+	return n.OnVerify
+}
+
+// Log holds Book.
+func (n *Namespace) Log() quipu.Log { return asLog{n.Book} }
+
+// State is the state as function sees it.
+func (n *Namespace) State(function string) quipu.State { return state{n, function} }
+
+// Session is a session of an instance of function, outside any call.
+func (n *Namespace) Session(function string) quipu.Session { return session{state{n, function}, n} }
+
+type session struct {
+	state
+	n *Namespace
+}
+
+func (s session) Function() string { return s.state.function }
+
+func (s session) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.CallReply, error) {
+	return s.n.Invoke(ctx, c)
+}
+
+type state struct {
+	n        *Namespace
+	function string
+}
+
+func (s state) prefix(store string) (string, error) {
+	switch store {
+	case quipu.StoreDefault:
+		return store + "\x00" + s.function + "||", nil
+	case quipu.StoreShared:
+		return store + "\x00", nil
+	}
+	return "", &quipu.Error{Code: quipu.CodeNoStore, Text: fmt.Sprintf("no state store %q", store)}
+}
+
+func checkKey(key string) error {
+	if key == "" || len(key) > quipu.KeyBytesMax || strings.Contains(key, "||") {
+		return &quipu.Error{Code: quipu.CodeKey, Text: fmt.Sprintf("the key %.20q cannot be used", key)}
+	}
+	return nil
+}
+
+func (s state) Get(_ context.Context, store string, keys ...string) ([]quipu.Item, error) {
+	p, err := s.prefix(store)
+	if err != nil {
+		return nil, err
+	}
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	var out []quipu.Item
+	for _, k := range keys {
+		if err := checkKey(k); err != nil {
+			return nil, err
+		}
+		item := s.n.items[p+k]
+		item.Key = k
+		out = append(out, item)
+	}
+	return out, nil
+}
+
+func (s state) List(_ context.Context, store string, r quipu.ListRequest) (quipu.Page, error) {
+	p, err := s.prefix(store)
+	if err != nil {
+		return quipu.Page{}, err
+	}
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	var page quipu.Page
+	for full, item := range s.n.items {
+		if k, ok := strings.CutPrefix(full, p); ok && strings.HasPrefix(k, r.Prefix) && k > r.After {
+			item.Key = k
+			page.Items = append(page.Items, item)
+		}
+	}
+	slices.SortFunc(page.Items, func(a, b quipu.Item) int { return strings.Compare(a.Key, b.Key) })
+	if len(page.Items) > r.Limit {
+		page.Items = page.Items[:r.Limit]
+		page.Next = page.Items[r.Limit-1].Key
+	}
+	return page, nil
+}
+
+func (s state) Apply(_ context.Context, store string, changes []quipu.Change) error {
+	p, err := s.prefix(store)
+	if err != nil {
+		return err
+	}
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	for _, c := range changes {
+		if err := checkKey(c.Key); err != nil {
+			return err
+		}
+		if err := checkETag(s.n.items[p+c.Key], c); err != nil {
+			return err
+		}
+	}
+	for _, c := range changes {
+		s.n.version++
+		if c.Delete {
+			delete(s.n.items, p+c.Key)
+			continue
+		}
+		item := quipu.Item{Value: c.Value, ETag: fmt.Sprintf("%016x", s.n.version)}
+		if c.TTL > 0 {
+			item.Expires = Epoch.Add(c.TTL).UnixNano()
+		}
+		s.n.items[p+c.Key] = item
+	}
+	return nil
+}
+
+func checkETag(item quipu.Item, c quipu.Change) error {
+	if _, err := strconv.ParseUint(c.ETag, 16, 64); c.ETag != "" && (err != nil || len(c.ETag) != 16) {
+		return &quipu.Error{Code: quipu.CodeETagForm, Text: "the etag is malformed"}
+	}
+	if c.ETag != "" && c.ETag != item.ETag || c.ETag == "" && c.FirstWrite && item.Exists() {
+		return &quipu.Error{Code: quipu.CodeETag, Text: fmt.Sprintf("key %q changed since you read it", c.Key)}
+	}
+	return nil
+}
