@@ -44,6 +44,7 @@ type adminRoute struct {
 	reply   string // content type of the reply, "" for none
 	shape   any    // the Go value whose type is the reply's, or one line or event of it
 	codes   []quipu.Code
+	creates bool // the namespace, if there is none of that name
 	serve   func(*ask) error
 }
 
@@ -117,7 +118,7 @@ func (g *Gateway) nodeRoutes() []adminRoute {
 func (g *Gateway) functionRoutes() []adminRoute {
 	missing := []quipu.Code{quipu.CodeNoFunction}
 	return []adminRoute{
-		{id: "deploy", method: "POST", path: "/deploys", summary: "Deploy an application: a tar archive of its folder, compressed with gzip. All of it takes traffic on return, or nothing changed.",
+		{id: "deploy", method: "POST", path: "/deploys", creates: true, summary: "Deploy an application: a tar archive of its folder, compressed with gzip. All of it takes traffic on return, or nothing changed.",
 			query: []param{{"app", "string", "name of the application, required"}}, body: bundleType, bodyMax: bundle.BytesMax,
 			status: 200, reply: jsonType, shape: sdk.Page[quipu.Function]{},
 			codes: []quipu.Code{quipu.CodeManifest, quipu.CodeSource, quipu.CodeBuild, quipu.CodeRoute, quipu.CodeNoTool, quipu.CodeBundleSize}, serve: deploy},
@@ -218,7 +219,11 @@ func (g *Gateway) serveOperation(w http.ResponseWriter, r *http.Request, op admi
 	if op.method != anyMethod && query.Has("namespace") {
 		name = query.Get("namespace")
 	}
-	ns, err := g.opt.Namespaces(name)
+	find := g.opt.Namespaces
+	if op.creates {
+		find = func(name string) (Namespace, error) { return g.opt.Create(r.Context(), name) }
+	}
+	ns, err := find(name)
 	if err != nil {
 		return err
 	}

@@ -51,12 +51,14 @@ type Namespace interface {
 
 // Options are checked by New; a zero field gets the default it names.
 type Options struct {
-	Namespaces   func(name string) (Namespace, error) // required; CodeNotFound
-	Node         func() sdk.Node                      // required
-	Token        string                               // "" means none: only loopback may use /-/
-	Registry     *prometheus.Registry                 // nil means an empty one
-	Logger       *slog.Logger                         // nil means slog.Default
-	BodyBytesMax int64                                // of requests to functions; 0 means 64 MiB
+	Namespaces func(name string) (Namespace, error) // required; CodeNotFound
+	// Create finds a namespace or makes it: what a deploy does. Nil means Namespaces.
+	Create       func(ctx context.Context, name string) (Namespace, error)
+	Node         func() sdk.Node      // required
+	Token        string               // "" means none: only loopback may use /-/
+	Registry     *prometheus.Registry // nil means an empty one
+	Logger       *slog.Logger         // nil means slog.Default
+	BodyBytesMax int64                // of requests to functions; 0 means 64 MiB
 }
 
 const bodyBytesMaxDefault = 64 << 20
@@ -78,6 +80,9 @@ type Gateway struct {
 func New(opt Options) *Gateway {
 	if opt.Namespaces == nil || opt.Node == nil {
 		panic("gateway: Namespaces and Node are required")
+	}
+	if opt.Create == nil {
+		opt.Create = func(_ context.Context, name string) (Namespace, error) { return opt.Namespaces(name) }
 	}
 	if opt.Registry == nil {
 		opt.Registry = prometheus.NewRegistry()

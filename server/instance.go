@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"github.com/quipu-run/quipu"
+	contract "github.com/quipu-run/quipu/contract/http"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/dapr"
 	"github.com/quipu-run/quipu/internal/linelog"
@@ -51,7 +52,7 @@ func (ns *namespace) openDoor(f quipu.Function, instance, token string) (port st
 		return "", nil, fmt.Errorf("listen for instance %s: %w", instance, err)
 	}
 	s := gateway.NewServer(dapr.Handler(dapr.Options{
-		AppID: f.Name, Token: token, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger,
+		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger,
 		Session: func(r *http.Request) (quipu.Session, error) {
 			return ns.Session(f, instance, r.Header.Get(quipu.HeaderCallID))
 		},
@@ -63,6 +64,9 @@ func (ns *namespace) openDoor(f quipu.Function, instance, token string) (port st
 	}()
 	_, port, _ = net.SplitHostPort(l.Addr().String())
 	return port, func() {
+		if app, ok := ns.apps.LoadAndDelete(instance); ok {
+			app.(*contract.Client).Close()
+		}
 		_ = s.Close() // the instance is gone: nobody is left to hear
 		<-done
 	}, nil

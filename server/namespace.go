@@ -12,9 +12,9 @@ import (
 	"strings"
 	"sync"
 
-	contracthttp "github.com/quipu-run/quipu/contract/http"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/call"
+	contract "github.com/quipu-run/quipu/contract/http"
 	"github.com/quipu-run/quipu/deploy"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/internal/linelog"
@@ -48,6 +48,7 @@ type namespace struct {
 	book  *view.Book
 	pool  *pool.Pool
 	lines *linelog.Writer
+	apps  sync.Map // instance id -> *contract.Client
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 }
@@ -84,7 +85,22 @@ func (n *Node) namespace(name string) (*namespace, error) {
 		Hint: fmt.Sprintf("quipu deploy DIR -n %s makes it", name)}
 }
 
-func (n *Node) namespaceAPI(name string) (gateway.Namespace, error) { return n.namespace(name) }
+// namespaceAPI and createNamespaceAPI answer an interface that is nil when there is an error.
+func (n *Node) namespaceAPI(name string) (gateway.Namespace, error) {
+	ns, err := n.namespace(name)
+	if err != nil {
+		return nil, err
+	}
+	return ns, nil
+}
+
+func (n *Node) createNamespaceAPI(ctx context.Context, name string) (gateway.Namespace, error) {
+	ns, err := n.createNamespace(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return ns, nil
+}
 
 // createNamespace finds a namespace, or makes it with its book.
 func (n *Node) createNamespace(ctx context.Context, name string) (*namespace, error) {
@@ -162,18 +178,30 @@ func (ns *namespace) changed(before, after []quipu.Function) {
 }
 
 // lease is a place in an instance with the way to talk to it.
-type lease struct{ *pool.Lease }
-
-func (l lease) Do(r *http.Request) (*http.Response, error) {
-	return contracthttp.Do(l.Instance(), r)
+type lease struct {
+	*pool.Lease
+	app *contract.Client
 }
+
+func (l lease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) }
 
 func (ns *namespace) acquire(ctx context.Context, f quipu.Function) (call.Lease, error) {
 	l, err := ns.pool.Acquire(ctx, f.Name)
 	if err != nil {
 		return nil, err
 	}
-	return lease{l}, nil
+	return lease{l, ns.app(l)}, nil
+}
+
+// app is the client that all calls in an instance share; release of the instance closes it.
+func (ns *namespace) app(l *pool.Lease) *contract.Client {
+	if c, ok := ns.apps.Load(l.ID()); ok {
+		return c.(*contract.Client)
+	}
+	spec := l.Function().Spec
+	c, _ := ns.apps.LoadOrStore(l.ID(), contract.NewClient(contract.Options{
+		Dial: l.Instance().Dial, Conns: spec.Concurrency, AtMostOnce: spec.Atomic}))
+	return c.(*contract.Client)
 }
 
 // State is the state of a function outside of calls.
@@ -189,7 +217,7 @@ func (ns *namespace) Instances() []sdk.Instance {
 	list := make([]sdk.Instance, len(infos))
 	for i, info := range infos {
 		list[i] = sdk.Instance{Function: info.Function, Revision: info.Revision, ID: info.ID, PID: info.PID,
-			State: string(info.State), Inflight: info.Inflight, Started: info.Started}
+			State: string(info.State), Calls: info.Inflight, Started: info.Started}
 	}
 	return list
 }
@@ -202,7 +230,7 @@ func (ns *namespace) Logs(ctx context.Context, function string, tail int, follow
 			return
 		}
 		for line, err := range ns.lines.Read(ctx, function, tail, follow) {
-			if !yield(sdk.LogLine(line), err) {
+			if !yield(sdk.LogLine{Time: line.Time, Instance: line.Instance, Stream: line.Stream, Call: line.Call, Text: line.Text}, err) {
 				return
 			}
 		}
@@ -214,7 +242,7 @@ func (ns *namespace) Verify(ctx context.Context, book string, progress func(done
 	if _, err := ns.node.log.OpenBook(ctx, book); err != nil {
 		return err
 	}
-	_, err := ns.node.log.Verify(ctx, func(p locallog.Progress) { progress(p.Done, p.Total) })
+	_, err := ns.node.log.Verify(ctx, func(p locallog.Progress) { progress(p.Bytes, p.Total) })
 	return err
 }
 

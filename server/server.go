@@ -111,12 +111,12 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := n.unpublish(); err != nil {
 		return n, err
 	}
-	n.runtime, err = process.New(process.Options{Dir: n.path("run"), Logger: cfg.Logger})
+	n.runtime, err = process.New(process.Options{Dir: n.path("run")})
 	if err != nil {
 		return n, err
 	}
 	n.info = n.describe()
-	n.gateway = gateway.New(gateway.Options{Namespaces: n.namespaceAPI, Node: func() sdk.Node { return n.info },
+	n.gateway = gateway.New(gateway.Options{Namespaces: n.namespaceAPI, Create: n.createNamespaceAPI, Node: n.status,
 		Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
 	n.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -1,0 +1,120 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	batchSize = 100
+	senders   = 4
+	// patience is how long one batch is tried again, through kills of instances and of the node.
+	patience   = 60 * time.Second
+	pauseFirst = 5 * time.Millisecond
+	pauseMax   = 200 * time.Millisecond
+)
+
+// feed sends flights in batches, each until it was answered with success. Each has a key, so that the platform
+// knows a batch that it counted before its answer was lost.
+type feed struct {
+	url     string
+	run     string // makes keys of this run its own
+	client  *http.Client
+	sent    atomic.Int64 // flights acknowledged
+	retries atomic.Int64 // requests that had to be made again
+}
+
+// all sends everything with a few senders at a time; after each batch it calls done.
+func (f *feed) all(ctx context.Context, flights []Flight, done func(sent int)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	batches := make(chan int)
+	var wg sync.WaitGroup
+	for range senders {
+		wg.Go(func() {
+			for from := range batches {
+				batch := flights[from:min(from+batchSize, len(flights))]
+				if err := f.batch(ctx, from, batch); err != nil {
+					cancel(err)
+					return
+				}
+				done(int(f.sent.Add(int64(len(batch)))))
+			}
+		})
+	}
+	for from := 0; from < len(flights) && ctx.Err() == nil; from += batchSize {
+		select {
+		case batches <- from:
+		case <-ctx.Done():
+		}
+	}
+	close(batches)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// batch sends one batch until it is acknowledged.
+func (f *feed) batch(ctx context.Context, from int, flights []Flight) error {
+	body, err := json.Marshal(flights)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var last error
+	for pause := pauseFirst; ; pause = min(2*pause, pauseMax) {
+		if last = f.post(ctx, fmt.Sprintf("%s-%d", f.run, from), body); last == nil {
+			return nil
+		}
+		f.retries.Add(1)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("batch at flight %d: %w", from, last)
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (f *feed) post(ctx context.Context, key string, body []byte) error {
+	r, err := http.NewRequestWithContext(ctx, "POST", f.url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Idempotency-Key", key)
+	resp, err := f.client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(answer))
+	}
+	return err
+}
+
+// table asks the function table for the sums.
+func (f *feed) table(ctx context.Context, url string) (Table, error) {
+	r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := f.client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET %s: %s", url, resp.Status)
+	}
+	var t Table
+	return t, json.NewDecoder(resp.Body).Decode(&t)
+}

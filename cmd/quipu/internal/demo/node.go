@@ -1,0 +1,124 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/quipu-run/quipu/sdk"
+)
+
+const (
+	startMax = 30 * time.Second
+	stopMax  = 15 * time.Second
+)
+
+// Ports of a node; the host is that of all.
+type Ports struct {
+	Host                     string
+	HTTP, DaprHTTP, DaprGRPC int
+}
+
+// free replaces ports that are taken by 0, which means any.
+func (p Ports) free() Ports {
+	for _, port := range []*int{&p.HTTP, &p.DaprHTTP, &p.DaprGRPC} {
+		l, err := net.Listen("tcp", net.JoinHostPort(p.Host, strconv.Itoa(*port)))
+		if err != nil {
+			*port = 0
+			continue
+		}
+		_ = l.Close() // it was only asked whether it can be had
+	}
+	return p
+}
+
+// node is a node in a process of its own, so that it can be killed.
+type node struct {
+	program string
+	data    string
+	ports   Ports
+	output  io.Writer
+
+	cmd  *exec.Cmd
+	done chan error
+	info sdk.Node
+}
+
+// start runs the node and waits until it serves. After the first start the ports stay what they are, so that
+// clients find it again.
+func (n *node) start(ctx context.Context) error {
+	n.cmd = exec.Command(n.program, "serve", "--data", n.data, "--listen", n.ports.Host,
+		"--port", strconv.Itoa(n.ports.HTTP), "--dapr-http-port", strconv.Itoa(n.ports.DaprHTTP), "--dapr-grpc-port", strconv.Itoa(n.ports.DaprGRPC))
+	n.cmd.Stderr = n.output
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the demo, which then stops the node
+	if err := n.cmd.Start(); err != nil {
+		return fmt.Errorf("start a node: %w", err)
+	}
+	n.done = make(chan error, 1)
+	go func(cmd *exec.Cmd, done chan<- error) { done <- cmd.Wait() }(n.cmd, n.done)
+	ctx, cancel := context.WithTimeout(ctx, startMax)
+	defer cancel()
+	if err := n.ready(ctx); err != nil {
+		return errors.Join(err, n.kill())
+	}
+	for _, p := range []struct {
+		port *int
+		at   string
+	}{{&n.ports.HTTP, n.info.HTTP}, {&n.ports.DaprHTTP, n.info.DaprHTTP}} {
+		if _, port, err := net.SplitHostPort(p.at); err == nil {
+			*p.port, _ = strconv.Atoi(port)
+		}
+	}
+	return nil
+}
+
+// ready polls for the file that a node renames into place when it serves.
+func (n *node) ready(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		text, err := os.ReadFile(filepath.Join(n.data, "node.json"))
+		if err == nil && json.Unmarshal(text, &n.info) == nil && n.info.PID == n.cmd.Process.Pid {
+			return nil
+		}
+		select {
+		case err := <-n.done:
+			n.done <- err
+			return fmt.Errorf("the node ended before it was ready: %w", err)
+		case <-ctx.Done():
+			return fmt.Errorf("the node was not ready after %s", startMax)
+		case <-tick.C:
+		}
+	}
+}
+
+// kill is kill -9.
+func (n *node) kill() error {
+	if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill the node: %w", err)
+	}
+	<-n.done
+	return nil
+}
+
+// stop asks the node to end, as a supervisor would.
+func (n *node) stop() error {
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop the node: %w", err)
+	}
+	select {
+	case err := <-n.done:
+		return err
+	case <-time.After(stopMax):
+		return errors.Join(errors.New("the node did not stop in time"), n.kill())
+	}
+}

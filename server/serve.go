@@ -1,0 +1,63 @@
+package server
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/gateway/dapr"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+// serve opens the doors: from here on requests are answered.
+func (n *Node) serve() {
+	n.listeners.serve(mainDoor, gateway.NewServer(n.gateway, n.cfg.Logger), n.fail)
+	n.listeners.serve(daprDoor, gateway.NewServer(dapr.Handler(dapr.Options{
+		Session: n.outside, Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version,
+	}), n.cfg.Logger), n.fail)
+}
+
+// outside is the session of a Dapr client that is no instance: an app of the namespace it names.
+func (n *Node) outside(r *http.Request) (quipu.Session, error) {
+	name := r.Header.Get(sdk.HeaderNamespace)
+	if name == "" {
+		name = DefaultNamespace
+	}
+	ns, err := n.namespace(name)
+	if err != nil {
+		return nil, err
+	}
+	return ns.Outside(dapr.OutsideAppID(r)), nil
+}
+
+// status is what the node says about itself now.
+func (n *Node) status() sdk.Node {
+	info := n.info
+	info.UptimeSec = int64(time.Since(n.started).Seconds())
+	return info
+}
+
+// measure registers the figures of calls and the log, and answers the observer of calls.
+func (n *Node) measure() func(quipu.CallInfo) {
+	runs := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "quipu_call_runs_total", Help: "Runs of calls: one each, and one more for each lost conflict."}, []string{"function"})
+	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "quipu_call_seconds", Help: "Time of calls from arrival until their commit was asked for, or their reply.",
+		Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}, []string{"function"})
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
+	}
+	n.registry.MustRegister(runs, took,
+		gauge("quipu_log_appends_total", "Records appended since the start.", func() float64 { return float64(n.log.Stats().Appends) }),
+		gauge("quipu_log_syncs_total", "Group commits since the start, each one fdatasync.", func() float64 { return float64(n.log.Stats().Syncs) }),
+	)
+	return func(i quipu.CallInfo) {
+		if i.Error == quipu.CodeNoFunction {
+			return // names of functions that are not there are without limit
+		}
+		runs.WithLabelValues(i.Function).Add(float64(i.Runs))
+		took.WithLabelValues(i.Function).Observe(float64(i.Micros) / 1e6)
+	}
+}
