@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/bundle"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+func (c *cli) appCommands() []*cobra.Command {
+	deploy := &cobra.Command{Use: "deploy DIR", Short: "Deploy the application in a folder", Args: cobra.ExactArgs(1)}
+	app := deploy.Flags().String("app", "", "name of the application; default: that of the folder")
+	deploy.RunE = func(cmd *cobra.Command, args []string) error {
+		node, err := c.client()
+		if err != nil {
+			return err
+		}
+		var functions []quipu.Function
+		err = c.slow("building and deploying "+args[0], func() error {
+			functions, err = deployDir(cmd.Context(), node, args[0], *app)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return c.list(functionTable(functions))
+	}
+	return []*cobra.Command{c.newCommand(), deploy, c.removeCommand(), c.listCommand(), c.getCommand()}
+}
+
+// deployDir bundles and deploys.
+func deployDir(ctx context.Context, node *sdk.Client, dir, app string) ([]quipu.Function, error) {
+	if app == "" {
+		app = appName(dir)
+	}
+	data, err := bundle.Pack(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return node.Deploy(ctx, app, data)
+}
+
+// appName makes a name of a folder's: lower case, digits and dashes.
+func appName(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(filepath.Base(dir)))
+	if name = strings.Trim(name, "-"); name == "" {
+		return "app"
+	}
+	return name
+}
+
+func functionTable(functions []quipu.Function) table {
+	return tableOf("NAME\tAPP\tREVISION\tRUNTIME\tATOMIC\tROUTES\tDEPLOYED", functions, func(f quipu.Function) []any {
+		var routes []string
+		for _, t := range f.Spec.Triggers {
+			if t.HTTP != nil {
+				routes = append(routes, t.HTTP.Path)
+			}
+		}
+		return []any{f.Name, f.App, f.Revision, f.Spec.Runtime, f.Spec.Atomic, strings.Join(routes, " "), f.Deployed.Format(time.RFC3339)}
+	})
+}
+
+// kind is a kind of thing that ls, get and rm know.
+type kind struct {
+	name string
+	list func(context.Context, *sdk.Client) (table, error)
+	get  func(context.Context, *sdk.Client, string) (any, error)
+	rm   func(context.Context, *sdk.Client, string) error
+}
+
+// listing fits a method of the client to a table.
+func listing[T any](head string, all func(*sdk.Client, context.Context) ([]T, error), row func(T) []any) func(context.Context, *sdk.Client) (table, error) {
+	return func(ctx context.Context, node *sdk.Client) (table, error) {
+		items, err := all(node, ctx)
+		return tableOf(head, items, row), err
+	}
+}
+
+var kinds = []kind{
+	{name: "functions",
+		list: func(ctx context.Context, node *sdk.Client) (table, error) {
+			functions, err := node.Functions(ctx)
+			return functionTable(functions), err
+		},
+		get: func(ctx context.Context, node *sdk.Client, name string) (any, error) { return node.Function(ctx, name) },
+		rm:  func(ctx context.Context, node *sdk.Client, name string) error { return node.Remove(ctx, name) }},
+	{name: "routes", list: listing("PATH\tMETHODS\tFUNCTION", (*sdk.Client).Routes, func(r sdk.Route) []any {
+		methods := strings.Join(r.Methods, ",")
+		if methods == "" {
+			methods = "all"
+		}
+		return []any{r.Path, methods, r.Function}
+	})},
+	{name: "instances", list: listing("ID\tFUNCTION\tREVISION\tSTATE\tPID\tCALLS\tSTARTED", (*sdk.Client).Instances, func(i sdk.Instance) []any {
+		return []any{i.ID, i.Function, i.Revision, i.State, i.PID, i.Calls, i.Started.Format(time.RFC3339)}
+	})},
+	{name: "calls",
+		list: listing("ID\tFUNCTION\tSTATUS\tSTART", func(c *sdk.Client, ctx context.Context) ([]quipu.CallInfo, error) { return c.Calls(ctx, "", 100) },
+			func(i quipu.CallInfo) []any {
+				return []any{i.ID, i.Function, i.Status, i.Start.Format(time.RFC3339)}
+			}),
+		get: func(ctx context.Context, node *sdk.Client, id string) (any, error) { return node.Call(ctx, id) }},
+	{name: "books", list: listing("NAME\tID\tTAIL\tTRIM", (*sdk.Client).Books, func(b sdk.Book) []any { return []any{b.Name, b.ID, b.Tail, b.Trim} })},
+}
+
+// kindOf takes singular and plural, and says what can be done with which kind.
+func kindOf(name, verb string, can func(kind) bool) (kind, error) {
+	var names []string
+	for _, k := range kinds {
+		if can(k) {
+			names = append(names, k.name)
+			if k.name == name || k.name == name+"s" {
+				return k, nil
+			}
+		}
+	}
+	return kind{}, usage("quipu %s knows no %q; it takes %s", verb, name, strings.Join(names, ", "))
+}
+
+func (c *cli) listCommand() *cobra.Command {
+	return &cobra.Command{Use: "ls [KIND]", Short: "List functions, routes, instances, calls or books", Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		k, err := kindOf(append(args, "functions")[0], "ls", func(k kind) bool { return k.list != nil })
+		if err != nil {
+			return err
+		}
+		node, err := c.client()
+		if err != nil {
+			return err
+		}
+		t, err := k.list(cmd.Context(), node)
+		if err != nil {
+			return err
+		}
+		return c.list(t)
+	}}
+}
+
+func (c *cli) getCommand() *cobra.Command {
+	return &cobra.Command{Use: "get KIND NAME", Short: "Show one function or call", Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
+		k, err := kindOf(args[0], "get", func(k kind) bool { return k.get != nil })
+		if err != nil {
+			return err
+		}
+		node, err := c.client()
+		if err != nil {
+			return err
+		}
+		v, err := k.get(cmd.Context(), node, args[1])
+		if err != nil {
+			return err
+		}
+		return c.show(v)
+	}}
+}
+
+func (c *cli) removeCommand() *cobra.Command {
+	return &cobra.Command{Use: "rm KIND NAME", Short: "Take a function away", Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
+		k, err := kindOf(args[0], "rm", func(k kind) bool { return k.rm != nil })
+		if err != nil {
+			return err
+		}
+		if err := c.sure(fmt.Sprintf("remove %s %s", strings.TrimSuffix(k.name, "s"), args[1])); err != nil {
+			return err
+		}
+		node, err := c.client()
+		if err != nil {
+			return err
+		}
+		return k.rm(cmd.Context(), node, args[1])
+	}}
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/test/fake"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"quipu": func() {
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}})
+}
+
+// Every script has a node of its own, in this process, with something of everything in it.
+func TestCommandLine(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata", Setup: func(env *testscript.Env) error {
+		node, err := fakeNode()
+		if err != nil {
+			return err
+		}
+		env.Defer(node.Close)
+		env.Setenv("QUIPU_NODE", node.URL)
+		env.Setenv("ADDRESS", strings.TrimPrefix(node.URL, "http://"))
+		return nil
+	}})
+}
+
+func fakeNode() (*httptest.Server, error) {
+	ns := fake.New()
+	ns.Add(fake.HTTP("hello", "/hello/{name}", "GET", "POST"), http.HandlerFunc(fake.Echo))
+	ns.Add(fake.HTTP("sad", "/sad"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "no", http.StatusConflict)
+	}))
+	ns.Lines = []sdk.LogLine{{Time: fake.Epoch, Instance: "i1", Stream: "stdout", Text: "started"}, {Time: fake.Epoch, Instance: "i1", Stream: "stderr", Text: "red \x1b[31m"}}
+	ns.Running = []sdk.Instance{{ID: "i1", Function: "hello", Revision: "r1", PID: 7, State: "ready", Started: fake.Epoch}}
+	for i := range 3 {
+		ns.Book.Put("quipu/default", fmt.Sprintf("record %d", i), "t")
+	}
+	ns.Book.Put("quipu/bad", "x")
+	gw := gateway.New(gateway.Options{
+		Node: func() sdk.Node { return sdk.Node{PID: 1, HTTP: "127.0.0.1:8080", Version: "test"} },
+		Namespaces: func(name string) (gateway.Namespace, error) {
+			if name != sdk.NamespaceDefault {
+				return nil, &quipu.Error{Code: quipu.CodeNotFound, Text: fmt.Sprintf("no namespace %q", name)}
+			}
+			return ns, nil
+		},
+	})
+	ns.OnRoutes = func(fns []quipu.Function) {
+		if err := gw.SetRoutes(sdk.NamespaceDefault, fns); err != nil {
+			panic(err)
+		}
+	}
+	return httptest.NewServer(gw), nil
+}
+
+func TestTheNearestNodeFileNamesTheNode(t *testing.T) {
+	top := t.TempDir()
+	deep := filepath.Join(top, "a", "b")
+	if err := os.MkdirAll(filepath.Join(top, ".quipu"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := nodeAbove(deep); got != "" {
+		t.Errorf("no file, but %q", got)
+	}
+	if err := os.WriteFile(filepath.Join(top, ".quipu", "node.json"), []byte(`{"http":"127.0.0.1:99"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := nodeAbove(deep); got != "127.0.0.1:99" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestTakenPortsNameTheFlagThatHelps(t *testing.T) {
+	taken := httptest.NewServer(nil)
+	defer taken.Close()
+	var port int
+	if _, err := fmt.Sscanf(taken.URL, "http://127.0.0.1:%d", &port); err != nil {
+		t.Fatal(err)
+	}
+	for flag, n := range map[string]NodeConfig{
+		"--port": {Port: port}, "--dapr-http-port": {DaprHTTPPort: port}, "--dapr-grpc-port": {DaprGRPCPort: port},
+	} {
+		n.Listen = "127.0.0.1"
+		err := checkListeners(n)
+		if quipu.CodeOf(err) != quipu.CodePortTaken || !strings.Contains(quipu.AsError(err).Hint, flag+" N") {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+	if err := checkListeners(NodeConfig{Listen: "0.0.0.0"}); quipu.CodeOf(err) != quipu.CodeOpenListen {
+		t.Errorf("an open listener without a token: %v", err)
+	}
+}
+
+func TestASaveIsSeenAndWhatIsIgnoredIsNot(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "node_modules"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	seen, done := make(chan struct{}), make(chan error)
+	go func() { done <- watch(ctx, dir, func() { seen <- struct{}{} }) }()
+	<-seen // at the start
+	save := func(name string) {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Error(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+	save("node_modules/dep.js")
+	save(".quipu/log")
+	save("main.py")
+	<-seen
+	save("new/sub/file")
+	<-seen
+	cancel()
+	if err := <-done; err != context.Canceled {
+		t.Errorf("watch ended with %v", err)
+	}
+}
+
+// The templates count in state over the Dapr API they would have as instances.
+func TestTemplatesGreetAndCount(t *testing.T) {
+	for name, command := range map[string][]string{"go": {"go", "run", "."}, "python": {"python3", "main.py"}, "node": {"node", "index.js"}} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath(command[0]); err != nil {
+				t.Skipf("%s is not installed", command[0])
+			}
+			dir := filepath.Join(t.TempDir(), "app")
+			if code := run(t.Context(), []string{"new", name, dir}, nil, io.Discard, os.Stderr); code != 0 {
+				t.Fatalf("new: exit %d", code)
+			}
+			greet := startTemplate(t, filepath.Join(dir, "hello"), command)
+			for _, c := range [][2]string{{"/hello", "hello, world! You were greeted 1 times.\n"}, {"/hello/Ana%20B", "hello, Ana B! You were greeted 1 times.\n"}, {"/hello", "hello, world! You were greeted 2 times.\n"}} {
+				if got := greet(c[0]); got != c[1] {
+					t.Errorf("%s: %q, want %q", c[0], got, c[1])
+				}
+			}
+		})
+	}
+}

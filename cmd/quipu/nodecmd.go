@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+func (c *cli) nodeCommands() []*cobra.Command {
+	serve := &cobra.Command{Use: "serve --data DIR", Short: "Run a node", Args: cobra.NoArgs}
+	serving := nodeFlags(serve)
+	serve.RunE = func(cmd *cobra.Command, _ []string) error {
+		if serving.Data == "" {
+			return &quipu.Error{Code: quipu.CodeUsage, Text: "serve needs a directory for its data", Hint: "quipu serve --data DIR"}
+		}
+		serving.RequireToken = true
+		return c.runNode(cmd, serving)
+	}
+	dev := &cobra.Command{Use: "dev [DIR]", Short: "Run a node for the application in DIR, and deploy it at every save", Args: cobra.MaximumNArgs(1)}
+	developing := nodeFlags(dev)
+	dev.RunE = func(cmd *cobra.Command, args []string) error { return c.dev(cmd, developing, append(args, ".")[0]) }
+	return []*cobra.Command{serve, dev}
+}
+
+func nodeFlags(cmd *cobra.Command) *NodeConfig {
+	n := &NodeConfig{Version: version}
+	f := cmd.Flags()
+	f.StringVar(&n.Data, "data", "", "directory of the node's data")
+	f.StringVar(&n.Listen, "listen", "127.0.0.1", "host to listen on")
+	f.IntVar(&n.Port, "port", 8080, "port for people and callers; 0 for any free one")
+	f.IntVar(&n.DaprHTTPPort, "dapr-http-port", 3500, "port of Dapr's HTTP API; 0 for any free one")
+	f.IntVar(&n.DaprGRPCPort, "dapr-grpc-port", 50001, "port of Dapr's gRPC API; 0 for any free one")
+	f.StringVar(&n.TokenFile, "token-file", "", "file with the token that the admin API asks for")
+	return n
+}
+
+// runNode refuses what cannot work before anything starts.
+func (c *cli) runNode(cmd *cobra.Command, n *NodeConfig) error {
+	if err := checkListeners(*n); err != nil {
+		return err
+	}
+	ready := n.Ready
+	n.Ready = func(node sdk.Node) {
+		c.note("quipu %s is ready\n  routes and admin API  http://%s\n  Dapr HTTP             http://%s\n  data                  %s", node.Version, node.HTTP, node.DaprHTTP, n.Data)
+		if ready != nil {
+			ready(node)
+		}
+	}
+	return runNode(cmd.Context(), *n)
+}
+
+// checkListeners names the flag that helps. Another program may still take the port before the node does; then
+// the node says so itself.
+func checkListeners(n NodeConfig) error {
+	ip := net.ParseIP(n.Listen)
+	if n.TokenFile == "" && n.Listen != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return &quipu.Error{Code: quipu.CodeOpenListen, Text: fmt.Sprintf("%s is not loopback, and there is no token", n.Listen)}
+	}
+	for _, l := range []struct {
+		flag string
+		port int
+	}{{"--port", n.Port}, {"--dapr-http-port", n.DaprHTTPPort}, {"--dapr-grpc-port", n.DaprGRPCPort}} {
+		if l.port < 0 || l.port > 65535 {
+			return usage("%s is %d; a port is 0 to 65535", l.flag, l.port)
+		}
+		address := net.JoinHostPort(n.Listen, strconv.Itoa(l.port))
+		probe, err := net.Listen("tcp", address)
+		if err != nil {
+			return &quipu.Error{Code: quipu.CodePortTaken, Err: err, Text: fmt.Sprintf("another program listens on %s, or it cannot be listened on", address),
+				Hint: fmt.Sprintf("choose another with %s N; %s 0 takes any free one", l.flag, l.flag)}
+		}
+		if err := probe.Close(); err != nil {
+			return fmt.Errorf("close a probe of %s: %w", address, err)
+		}
+	}
+	return nil
+}
+
+// dev runs the node and, once it is ready, deploys at every save. Both end together.
+func (c *cli) dev(cmd *cobra.Command, n *NodeConfig, dir string) error {
+	if n.Data == "" {
+		n.Data = filepath.Join(dir, ".quipu")
+	}
+	ctx, cancel := context.WithCancelCause(cmd.Context())
+	defer cancel(nil)
+	cmd.SetContext(ctx)
+	deploying := make(chan error, 1)
+	started := false
+	n.Ready = func(node sdk.Node) {
+		started = true
+		go func() {
+			err := c.deployOnSave(ctx, node, dir)
+			cancel(err) // without the watch there is no dev
+			deploying <- err
+		}()
+	}
+	err := c.runNode(cmd, n)
+	cancel(err)
+	if started {
+		if watchErr := <-deploying; err == nil && !errors.Is(watchErr, context.Canceled) {
+			err = watchErr
+		}
+	}
+	return err
+}
+
+// deployOnSave tells of every deploy, and lives on when one fails: the next save may mend it.
+func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir string) error {
+	c.node = n.HTTP
+	node, err := c.client()
+	if err != nil {
+		return err
+	}
+	return watch(ctx, dir, func() {
+		functions, err := deployDir(ctx, node, dir, "")
+		if err != nil && ctx.Err() == nil {
+			c.complain(err)
+			return
+		}
+		for _, fn := range functions {
+			c.note("deployed %s at revision %s", fn.Name, fn.Revision)
+			for _, t := range fn.Spec.Triggers {
+				if t.HTTP != nil {
+					c.note("  http://%s%s", n.HTTP, t.HTTP.Path)
+				}
+			}
+		}
+	})
+}
