@@ -40,15 +40,12 @@ func (q *request) contention() error {
 			q.f.Name, q.info.Runs-1, q.f.Spec.Timeout.Std()), Hint: quipu.Codes[quipu.CodeContention].Next}
 }
 
-// runOnce is one run: a transaction, an instance, the function's reply, the commit.
+// runOnce is one run: an instance, a turn if it needs one, the function's reply, the commit. The instance
+// comes first: a call that had its turn and waited for an instance could wait for calls that hold all
+// instances and wait for that turn.
 func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.Claim) (*quipu.CallReply, error) {
 	waitCtx, cancel := q.bound(ctx)
 	defer cancel()
-	turn, err := c.turn(waitCtx, q.f, lost, *claim)
-	if err != nil {
-		return nil, q.failure(waitCtx, err)
-	}
-	defer turn.Done()
 	lease, err := c.o.Acquire(waitCtx, q.f)
 	if err != nil {
 		return nil, q.failure(waitCtx, err)
@@ -58,6 +55,12 @@ func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.
 	}
 	runCtx, stop := q.bound(context.WithoutCancel(ctx))
 	defer stop()
+	turn, err := c.turn(runCtx, q.f, lost, *claim)
+	if err != nil {
+		lease.Release()
+		return nil, q.failure(runCtx, err)
+	}
+	defer turn.Done()
 	tx := c.o.Book.Begin(runCtx, turn)
 	tx.Gate(functionGate(q.f))
 	reply, healthy, err := c.runIn(runCtx, q, lease, tx)

@@ -39,6 +39,7 @@ type world struct {
 	functions map[string]quipu.Function
 	code      map[string]handler
 	idle      map[string][]*instance
+	places    chan struct{} // one for each call that may run at once
 	killed    atomic.Int32
 	started   atomic.Int32
 }
@@ -86,14 +87,18 @@ func (i *instance) Release() {
 	i.w.mu.Lock()
 	defer i.w.mu.Unlock()
 	i.w.idle[i.f.Name] = append(i.w.idle[i.f.Name], i)
+	<-i.w.places
 }
 
-func (i *instance) Kill() { i.w.killed.Add(1) }
+func (i *instance) Kill() {
+	i.w.killed.Add(1)
+	<-i.w.places
+}
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, ctx: context.Background(), clock: &clock.Wall{},
-		functions: map[string]quipu.Function{}, code: map[string]handler{}, idle: map[string][]*instance{}}
+		functions: map[string]quipu.Function{}, code: map[string]handler{}, idle: map[string][]*instance{}, places: make(chan struct{}, 16)}
 	w.log = xtest.NewModel(w.clock)
 	var err error
 	if w.id, err = w.log.CreateBook(w.ctx, "quipu/default"); err != nil {
@@ -132,7 +137,12 @@ func (w *world) find(name string) (quipu.Function, error) {
 	return f, nil
 }
 
-func (w *world) acquire(_ context.Context, f quipu.Function) (Lease, error) {
+func (w *world) acquire(ctx context.Context, f quipu.Function) (Lease, error) {
+	select {
+	case w.places <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if list := w.idle[f.Name]; len(list) > 0 {
@@ -277,7 +287,8 @@ func TestPlainCallCommitsEachOperation(t *testing.T) {
 	}
 }
 
-// Contention is serial, never an error: all succeed and the sum is exact.
+// Contention is serial, never an error: all succeed and the sum is exact, also when calls that wait for their
+// turn hold all instances there are.
 func TestContendedAtomicCounterIsExact(t *testing.T) {
 	w := newWorld(t)
 	w.function("count", true, increment)

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"log/slog"
+	"os"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/server"
 )
 
 // NodeConfig is what the verbs dev, serve and demo say about a node.
@@ -22,6 +27,30 @@ type NodeConfig struct {
 }
 
 // runNode runs a node until ctx ends, then drains it. It is where the command line meets package server.
-func runNode(context.Context, NodeConfig) error {
-	return &quipu.Error{Code: quipu.CodeUsage, Text: "this build has no node", Hint: "use a build with package server"}
+func runNode(ctx context.Context, n NodeConfig) error {
+	token, err := readToken(n.TokenFile)
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx, server.Config{
+		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort,
+		Token: token, InstanceToken: n.RequireToken, Version: n.Version, Ready: n.Ready,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	})
+}
+
+// readToken takes the token from a file, so that it is not on a command line that others can list.
+func readToken(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", &quipu.Error{Code: quipu.CodeUsage, Text: fmt.Sprintf("the token file %s cannot be read", file), Err: err}
+	}
+	token := string(bytes.TrimSpace(text))
+	if token == "" {
+		return "", &quipu.Error{Code: quipu.CodeUsage, Text: fmt.Sprintf("the token file %s is empty", file)}
+	}
+	return token, nil
 }

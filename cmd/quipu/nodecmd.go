@@ -27,7 +27,7 @@ func (c *cli) nodeCommands() []*cobra.Command {
 	dev := &cobra.Command{Use: "dev [DIR]", Short: "Run a node for the application in DIR, and deploy it at every save", Args: cobra.MaximumNArgs(1)}
 	developing := nodeFlags(dev)
 	dev.RunE = func(cmd *cobra.Command, args []string) error { return c.dev(cmd, developing, append(args, ".")[0]) }
-	return []*cobra.Command{serve, dev}
+	return []*cobra.Command{serve, dev, c.demoCommand()}
 }
 
 func nodeFlags(cmd *cobra.Command) *NodeConfig {

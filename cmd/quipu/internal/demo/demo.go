@@ -48,11 +48,19 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(o.Data)) }()
 	}
+	if err := os.MkdirAll(o.Data, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
 	s := &show{out: o.Progress, terminal: o.Terminal}
-	n := &node{program: o.Program, data: o.Data, ports: o.Ports.free(), output: o.Progress}
+	output, err := os.OpenFile(filepath.Join(o.Data, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("make the node's log file: %w", err)
+	}
+	defer func() { err = errors.Join(err, output.Close()) }()
+	n := &node{program: o.Program, data: o.Data, ports: o.Ports.free(), output: output}
 	s.say("1. Start a node. Its whole state is in %s", o.Data)
 	if err := n.start(ctx); err != nil {
-		return err
+		return fmt.Errorf("%w; its output is in %s", err, output.Name())
 	}
 	defer func() { err = errors.Join(err, n.stop()) }()
 	if err := play(ctx, o, s, n, flights); err != nil {
@@ -76,15 +84,15 @@ func play(ctx context.Context, o Options, s *show, n *node, flights []Flight) er
 	if err := deploy(ctx, client); err != nil {
 		return err
 	}
-	s.say("3. Send %d flights in batches of %d, and meanwhile kill -9 what runs them", len(flights), batchSize)
+	s.say("3. Send %d flights in batches of %d, and meanwhile kill -9 what runs them", len(flights), batchDefault)
 	f := &feed{url: "http://" + n.info.HTTP + "/flights", run: fmt.Sprintf("demo-%d", time.Now().UnixNano()),
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: senders}}}
+		batch: batchDefault, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: senders}}}
 	k := &killer{show: s, node: n, client: client, at: []int{30, 50, 70}, total: len(flights)}
 	s.begin(len(flights))
 	killing := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	progress := make(chan int, len(flights)/batchSize+1)
+	progress := make(chan int, len(flights)/batchDefault+1)
 	go func() { killing <- k.run(ctx, progress) }()
 	err = f.all(ctx, flights, func(sent int) {
 		s.progress(sent)

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	batchSize = 100
-	senders   = 4
+	batchDefault = 100
+	senders      = 4
 	// patience is how long one batch is tried again, through kills of instances and of the node.
 	patience   = 60 * time.Second
 	pauseFirst = 5 * time.Millisecond
@@ -26,6 +26,7 @@ const (
 type feed struct {
 	url     string
 	run     string // makes keys of this run its own
+	batch   int    // flights in one request
 	client  *http.Client
 	sent    atomic.Int64 // flights acknowledged
 	retries atomic.Int64 // requests that had to be made again
@@ -40,8 +41,8 @@ func (f *feed) all(ctx context.Context, flights []Flight, done func(sent int)) e
 	for range senders {
 		wg.Go(func() {
 			for from := range batches {
-				batch := flights[from:min(from+batchSize, len(flights))]
-				if err := f.batch(ctx, from, batch); err != nil {
+				batch := flights[from:min(from+f.batch, len(flights))]
+				if err := f.send(ctx, from, batch); err != nil {
 					cancel(err)
 					return
 				}
@@ -49,7 +50,7 @@ func (f *feed) all(ctx context.Context, flights []Flight, done func(sent int)) e
 			}
 		})
 	}
-	for from := 0; from < len(flights) && ctx.Err() == nil; from += batchSize {
+	for from := 0; from < len(flights) && ctx.Err() == nil; from += f.batch {
 		select {
 		case batches <- from:
 		case <-ctx.Done():
@@ -60,8 +61,8 @@ func (f *feed) all(ctx context.Context, flights []Flight, done func(sent int)) e
 	return context.Cause(ctx)
 }
 
-// batch sends one batch until it is acknowledged.
-func (f *feed) batch(ctx context.Context, from int, flights []Flight) error {
+// send sends one batch until it is acknowledged.
+func (f *feed) send(ctx context.Context, from int, flights []Flight) error {
 	body, err := json.Marshal(flights)
 	if err != nil {
 		return err

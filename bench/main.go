@@ -1,0 +1,89 @@
+// Bench measures Quipu beside peers and physical limits, on this machine and in one run: shared machines are
+// noisy, so compare figures of one run as ratios, and repeat before you believe a small difference.
+//
+//	go run ./bench [append] [state] [invoke] [counter] [start] [-json] [-d 2s]
+//
+// Without a name everything runs. Each figure is a line: a table for people, or JSON objects with -json.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// benches by name, in the order in which they run.
+var benches = []struct {
+	name string
+	run  func(*runner) error
+}{
+	{"append", benchAppend},
+	{"state", benchState},
+	{"invoke", benchInvoke},
+	{"counter", benchCounter},
+	{"start", benchStart},
+}
+
+// runner is what benches share.
+type runner struct {
+	printer
+	d       time.Duration // of each figure
+	dir     string        // temporary, on the disk that is measured
+	program string        // the built binary; "" until needed
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) (err error) {
+	r := &runner{printer: printer{out: os.Stdout}}
+	flags := flag.NewFlagSet("bench", flag.ExitOnError)
+	flags.BoolVar(&r.json, "json", false, "print JSON lines")
+	flags.DurationVar(&r.d, "d", 2*time.Second, "time of each figure")
+	where := flags.String("dir", "", "measure the disk of this directory; default: that of temporary files")
+	var names []string
+	for len(args) > 0 { // flags may stand after names
+		if !strings.HasPrefix(args[0], "-") {
+			names, args = append(names, args[0]), args[1:]
+			continue
+		}
+		if err := flags.Parse(args); err != nil {
+			return err
+		}
+		args = flags.Args()
+	}
+	if r.dir, err = os.MkdirTemp(*where, "quipu-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(r.dir)
+	return r.all(names)
+}
+
+func (r *runner) all(names []string) error {
+	for _, name := range names {
+		if !slices.ContainsFunc(benches, func(b struct {
+			name string
+			run  func(*runner) error
+		}) bool {
+			return b.name == name
+		}) {
+			return fmt.Errorf("there is no bench %q", name)
+		}
+	}
+	for _, b := range benches {
+		if len(names) > 0 && !slices.Contains(names, b.name) {
+			continue
+		}
+		if err := b.run(r); err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+	}
+	return nil
+}
