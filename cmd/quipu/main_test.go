@@ -69,6 +69,32 @@ func fakeNode() (*httptest.Server, error) {
 	return httptest.NewServer(gw), nil
 }
 
+func TestTheExitCodeTellsWhy(t *testing.T) {
+	node, err := fakeNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	defer stranger.Close()
+	for line, want := range map[string]int{
+		"ls --node " + node.URL:             0,
+		"call sad --node " + node.URL:       1,
+		"call nobody --node " + node.URL:    1,
+		"ls --limit 3":                      2,
+		"nothing":                           2,
+		"ls --node ::":                      2,
+		"log read x --node " + node.URL:     1,
+		"ls --node 127.0.0.1:1":             3,
+		"ls --node " + stranger.URL:         3,
+		"call hello --node " + stranger.URL: 3,
+	} {
+		if got := run(t.Context(), strings.Fields(line), strings.NewReader(""), io.Discard, io.Discard); got != want {
+			t.Errorf("quipu %s: exit %d, want %d", line, got, want)
+		}
+	}
+}
+
 func TestTheNearestNodeFileNamesTheNode(t *testing.T) {
 	top := t.TempDir()
 	deep := filepath.Join(top, "a", "b")

@@ -25,3 +25,8 @@ type NodeConfig struct {
 func runNode(context.Context, NodeConfig) error {
 	return &quipu.Error{Code: quipu.CodeUsage, Text: "this build has no node", Hint: "use a build with package server"}
 }
+
+// runDemo runs the embedded example to its end; without once it then leaves the node running until ctx ends.
+func runDemo(context.Context, NodeConfig, bool) error {
+	return &quipu.Error{Code: quipu.CodeUsage, Text: "this build has no node", Hint: "use a build with package server"}
+}

@@ -27,7 +27,14 @@ func (c *cli) nodeCommands() []*cobra.Command {
 	dev := &cobra.Command{Use: "dev [DIR]", Short: "Run a node for the application in DIR, and deploy it at every save", Args: cobra.MaximumNArgs(1)}
 	developing := nodeFlags(dev)
 	dev.RunE = func(cmd *cobra.Command, args []string) error { return c.dev(cmd, developing, append(args, ".")[0]) }
-	return []*cobra.Command{serve, dev}
+	demo := &cobra.Command{Use: "demo [--once]", Short: "See the whole product in a minute", Args: cobra.NoArgs}
+	showing := nodeFlags(demo)
+	once := demo.Flags().Bool("once", false, "end instead of leaving the node running; 0 only if the result was exact")
+	demo.RunE = func(cmd *cobra.Command, _ []string) error {
+		freePorts(cmd, showing)
+		return runDemo(cmd.Context(), *showing, *once)
+	}
+	return []*cobra.Command{demo, dev, serve}
 }
 
 func nodeFlags(cmd *cobra.Command) *NodeConfig {
@@ -57,6 +64,25 @@ func (c *cli) runNode(cmd *cobra.Command, n *NodeConfig) error {
 	return runNode(cmd.Context(), *n)
 }
 
+// freePorts makes default ports that are taken any free ones: a demo must work the first time. A port that the
+// user named stays.
+func freePorts(cmd *cobra.Command, n *NodeConfig) {
+	for flag, port := range map[string]*int{"port": &n.Port, "dapr-http-port": &n.DaprHTTPPort, "dapr-grpc-port": &n.DaprGRPCPort} {
+		if !cmd.Flags().Changed(flag) && probe(n.Listen, *port) != nil {
+			*port = 0
+		}
+	}
+}
+
+// probe listens for a moment.
+func probe(host string, port int) error {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
 // checkListeners names the flag that helps. Another program may still take the port before the node does; then
 // the node says so itself.
 func checkListeners(n NodeConfig) error {
@@ -71,14 +97,10 @@ func checkListeners(n NodeConfig) error {
 		if l.port < 0 || l.port > 65535 {
 			return usage("%s is %d; a port is 0 to 65535", l.flag, l.port)
 		}
-		address := net.JoinHostPort(n.Listen, strconv.Itoa(l.port))
-		probe, err := net.Listen("tcp", address)
-		if err != nil {
-			return &quipu.Error{Code: quipu.CodePortTaken, Err: err, Text: fmt.Sprintf("another program listens on %s, or it cannot be listened on", address),
+		if err := probe(n.Listen, l.port); err != nil {
+			return &quipu.Error{Code: quipu.CodePortTaken, Err: err,
+				Text: fmt.Sprintf("another program listens on %s, or it cannot be listened on", net.JoinHostPort(n.Listen, strconv.Itoa(l.port))),
 				Hint: fmt.Sprintf("choose another with %s N; %s 0 takes any free one", l.flag, l.flag)}
-		}
-		if err := probe.Close(); err != nil {
-			return fmt.Errorf("close a probe of %s: %w", address, err)
 		}
 	}
 	return nil
