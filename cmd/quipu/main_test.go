@@ -165,6 +165,57 @@ func TestASaveIsSeenAndWhatIsIgnoredIsNot(t *testing.T) {
 	}
 }
 
+// told is a standard error of which a test waits for lines.
+type told chan string
+
+func (c told) Write(b []byte) (int, error) {
+	c <- string(b)
+	return len(b), nil
+}
+
+func (c told) wait(t *testing.T, part string) {
+	t.Helper()
+	for text := range c {
+		if strings.Contains(text, part) {
+			return
+		}
+	}
+	t.Fatalf("never said %q", part)
+}
+
+func TestDevDeploysAtEverySaveAndLivesThroughMistakes(t *testing.T) {
+	node, err := fakeNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	dir := filepath.Join(t.TempDir(), "shop")
+	if code := run(t.Context(), []string{"new", "python", dir}, nil, io.Discard, io.Discard); code != 0 {
+		t.Fatal("no template")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	said, done := make(told, 100), make(chan error, 1)
+	c := &cli{err: said, out: io.Discard}
+	go func() { done <- c.deployOnSave(ctx, sdk.Node{HTTP: node.URL}, dir, "") }()
+	save := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said.wait(t, "deployed shop")
+	save("hello/main.py", "print('changed')")
+	said.wait(t, "deployed shop")
+	save(".quipuignore", "[")
+	said.wait(t, "Q0402")
+	save(".quipuignore", "*.csv")
+	said.wait(t, "deployed shop")
+	cancel()
+	if err := <-done; err != context.Canceled {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 // The templates count in state over the Dapr API they would have as instances.
 func TestTemplatesGreetAndCount(t *testing.T) {
 	for name, command := range map[string][]string{"go": {"go", "run", "."}, "python": {"python3", "main.py"}, "node": {"node", "index.js"}} {

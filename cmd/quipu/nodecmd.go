@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -119,7 +121,7 @@ func (c *cli) dev(cmd *cobra.Command, n *NodeConfig, dir string) error {
 	n.Ready = func(node sdk.Node) {
 		started = true
 		go func() {
-			err := c.deployOnSave(ctx, node, dir)
+			err := c.deployOnSave(ctx, node, dir, n.TokenFile)
 			cancel(err) // without the watch there is no dev
 			deploying <- err
 		}()
@@ -135,8 +137,11 @@ func (c *cli) dev(cmd *cobra.Command, n *NodeConfig, dir string) error {
 }
 
 // deployOnSave tells of every deploy, and lives on when one fails: the next save may mend it.
-func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir string) error {
+func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir, tokenFile string) error {
 	c.node = n.HTTP
+	if err := c.readToken(tokenFile); err != nil {
+		return err
+	}
 	node, err := c.client()
 	if err != nil {
 		return err
@@ -156,4 +161,14 @@ func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir string) error {
 			}
 		}
 	})
+}
+
+// readToken takes the token of the node that was just started, unless a flag gave one.
+func (c *cli) readToken(file string) error {
+	if file == "" || c.token != "" {
+		return nil
+	}
+	text, err := os.ReadFile(file)
+	c.token = strings.TrimSpace(string(text))
+	return err
 }
