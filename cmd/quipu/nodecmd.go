@@ -110,6 +110,9 @@ func checkListeners(n NodeConfig) error {
 
 // dev runs the node and, once it is ready, deploys at every save. Both end together.
 func (c *cli) dev(cmd *cobra.Command, n *NodeConfig, dir string) error {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return &quipu.Error{Code: quipu.CodeSource, Text: fmt.Sprintf("%q is not a folder", dir), Hint: "quipu new python " + dir + " makes one"}
+	}
 	if n.Data == "" {
 		n.Data = filepath.Join(dir, ".quipu")
 	}
