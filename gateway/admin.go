@@ -48,6 +48,12 @@ type adminRoute struct {
 	serve   func(*ask) error
 }
 
+// takes tells whether a method is the operation's. HEAD comes with GET where the reply has an end.
+func (op adminRoute) takes(method string) bool {
+	head := method == http.MethodHead && op.method == http.MethodGet && (op.reply == jsonType || op.reply == bytesType)
+	return op.method == method || op.method == anyMethod || head
+}
+
 type param struct{ name, kind, about string }
 
 // ask is one request to one operation.
@@ -190,19 +196,20 @@ func (g *Gateway) serveAdmin(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) findOperation(w http.ResponseWriter, r *http.Request) (adminRoute, map[string]string, error) {
-	path := strings.TrimPrefix(r.URL.EscapedPath(), adminPrefix)
+	path, below := strings.CutPrefix(r.URL.EscapedPath(), adminPrefix+"/")
+	path = "/" + path
 	var allow []string
 	for _, op := range g.admin {
 		values, ok := matchPath(op.path, path)
-		if !ok {
+		if !ok || !below {
 			continue
 		}
-		if op.method == r.Method || op.method == anyMethod || op.method == http.MethodGet && r.Method == http.MethodHead {
+		if op.takes(r.Method) {
 			return op, values, nil
 		}
 		allow = append(allow, op.method)
 	}
-	if allow == nil || path == r.URL.EscapedPath() {
+	if allow == nil {
 		return adminRoute{}, nil, &quipu.Error{Code: quipu.CodeNoRoute, Text: "the node has nothing at " + quote(r.URL.Path),
 			Hint: "the OpenAPI document at /-/v1/openapi.json lists what there is"}
 	}

@@ -134,63 +134,68 @@ func TestTheDocumentHasEveryOperationAndNoOther(t *testing.T) {
 	}
 }
 
+// badRequests are mistakes at every operation, and what each gets.
+var badRequests = []struct {
+	request string
+	body    string
+	header  string
+	code    quipu.Code
+}{
+	{"GET /nothing", "", "", quipu.CodeNoRoute},
+	{"GET /functions/", "", "", quipu.CodeNoRoute},
+	{"PUT /node", "", "", quipu.CodeMethod},
+	{"POST /routes", "", "", quipu.CodeMethod},
+	{"DELETE /openapi.json", "", "", quipu.CodeMethod},
+	{"PUT /instances", "", "", quipu.CodeMethod},
+	{"GET /node?namespace=other", "", "", quipu.CodeNotFound},
+	{"GET /functions?a=%zz", "", "", quipu.CodeUsage},
+	{"GET /functions", "", "Quipu-Namespace: other", quipu.CodeNotFound},
+	{"GET /calls?limit=0", "", "", quipu.CodeUsage},
+	{"GET /calls?limit=1001", "", "", quipu.CodeUsage},
+	{"GET /calls?limit=many", "", "", quipu.CodeUsage},
+	{"GET /calls/nobody", "", "", quipu.CodeNotFound},
+	{"POST /deploys", "x", "Content-Type: application/gzip", quipu.CodeUsage},
+	{"POST /deploys?app=a", "x", "Content-Type: text/plain", quipu.CodeBadJSON},
+	{"POST /deploys?app=a", "no gzip", "Content-Type: application/gzip", quipu.CodeBadJSON},
+	{"GET /functions/none", "", "", quipu.CodeNoFunction},
+	{"DELETE /functions/none", "", "", quipu.CodeNoFunction},
+	{"GET /functions/none/logs", "", "", quipu.CodeNoFunction},
+	{"GET /functions/hello/logs?tail=-1", "", "", quipu.CodeUsage},
+	{"GET /functions/hello/logs?follow=maybe", "", "", quipu.CodeUsage},
+	{"POST /functions/none/call/", "", "", quipu.CodeNoFunction},
+	{"POST /functions/hello/call/", strings.Repeat("x", 1001), "", quipu.CodeBodySize},
+	{"GET /state/statestore", "", "", quipu.CodeUsage},
+	{"GET /state/nostore", "", "", quipu.CodeNoStore},
+	{"GET /state/shared?limit=x", "", "", quipu.CodeUsage},
+	{"GET /state/shared/none", "", "", quipu.CodeNotFound},
+	{"GET /state/shared/a%7C%7Cb", "", "", quipu.CodeKey},
+	{"PUT /state/shared/" + strings.Repeat("k", quipu.KeyBytesMax+1), "v", "", quipu.CodeKey},
+	{"PUT /state/shared/", "v", "", quipu.CodeKey},
+	{"PUT /state/shared/k?ttl=-1", "v", "", quipu.CodeTTL},
+	{"PUT /state/shared/k?ttl=soon", "v", "", quipu.CodeTTL},
+	{"PUT /state/shared/k", "v", "If-Match: zzz", quipu.CodeETagForm},
+	{"PUT /state/shared/k", "v", "If-Match: 00000000000000ff", quipu.CodeETag},
+	{"PUT /state/shared/k", "v", "If-None-Match: 123", quipu.CodeUsage},
+	{"PUT /state/shared/a/b//c", "v", "If-None-Match: *", quipu.CodeETag},
+	{"PUT /state/shared/big", strings.Repeat("v", quipu.ValueBytesMax+1), "", quipu.CodeBodySize},
+	{"DELETE /state/shared/a/b//c", "", "If-Match: 00000000000000ff", quipu.CodeETag},
+	{"GET /books/none/records", "", "", quipu.CodeNoBook},
+	{"GET /books/quipu%2Fdefault/records?from=xyz", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/records?limit=-4", "", "", quipu.CodeUsage},
+	{"GET /books/none/tail", "", "", quipu.CodeNoBook},
+	{"GET /books/quipu%2Fdefault/tail", "", "Last-Event-ID: ?", quipu.CodeUsage},
+	{"POST /books/none/verify", "", "", quipu.CodeNoBook},
+	{"POST /books", "", "", quipu.CodeMethod},
+	{"GET x/node", "", "", quipu.CodeNoRoute},
+	{"GET /node/", "", "", quipu.CodeNoRoute},
+	{"GET //node", "", "", quipu.CodeNoRoute},
+	{"GET /calls/", "", "", quipu.CodeNoRoute},
+}
+
 func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
-	long := strings.Repeat("k", quipu.KeyBytesMax+1)
-	cases := []struct {
-		request string
-		body    string
-		header  string
-		code    quipu.Code
-	}{
-		{"GET /nothing", "", "", quipu.CodeNoRoute},
-		{"GET /functions/", "", "", quipu.CodeNoRoute},
-		{"PUT /node", "", "", quipu.CodeMethod},
-		{"POST /routes", "", "", quipu.CodeMethod},
-		{"DELETE /openapi.json", "", "", quipu.CodeMethod},
-		{"PUT /instances", "", "", quipu.CodeMethod},
-		{"GET /node?namespace=other", "", "", quipu.CodeNotFound},
-		{"GET /functions?a=%zz", "", "", quipu.CodeUsage},
-		{"GET /functions", "", "Quipu-Namespace: other", quipu.CodeNotFound},
-		{"GET /calls?limit=0", "", "", quipu.CodeUsage},
-		{"GET /calls?limit=1001", "", "", quipu.CodeUsage},
-		{"GET /calls?limit=many", "", "", quipu.CodeUsage},
-		{"GET /calls/nobody", "", "", quipu.CodeNotFound},
-		{"POST /deploys", "x", "Content-Type: application/gzip", quipu.CodeUsage},
-		{"POST /deploys?app=a", "x", "Content-Type: text/plain", quipu.CodeBadJSON},
-		{"POST /deploys?app=a", "no gzip", "Content-Type: application/gzip", quipu.CodeBadJSON},
-		{"GET /functions/none", "", "", quipu.CodeNoFunction},
-		{"DELETE /functions/none", "", "", quipu.CodeNoFunction},
-		{"GET /functions/none/logs", "", "", quipu.CodeNoFunction},
-		{"GET /functions/hello/logs?tail=-1", "", "", quipu.CodeUsage},
-		{"GET /functions/hello/logs?follow=maybe", "", "", quipu.CodeUsage},
-		{"POST /functions/none/call/", "", "", quipu.CodeNoFunction},
-		{"POST /functions/hello/call/", strings.Repeat("x", 1001), "", quipu.CodeBodySize},
-		{"GET /state/statestore", "", "", quipu.CodeUsage},
-		{"GET /state/nostore", "", "", quipu.CodeNoStore},
-		{"GET /state/shared?limit=x", "", "", quipu.CodeUsage},
-		{"GET /state/shared/none", "", "", quipu.CodeNotFound},
-		{"GET /state/shared/a%7C%7Cb", "", "", quipu.CodeKey},
-		{"PUT /state/shared/" + long, "v", "", quipu.CodeKey},
-		{"PUT /state/shared/", "v", "", quipu.CodeKey},
-		{"PUT /state/shared/k?ttl=-1", "v", "", quipu.CodeTTL},
-		{"PUT /state/shared/k?ttl=soon", "v", "", quipu.CodeTTL},
-		{"PUT /state/shared/k", "v", "If-Match: zzz", quipu.CodeETagForm},
-		{"PUT /state/shared/k", "v", "If-Match: 00000000000000ff", quipu.CodeETag},
-		{"PUT /state/shared/k", "v", "If-None-Match: 123", quipu.CodeUsage},
-		{"PUT /state/shared/a/b//c", "v", "If-None-Match: *", quipu.CodeETag},
-		{"PUT /state/shared/big", strings.Repeat("v", quipu.ValueBytesMax+1), "", quipu.CodeBodySize},
-		{"DELETE /state/shared/a/b//c", "", "If-Match: 00000000000000ff", quipu.CodeETag},
-		{"GET /books/none/records", "", "", quipu.CodeNoBook},
-		{"GET /books/quipu%2Fdefault/records?from=xyz", "", "", quipu.CodeUsage},
-		{"GET /books/quipu%2Fdefault/records?limit=-4", "", "", quipu.CodeUsage},
-		{"GET /books/none/tail", "", "", quipu.CodeNoBook},
-		{"GET /books/quipu%2Fdefault/tail", "", "Last-Event-ID: ?", quipu.CodeUsage},
-		{"POST /books/none/verify", "", "", quipu.CodeNoBook},
-		{"POST /books", "", "", quipu.CodeMethod},
-	}
 	h := furnished(t)
 	before := contents(t, h)
-	for _, c := range cases {
+	for _, c := range badRequests {
 		t.Run(clip(c.request), func(t *testing.T) {
 			h.t = t
 			method, path, _ := strings.Cut(c.request, " ")
@@ -210,6 +215,15 @@ func contents(t *testing.T, h *house) string {
 		all = append(all, text(t, h.ask("GET", adminPrefix+path, "")))
 	}
 	return strings.Join(all, "")
+}
+
+func TestHeadComesWithGetWhereTheReplyHasAnEnd(t *testing.T) {
+	h := furnished(t)
+	for path, want := range map[string]int{"/node": 200, "/state/shared/a/b//c": 200, "/books/quipu%2Fdefault/tail": 405, "/functions/hello/logs?follow": 405} {
+		if r := h.ask("HEAD", adminPrefix+path, ""); r.StatusCode != want {
+			t.Errorf("HEAD %s: %d, want %d", path, r.StatusCode, want)
+		}
+	}
 }
 
 func TestStateIsReadAsItWasWritten(t *testing.T) {

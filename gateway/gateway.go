@@ -116,8 +116,8 @@ func (g *Gateway) SetRoutes(namespace string, functions []quipu.Function) error 
 			next[name] = old
 		}
 	}
-	g.tables.Store(&next)
 	g.metrics.keep(next)
+	g.tables.Store(&next)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,7 +15,9 @@ type metrics struct {
 	calls   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	admin   *prometheus.CounterVec
-	known   map[[2]string]bool // namespace and function; guarded by Gateway.mu
+
+	mu    sync.RWMutex
+	known map[[2]string]bool // namespace and function; guarded by mu
 }
 
 func newMetrics(reg *prometheus.Registry) *metrics {
@@ -32,6 +35,11 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 }
 
 func (m *metrics) call(namespace, function string, status int, took time.Duration) {
+	m.mu.RLock() // not between keep's deletion and its new set: a late call must not bring a removed function back
+	defer m.mu.RUnlock()
+	if !m.known[[2]string{namespace, function}] {
+		return
+	}
 	m.calls.WithLabelValues(namespace, function, statusLabel(status)).Inc()
 	m.seconds.WithLabelValues(namespace, function).Observe(took.Seconds())
 }
@@ -44,6 +52,8 @@ func (m *metrics) keep(tables map[string]*table) {
 			live[[2]string{ns, r.function}] = true
 		}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for key := range m.known {
 		if !live[key] {
 			gone := prometheus.Labels{"namespace": key[0], "function": key[1]}

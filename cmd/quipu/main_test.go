@@ -69,6 +69,32 @@ func fakeNode() (*httptest.Server, error) {
 	return httptest.NewServer(gw), nil
 }
 
+func TestTheExitCodeTellsWhy(t *testing.T) {
+	node, err := fakeNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	defer stranger.Close()
+	for line, want := range map[string]int{
+		"ls --node " + node.URL:             0,
+		"call sad --node " + node.URL:       1,
+		"call nobody --node " + node.URL:    1,
+		"ls --limit 3":                      2,
+		"nothing":                           2,
+		"ls --node ::":                      2,
+		"log read x --node " + node.URL:     1,
+		"ls --node 127.0.0.1:1":             3,
+		"ls --node " + stranger.URL:         3,
+		"call hello --node " + stranger.URL: 3,
+	} {
+		if got := run(t.Context(), strings.Fields(line), strings.NewReader(""), io.Discard, io.Discard); got != want {
+			t.Errorf("quipu %s: exit %d, want %d", line, got, want)
+		}
+	}
+}
+
 func TestTheNearestNodeFileNamesTheNode(t *testing.T) {
 	top := t.TempDir()
 	deep := filepath.Join(top, "a", "b")
@@ -136,6 +162,57 @@ func TestASaveIsSeenAndWhatIsIgnoredIsNot(t *testing.T) {
 	cancel()
 	if err := <-done; err != context.Canceled {
 		t.Errorf("watch ended with %v", err)
+	}
+}
+
+// told is a standard error of which a test waits for lines.
+type told chan string
+
+func (c told) Write(b []byte) (int, error) {
+	c <- string(b)
+	return len(b), nil
+}
+
+func (c told) wait(t *testing.T, part string) {
+	t.Helper()
+	for text := range c {
+		if strings.Contains(text, part) {
+			return
+		}
+	}
+	t.Fatalf("never said %q", part)
+}
+
+func TestDevDeploysAtEverySaveAndLivesThroughMistakes(t *testing.T) {
+	node, err := fakeNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	dir := filepath.Join(t.TempDir(), "shop")
+	if code := run(t.Context(), []string{"new", "python", dir}, nil, io.Discard, io.Discard); code != 0 {
+		t.Fatal("no template")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	said, done := make(told, 100), make(chan error, 1)
+	c := &cli{err: said, out: io.Discard}
+	go func() { done <- c.deployOnSave(ctx, sdk.Node{HTTP: node.URL}, dir, "") }()
+	save := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said.wait(t, "deployed shop")
+	save("hello/main.py", "print('changed')")
+	said.wait(t, "deployed shop")
+	save(".quipuignore", "[")
+	said.wait(t, "Q0402")
+	save(".quipuignore", "*.csv")
+	said.wait(t, "deployed shop")
+	cancel()
+	if err := <-done; err != context.Canceled {
+		t.Errorf("ended with %v", err)
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +29,7 @@ func (c *cli) nodeCommands() []*cobra.Command {
 	dev := &cobra.Command{Use: "dev [DIR]", Short: "Run a node for the application in DIR, and deploy it at every save", Args: cobra.MaximumNArgs(1)}
 	developing := nodeFlags(dev)
 	dev.RunE = func(cmd *cobra.Command, args []string) error { return c.dev(cmd, developing, append(args, ".")[0]) }
-	return []*cobra.Command{serve, dev, c.demoCommand()}
+	return []*cobra.Command{c.demoCommand(), dev, serve}
 }
 
 func nodeFlags(cmd *cobra.Command) *NodeConfig {
@@ -57,6 +59,25 @@ func (c *cli) runNode(cmd *cobra.Command, n *NodeConfig) error {
 	return runNode(cmd.Context(), *n)
 }
 
+// freePorts makes default ports that are taken any free ones: a demo must work the first time. A port that the
+// user named stays.
+func freePorts(cmd *cobra.Command, n *NodeConfig) {
+	for flag, port := range map[string]*int{"port": &n.Port, "dapr-http-port": &n.DaprHTTPPort, "dapr-grpc-port": &n.DaprGRPCPort} {
+		if !cmd.Flags().Changed(flag) && probe(n.Listen, *port) != nil {
+			*port = 0
+		}
+	}
+}
+
+// probe listens for a moment.
+func probe(host string, port int) error {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
 // checkListeners names the flag that helps. Another program may still take the port before the node does; then
 // the node says so itself.
 func checkListeners(n NodeConfig) error {
@@ -71,14 +92,10 @@ func checkListeners(n NodeConfig) error {
 		if l.port < 0 || l.port > 65535 {
 			return usage("%s is %d; a port is 0 to 65535", l.flag, l.port)
 		}
-		address := net.JoinHostPort(n.Listen, strconv.Itoa(l.port))
-		probe, err := net.Listen("tcp", address)
-		if err != nil {
-			return &quipu.Error{Code: quipu.CodePortTaken, Err: err, Text: fmt.Sprintf("another program listens on %s, or it cannot be listened on", address),
+		if err := probe(n.Listen, l.port); err != nil {
+			return &quipu.Error{Code: quipu.CodePortTaken, Err: err,
+				Text: fmt.Sprintf("another program listens on %s, or it cannot be listened on", net.JoinHostPort(n.Listen, strconv.Itoa(l.port))),
 				Hint: fmt.Sprintf("choose another with %s N; %s 0 takes any free one", l.flag, l.flag)}
-		}
-		if err := probe.Close(); err != nil {
-			return fmt.Errorf("close a probe of %s: %w", address, err)
 		}
 	}
 	return nil
@@ -86,6 +103,9 @@ func checkListeners(n NodeConfig) error {
 
 // dev runs the node and, once it is ready, deploys at every save. Both end together.
 func (c *cli) dev(cmd *cobra.Command, n *NodeConfig, dir string) error {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return &quipu.Error{Code: quipu.CodeSource, Text: fmt.Sprintf("%q is not a folder", dir), Hint: "quipu new python " + dir + " makes one"}
+	}
 	if n.Data == "" {
 		n.Data = filepath.Join(dir, ".quipu")
 	}
@@ -97,7 +117,7 @@ func (c *cli) dev(cmd *cobra.Command, n *NodeConfig, dir string) error {
 	n.Ready = func(node sdk.Node) {
 		started = true
 		go func() {
-			err := c.deployOnSave(ctx, node, dir)
+			err := c.deployOnSave(ctx, node, dir, n.TokenFile)
 			cancel(err) // without the watch there is no dev
 			deploying <- err
 		}()
@@ -113,8 +133,11 @@ func (c *cli) dev(cmd *cobra.Command, n *NodeConfig, dir string) error {
 }
 
 // deployOnSave tells of every deploy, and lives on when one fails: the next save may mend it.
-func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir string) error {
+func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir, tokenFile string) error {
 	c.node = n.HTTP
+	if err := c.readToken(tokenFile); err != nil {
+		return err
+	}
 	node, err := c.client()
 	if err != nil {
 		return err
@@ -134,4 +157,14 @@ func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir string) error {
 			}
 		}
 	})
+}
+
+// readToken takes the token of the node that was just started, unless a flag gave one.
+func (c *cli) readToken(file string) error {
+	if file == "" || c.token != "" {
+		return nil
+	}
+	text, err := os.ReadFile(file)
+	c.token = strings.TrimSpace(string(text))
+	return err
 }

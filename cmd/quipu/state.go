@@ -2,6 +2,7 @@ package main
 
 import (
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +41,7 @@ func (c *cli) stateGet(open func() (sdk.State, error)) *cobra.Command {
 			return err
 		}
 		if c.output != "table" {
-			return c.show(map[string]any{"key": item.Key, "value": string(item.Value), "etag": item.ETag})
+			return c.show(stateValue(item))
 		}
 		if _, err := c.out.Write(item.Value); err != nil {
 			return err
@@ -120,4 +121,15 @@ func (c *cli) stateList(open func() (sdk.State, error)) *cobra.Command {
 		}))
 	}
 	return cmd
+}
+
+// stateValue shows a value as text if it is text, else as base64 under another name.
+func stateValue(item quipu.Item) map[string]any {
+	out := map[string]any{"key": item.Key, "etag": item.ETag}
+	if utf8.Valid(item.Value) {
+		out["value"] = string(item.Value)
+	} else {
+		out["base64"] = item.Value
+	}
+	return out
 }

@@ -75,7 +75,7 @@ const tokenHeader = "dapr-api-token"
 
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parts := split(r.URL.EscapedPath())
-	health := r.Method == http.MethodGet && len(parts) > 1 && parts[1] == "healthz"
+	health := isHealth(r.Method, parts)
 	if given := r.Header.Get(tokenHeader); !health && !d.admits(given) {
 		http.Error(w, "invalid api token", http.StatusUnauthorized)
 		return
@@ -88,6 +88,12 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Header.Del(tokenHeader)
 	d.route(w, r, parts)
+}
+
+// isHealth is exact: what it lets pass needs no token.
+func isHealth(method string, parts []string) bool {
+	p := strings.Join(parts, "/")
+	return method == http.MethodGet && (p == "v1.0/healthz" || p == "v1.0/healthz/outbound")
 }
 
 // admits refuses a wrong token even where none is needed: it is a mistake that would otherwise show late.
@@ -116,8 +122,8 @@ func (d *door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 		answer(w, http.StatusInternalServerError, "ERR_STATE_STORE_NOT_SUPPORTED", "state store does not support querying")
 	case version == "v1.0" && api == "metadata" && len(parts) <= 3:
 		d.metadata(w, r, parts[2:])
-	case version == "v1.0" && api == "healthz" && len(parts) <= 3:
-		d.health(w, r, parts[2:])
+	case isHealth(http.MethodGet, parts):
+		d.health(w, r)
 	case version == "v1.0" && api == "shutdown" && len(parts) == 2:
 		answer(w, http.StatusForbidden, "ERR_PERMISSION_DENIED", "the platform starts and stops its instances; quipu rm functions NAME removes one")
 	default:

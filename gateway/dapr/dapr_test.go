@@ -209,6 +209,10 @@ func TestTheTokenIsChecked(t *testing.T) {
 	h.want(401, "invalid api token", "GET "+store+"/k", "", "dapr-api-token: wrong")
 	h.want(204, "", "GET "+store+"/k", "", "dapr-api-token: secret")
 	h.want(204, "", "GET /v1.0/healthz", "")
+	h.want(204, "", "GET /v1.0/healthz/outbound", "")
+	for _, sly := range []string{"GET /x/healthz", "GET /v1.0/healthz/x", "POST /v1.0/healthz", "GET /v1.0/healthz/../invoke/callee/method/x"} {
+		h.want(401, "invalid api token", sly, "", "dapr-app-id: callee")
+	}
 	h.opt.RequireToken = false
 	h.want(204, "", "GET "+store+"/k", "")
 	h.want(401, "", "GET "+store+"/k", "", "dapr-api-token: wrong")

@@ -81,15 +81,11 @@ func (d *door) putMetadata(w http.ResponseWriter, r *http.Request, key string) {
 }
 
 // health answers 204 while the door is open: it opens when the node is ready.
-func (d *door) health(w http.ResponseWriter, r *http.Request, parts []string) {
-	if len(parts) == 1 && parts[0] != "outbound" {
-		d.invoke(w, r)
-		return
-	}
+func (d *door) health(w http.ResponseWriter, r *http.Request) {
 	if !allow(w, r, http.MethodGet) {
 		return
 	}
-	if want := r.URL.Query(); len(parts) == 0 && want.Has("appid") {
+	if want := r.URL.Query(); want.Has("appid") {
 		session, err := d.opt.Session(r)
 		if err == nil && want.Get("appid") != session.Function() {
 			answer(w, http.StatusInternalServerError, "ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match")

@@ -12,7 +12,10 @@ import (
 	"github.com/quipu-run/quipu"
 )
 
-const bulkKeysMax = 10_000 // of one bulk get
+const (
+	bulkKeysMax = 10_000 // of one bulk get
+	bodyTimeout = time.Minute
+)
 
 // state serves state/{store}[/...]. bulk and transaction cannot be read as keys, only written to, as in Dapr.
 func (d *door) state(w http.ResponseWriter, r *http.Request, parts []string) {
@@ -55,6 +58,10 @@ func (d *door) state(w http.ResponseWriter, r *http.Request, parts []string) {
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, d.opt.BodyBytesMax)
+	// A body must not come a byte a minute. Not every writer has deadlines; those are of tests.
+	conn := http.NewResponseController(w)
+	_ = conn.SetReadDeadline(time.Now().Add(bodyTimeout))
+	defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
 	op(&stateAsk{d: d, w: w, r: r, session: session, store: store, key: key})
 }
 

@@ -57,7 +57,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("make the node's log file: %w", err)
 	}
 	defer func() { err = errors.Join(err, output.Close()) }()
-	n := &node{program: o.Program, data: o.Data, ports: o.Ports.free(), output: output}
+	n := &node{program: o.Program, data: o.Data, ports: o.Ports, output: output}
 	s.say("1. Start a node. Its whole state is in %s", o.Data)
 	if err := n.start(ctx); err != nil {
 		return fmt.Errorf("%w; its output is in %s", err, output.Name())

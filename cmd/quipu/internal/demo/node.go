@@ -28,19 +28,6 @@ type Ports struct {
 	HTTP, DaprHTTP, DaprGRPC int
 }
 
-// free replaces ports that are taken by 0, which means any.
-func (p Ports) free() Ports {
-	for _, port := range []*int{&p.HTTP, &p.DaprHTTP, &p.DaprGRPC} {
-		l, err := net.Listen("tcp", net.JoinHostPort(p.Host, strconv.Itoa(*port)))
-		if err != nil {
-			*port = 0
-			continue
-		}
-		_ = l.Close() // it was only asked whether it can be had
-	}
-	return p
-}
-
 // node is a node in a process of its own, so that it can be killed.
 type node struct {
 	program string
