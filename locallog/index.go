@@ -67,12 +67,27 @@ func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
 			DataCorruption:  func(i pebble.DataCorruptionInfo) { x.fail(fmt.Errorf("%s", i)) },
 		},
 	}
-	db, err := pebble.Open(dir, opts)
+	err := x.guard(func() (err error) {
+		x.db, err = pebble.Open(dir, opts)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	x.db = db
 	return x, nil
+}
+
+// guard does what may write to Pebble, and returns when that is done or when Pebble has failed. Then do is left
+// behind for good: see indexLogger.Fatalf.
+func (x *index) guard(do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-x.broken:
+		return x.failure()
+	}
 }
 
 // fail remembers the first failure in the background, where there is nobody to return it to.
@@ -104,7 +119,13 @@ func (indexLogger) Infof(string, ...any) {}
 func (l indexLogger) Errorf(format string, args ...any) {
 	l.logger.Warn("log index", "err", fmt.Sprintf(format, args...))
 }
-func (l indexLogger) Fatalf(format string, args ...any) { l.x.fail(fmt.Errorf(format, args...)) }
+
+// Fatalf parks its goroutine for ever, locks and all: Pebble relies on Fatalf ending the process, and goes wrong if it
+// returns. The log stops, tells, and leaves Pebble alone; the next process recovers.
+func (l indexLogger) Fatalf(format string, args ...any) {
+	l.x.fail(fmt.Errorf("log index: "+format, args...))
+	select {}
+}
 
 // isDamage tells damage of the index's files from a disk that cannot be read now.
 func isDamage(err error) bool {
@@ -122,9 +143,12 @@ func (x *index) wrap(err error) error {
 	return err
 }
 
-// close must not wait for a Pebble that failed.
+// close leaves a Pebble that failed as it is.
 func (x *index) close() error {
-	if err := x.db.Close(); err != nil {
+	if x.failure() != nil {
+		return nil
+	}
+	if err := x.guard(x.db.Close); err != nil {
 		return fmt.Errorf("close index: %w", err)
 	}
 	return nil
@@ -132,18 +156,14 @@ func (x *index) close() error {
 
 // save makes the generation and the resolver's writes durable, in one step.
 func (x *index) save(g *generation, writes *resolve.Generation) error {
-	b := x.db.NewBatch()
-	defer b.Close()
+	b := x.db.NewBatch() // not closed: after a failure Pebble may still hold it
 	err := errors.Join(x.putBooks(b, g), x.putProducers(b, g), x.putWrites(b, writes), x.dropGenerations(b, g.end.seq),
 		b.Set([]byte{keyCheckpoint}, encodeCheckpoint(g.end), nil))
 	if err != nil {
 		return fmt.Errorf("fill checkpoint: %w", err)
 	}
-	if err := x.db.Apply(b, pebble.NoSync); err != nil {
-		return fmt.Errorf("apply checkpoint: %w", err)
-	}
-	if err := x.flush(); err != nil {
-		return fmt.Errorf("flush checkpoint: %w", err)
+	if err := x.guard(func() error { return errors.Join(x.db.Apply(b, pebble.NoSync), x.db.Flush()) }); err != nil {
+		return fmt.Errorf("save checkpoint: %w", err)
 	}
 	if writes.Bytes() > 0 {
 		x.mu.Lock()
@@ -151,20 +171,6 @@ func (x *index) save(g *generation, writes *resolve.Generation) error {
 		x.mu.Unlock()
 	}
 	return nil
-}
-
-// flush waits until everything applied is in synced tables, or Pebble has failed.
-func (x *index) flush() error {
-	done, err := x.db.AsyncFlush()
-	if err != nil {
-		return err
-	}
-	select {
-	case <-done:
-		return x.failure()
-	case <-x.broken:
-		return x.failure()
-	}
 }
 
 func (x *index) putBooks(b *pebble.Batch, g *generation) error {

@@ -48,6 +48,14 @@ func (k *keeper) start(l *Log) {
 			k.prepared <- prepared{s, err}
 		}
 	})
+	broken := l.index().broken
+	k.wait.Go(func() {
+		select {
+		case <-broken:
+			l.halt(l.index().failure())
+		case <-l.done:
+		}
+	})
 	k.wait.Go(func() {
 		for s := range k.save {
 			k.saved <- l.checkpoint(s)
@@ -283,15 +291,15 @@ func (l *Log) forget(s *segment) error {
 	if err != nil {
 		return err
 	}
-	b := l.index().db.NewBatch()
-	defer b.Close()
+	x := l.index()
+	b := x.db.NewBatch()
 	for k, seq := range last {
 		if err := l.forgetStream(b, k.book, k.tag, seq); err != nil {
 			return l.index().wrap(err)
 		}
 	}
 	err = b.DeleteRange(be.AppendUint32([]byte{keySegment}, s.id), be.AppendUint32([]byte{keySegment}, s.id+1), nil)
-	return errors.Join(err, l.index().db.Apply(b, pebble.NoSync))
+	return errors.Join(err, x.guard(func() error { return x.db.Apply(b, pebble.NoSync) }))
 }
 
 // forgetStream deletes postings up to seq, except the newest of the stream.
