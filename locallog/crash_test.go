@@ -21,7 +21,7 @@ type witness struct {
 	acked  map[quipu.Seq][]byte
 	asked  [][][]byte // all appends so far, answered or not
 	trim   quipu.Seq  // highest that was asked for
-	booked bool      // the book's creation was answered
+	booked bool       // the book's creation was answered
 	last   quipu.Seq
 }
 

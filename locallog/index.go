@@ -47,16 +47,18 @@ type checkpoint struct {
 // index is everything that was kept in memory up to the last checkpoint. It has no log of its own: a
 // checkpoint is one Pebble batch and a flush, so after a crash it is there whole or not at all.
 type index struct {
-	db *pebble.DB
+	db   *pebble.DB
+	once sync.Once // closes parked
 
 	mu     sync.Mutex // guards below
 	gens   []quipu.Seq
 	failed error         // the first background failure
 	broken chan struct{} // closed when failed is set
+	parked chan struct{} // closed when Pebble wanted to end the process
 }
 
 func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
-	x := &index{broken: make(chan struct{})}
+	x := &index{broken: make(chan struct{}), parked: make(chan struct{})}
 	cache := pebble.NewCache(indexCacheBytes)
 	defer cache.Unref()
 	opts := &pebble.Options{
@@ -64,7 +66,7 @@ func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
 		FormatMajorVersion: pebble.FormatNewest, Logger: indexLogger{x, logger},
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.fail,
-			DataCorruption:  func(i pebble.DataCorruptionInfo) { x.fail(fmt.Errorf("%s", i)) },
+			DataCorruption:  func(pebble.DataCorruptionInfo) {}, // whoever reads gets the error
 		},
 	}
 	err := x.guard(func() (err error) {
@@ -77,7 +79,7 @@ func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
 	return x, nil
 }
 
-// guard does what may write to Pebble, and returns when that is done or when Pebble has failed. Then do is left
+// guard does what may write to Pebble, and returns when that is done or when Pebble is parked. Then do is left
 // behind for good: see indexLogger.Fatalf.
 func (x *index) guard(do func() error) error {
 	done := make(chan error, 1)
@@ -85,7 +87,7 @@ func (x *index) guard(do func() error) error {
 	select {
 	case err := <-done:
 		return err
-	case <-x.broken:
+	case <-x.parked:
 		return x.failure()
 	}
 }
@@ -124,6 +126,7 @@ func (l indexLogger) Errorf(format string, args ...any) {
 // returns. The log stops, tells, and leaves Pebble alone; the next process recovers.
 func (l indexLogger) Fatalf(format string, args ...any) {
 	l.x.fail(fmt.Errorf("log index: "+format, args...))
+	l.x.once.Do(func() { close(l.x.parked) })
 	select {}
 }
 
@@ -143,11 +146,8 @@ func (x *index) wrap(err error) error {
 	return err
 }
 
-// close leaves a Pebble that failed as it is.
+// close leaves a Pebble that is parked as it is.
 func (x *index) close() error {
-	if x.failure() != nil {
-		return nil
-	}
 	if err := x.guard(x.db.Close); err != nil {
 		return fmt.Errorf("close index: %w", err)
 	}
@@ -162,8 +162,11 @@ func (x *index) save(g *generation, writes *resolve.Generation) error {
 	if err != nil {
 		return fmt.Errorf("fill checkpoint: %w", err)
 	}
-	if err := x.guard(func() error { return errors.Join(x.db.Apply(b, pebble.NoSync), x.db.Flush()) }); err != nil {
-		return fmt.Errorf("save checkpoint: %w", err)
+	if err := x.apply(b); err != nil {
+		return fmt.Errorf("apply checkpoint: %w", err)
+	}
+	if err := x.flush(); err != nil {
+		return fmt.Errorf("flush checkpoint: %w", err)
 	}
 	if writes.Bytes() > 0 {
 		x.mu.Lock()
@@ -171,6 +174,28 @@ func (x *index) save(g *generation, writes *resolve.Generation) error {
 		x.mu.Unlock()
 	}
 	return nil
+}
+
+func (x *index) apply(b *pebble.Batch) error {
+	return x.guard(func() error { return x.db.Apply(b, pebble.NoSync) })
+}
+
+// flush waits until everything applied is in synced tables, or a background failure: Pebble would retry for ever.
+func (x *index) flush() error {
+	var done <-chan struct{}
+	err := x.guard(func() (err error) {
+		done, err = x.db.AsyncFlush()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return x.failure()
+	case <-x.broken:
+		return x.failure()
+	}
 }
 
 func (x *index) putBooks(b *pebble.Batch, g *generation) error {

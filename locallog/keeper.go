@@ -299,7 +299,7 @@ func (l *Log) forget(s *segment) error {
 		}
 	}
 	err = b.DeleteRange(be.AppendUint32([]byte{keySegment}, s.id), be.AppendUint32([]byte{keySegment}, s.id+1), nil)
-	return errors.Join(err, x.guard(func() error { return x.db.Apply(b, pebble.NoSync) }))
+	return errors.Join(err, x.apply(b))
 }
 
 // forgetStream deletes postings up to seq, except the newest of the stream.
