@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -220,10 +221,11 @@ func (l *Log) prune(before uint32) error {
 			dead = append(dead, m.ID)
 		}
 	}
-	for _, id := range dead {
-		if err := l.delete(id); err != nil {
-			return fmt.Errorf("delete segment %d: %w", id, err)
-		}
+	if len(dead) == 0 {
+		return nil
+	}
+	if err := l.delete(dead); err != nil {
+		return fmt.Errorf("delete segments %v: %w", dead, err)
 	}
 	return nil
 }
@@ -251,27 +253,28 @@ func (l *Log) isTrimmed(id uint32) (bool, error) {
 	return err == nil, l.index().wrap(err)
 }
 
-// delete forgets a segment: first in the MANIFEST, then as a file, then in the index. A crash in between
-// leaves a file that Open removes, or postings below a trim point, which no read looks at.
-func (l *Log) delete(id uint32) error {
-	for i, m := range l.manifest.Segments {
-		if m.ID == id {
-			l.manifest.Segments = append(l.manifest.Segments[:i:i], l.manifest.Segments[i+1:]...)
-			break
-		}
-	}
+// delete forgets segments: first in the MANIFEST, then in the index, then as files. A crash in between
+// leaves files that Open removes, or postings below a trim point, which no read looks at.
+func (l *Log) delete(dead []uint32) error {
+	l.manifest.Segments = slices.DeleteFunc(l.manifest.Segments, func(m manifestSegment) bool {
+		return slices.Contains(dead, m.ID)
+	})
 	l.manifest.Pruned = true
 	if err := l.manifest.write(l.fs, l.dir); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	s := l.segments[id]
-	delete(l.segments, id)
-	l.hot.forget(id)
-	l.mu.Unlock()
-	err := errors.Join(l.forget(s), l.fs.Remove(s.path), s.release())
-	l.counts.deleted.Add(1)
-	return err
+	for _, id := range dead {
+		l.mu.Lock()
+		s := l.segments[id]
+		delete(l.segments, id)
+		l.hot.forget(id)
+		l.mu.Unlock()
+		if err := errors.Join(l.forget(s), l.fs.Remove(s.path), s.release()); err != nil {
+			return err
+		}
+		l.counts.deleted.Add(1)
+	}
+	return nil
 }
 
 // forget removes the postings of a segment from the index, but the last one of each stream: conditions need it.
