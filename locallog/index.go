@@ -47,16 +47,18 @@ type checkpoint struct {
 // index is everything that was kept in memory up to the last checkpoint. It has no log of its own: a
 // checkpoint is one Pebble batch and a flush, so after a crash it is there whole or not at all.
 type index struct {
-	db *pebble.DB
+	db   *pebble.DB
+	once sync.Once // closes parked
 
 	mu     sync.Mutex // guards below
 	gens   []quipu.Seq
 	failed error         // the first background failure
 	broken chan struct{} // closed when failed is set
+	parked chan struct{} // closed when Pebble wanted to end the process
 }
 
 func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
-	x := &index{broken: make(chan struct{})}
+	x := &index{broken: make(chan struct{}), parked: make(chan struct{})}
 	cache := pebble.NewCache(indexCacheBytes)
 	defer cache.Unref()
 	opts := &pebble.Options{
@@ -64,15 +66,30 @@ func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
 		FormatMajorVersion: pebble.FormatNewest, Logger: indexLogger{x, logger},
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.fail,
-			DataCorruption:  func(i pebble.DataCorruptionInfo) { x.fail(fmt.Errorf("%s", i)) },
+			DataCorruption:  func(pebble.DataCorruptionInfo) {}, // whoever reads gets the error
 		},
 	}
-	db, err := pebble.Open(dir, opts)
+	err := x.guard(func() (err error) {
+		x.db, err = pebble.Open(dir, opts)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	x.db = db
 	return x, nil
+}
+
+// guard does what may write to Pebble, and returns when that is done or when Pebble is parked. Then do is left
+// behind for good: see indexLogger.Fatalf.
+func (x *index) guard(do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-x.parked:
+		return x.failure()
+	}
 }
 
 // fail remembers the first failure in the background, where there is nobody to return it to.
@@ -104,7 +121,14 @@ func (indexLogger) Infof(string, ...any) {}
 func (l indexLogger) Errorf(format string, args ...any) {
 	l.logger.Warn("log index", "err", fmt.Sprintf(format, args...))
 }
-func (l indexLogger) Fatalf(format string, args ...any) { l.x.fail(fmt.Errorf(format, args...)) }
+
+// Fatalf parks its goroutine for ever, locks and all: Pebble relies on Fatalf ending the process, and goes wrong if it
+// returns. The log stops, tells, and leaves Pebble alone; the next process recovers.
+func (l indexLogger) Fatalf(format string, args ...any) {
+	l.x.fail(fmt.Errorf("log index: "+format, args...))
+	l.x.once.Do(func() { close(l.x.parked) })
+	select {}
+}
 
 // isDamage tells damage of the index's files from a disk that cannot be read now.
 func isDamage(err error) bool {
@@ -122,9 +146,9 @@ func (x *index) wrap(err error) error {
 	return err
 }
 
-// close must not wait for a Pebble that failed.
+// close leaves a Pebble that is parked as it is.
 func (x *index) close() error {
-	if err := x.db.Close(); err != nil {
+	if err := x.guard(x.db.Close); err != nil {
 		return fmt.Errorf("close index: %w", err)
 	}
 	return nil
@@ -132,14 +156,13 @@ func (x *index) close() error {
 
 // save makes the generation and the resolver's writes durable, in one step.
 func (x *index) save(g *generation, writes *resolve.Generation) error {
-	b := x.db.NewBatch()
-	defer b.Close()
+	b := x.db.NewBatch() // not closed: after a failure Pebble may still hold it
 	err := errors.Join(x.putBooks(b, g), x.putProducers(b, g), x.putWrites(b, writes), x.dropGenerations(b, g.end.seq),
 		b.Set([]byte{keyCheckpoint}, encodeCheckpoint(g.end), nil))
 	if err != nil {
 		return fmt.Errorf("fill checkpoint: %w", err)
 	}
-	if err := x.db.Apply(b, pebble.NoSync); err != nil {
+	if err := x.apply(b); err != nil {
 		return fmt.Errorf("apply checkpoint: %w", err)
 	}
 	if err := x.flush(); err != nil {
@@ -153,9 +176,17 @@ func (x *index) save(g *generation, writes *resolve.Generation) error {
 	return nil
 }
 
-// flush waits until everything applied is in synced tables, or Pebble has failed.
+func (x *index) apply(b *pebble.Batch) error {
+	return x.guard(func() error { return x.db.Apply(b, pebble.NoSync) })
+}
+
+// flush waits until everything applied is in synced tables, or a background failure: Pebble would retry for ever.
 func (x *index) flush() error {
-	done, err := x.db.AsyncFlush()
+	var done <-chan struct{}
+	err := x.guard(func() (err error) {
+		done, err = x.db.AsyncFlush()
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -46,6 +47,14 @@ func (k *keeper) start(l *Log) {
 		for size := range k.want {
 			s, err := l.prepare(size)
 			k.prepared <- prepared{s, err}
+		}
+	})
+	broken := l.index().broken
+	k.wait.Go(func() {
+		select {
+		case <-broken:
+			l.halt(l.index().failure())
+		case <-l.done:
 		}
 	})
 	k.wait.Go(func() {
@@ -212,10 +221,11 @@ func (l *Log) prune(before uint32) error {
 			dead = append(dead, m.ID)
 		}
 	}
-	for _, id := range dead {
-		if err := l.delete(id); err != nil {
-			return fmt.Errorf("delete segment %d: %w", id, err)
-		}
+	if len(dead) == 0 {
+		return nil
+	}
+	if err := l.delete(dead); err != nil {
+		return fmt.Errorf("delete segments %v: %w", dead, err)
 	}
 	return nil
 }
@@ -243,27 +253,28 @@ func (l *Log) isTrimmed(id uint32) (bool, error) {
 	return err == nil, l.index().wrap(err)
 }
 
-// delete forgets a segment: first in the MANIFEST, then as a file, then in the index. A crash in between
-// leaves a file that Open removes, or postings below a trim point, which no read looks at.
-func (l *Log) delete(id uint32) error {
-	for i, m := range l.manifest.Segments {
-		if m.ID == id {
-			l.manifest.Segments = append(l.manifest.Segments[:i:i], l.manifest.Segments[i+1:]...)
-			break
-		}
-	}
+// delete forgets segments: first in the MANIFEST, then in the index, then as files. A crash in between
+// leaves files that Open removes, or postings below a trim point, which no read looks at.
+func (l *Log) delete(dead []uint32) error {
+	l.manifest.Segments = slices.DeleteFunc(l.manifest.Segments, func(m manifestSegment) bool {
+		return slices.Contains(dead, m.ID)
+	})
 	l.manifest.Pruned = true
 	if err := l.manifest.write(l.fs, l.dir); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	s := l.segments[id]
-	delete(l.segments, id)
-	l.hot.forget(id)
-	l.mu.Unlock()
-	err := errors.Join(l.forget(s), l.fs.Remove(s.path), s.release())
-	l.counts.deleted.Add(1)
-	return err
+	for _, id := range dead {
+		l.mu.Lock()
+		s := l.segments[id]
+		delete(l.segments, id)
+		l.hot.forget(id)
+		l.mu.Unlock()
+		if err := errors.Join(l.forget(s), l.fs.Remove(s.path), s.release()); err != nil {
+			return err
+		}
+		l.counts.deleted.Add(1)
+	}
+	return nil
 }
 
 // forget removes the postings of a segment from the index, but the last one of each stream: conditions need it.
@@ -283,15 +294,15 @@ func (l *Log) forget(s *segment) error {
 	if err != nil {
 		return err
 	}
-	b := l.index().db.NewBatch()
-	defer b.Close()
+	x := l.index()
+	b := x.db.NewBatch()
 	for k, seq := range last {
 		if err := l.forgetStream(b, k.book, k.tag, seq); err != nil {
 			return l.index().wrap(err)
 		}
 	}
 	err = b.DeleteRange(be.AppendUint32([]byte{keySegment}, s.id), be.AppendUint32([]byte{keySegment}, s.id+1), nil)
-	return errors.Join(err, l.index().db.Apply(b, pebble.NoSync))
+	return errors.Join(err, x.apply(b))
 }
 
 // forgetStream deletes postings up to seq, except the newest of the stream.
