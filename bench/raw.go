@@ -20,7 +20,6 @@ type rawLog struct {
 	f     *os.File
 	queue chan rawAppend
 	done  chan struct{}
-	err   error
 }
 
 type rawAppend struct {
