@@ -71,6 +71,9 @@ type Gateway struct {
 	metrics *metrics
 	scrape  http.Handler
 
+	stopping context.Context // ends with Stop
+	stop     context.CancelFunc
+
 	mu     sync.Mutex // serialises SetRoutes
 	tables atomic.Pointer[map[string]*table]
 }
@@ -95,11 +98,16 @@ func New(opt Options) *Gateway {
 	}
 	g := &Gateway{opt: opt, metrics: newMetrics(opt.Registry)}
 	g.scrape = promhttp.HandlerFor(opt.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.tables.Store(&map[string]*table{})
 	g.admin = g.adminRoutes()
 	g.openAPI = openAPI(g.admin)
 	return g
 }
+
+// Stop says that the node drains: health says so, and answers of ours that go on until their client leaves end.
+// Calls are not touched.
+func (g *Gateway) Stop() { g.stop() }
 
 // SetRoutes makes the http triggers of functions the routes of a namespace, all at once; requests under
 // way are not touched. CodeRoute as CheckRoutes, and then the old routes stay.
@@ -133,6 +141,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serveOurs guards everything under /-/. Health is open, so that a load balancer needs no secret.
 func (g *Gateway) serveOurs(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/-/healthz" {
+		if g.stopping.Err() != nil {
+			g.fail(w, r, &quipu.Error{Code: quipu.CodeStopping, Op: "node.health"})
+			return
+		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = w.Write([]byte("ok\n")) // a client that hung up has nobody to tell
 		return

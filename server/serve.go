@@ -13,7 +13,9 @@ import (
 
 // serve opens the doors: from here on requests are answered.
 func (n *Node) serve() {
-	n.listeners.serve(mainDoor, gateway.NewServer(n.gateway, n.cfg.Logger), n.fail)
+	front := gateway.NewServer(n.gateway, n.cfg.Logger)
+	front.RegisterOnShutdown(n.gateway.Stop)
+	n.listeners.serve(mainDoor, front, n.fail)
 	n.listeners.serve(daprDoor, gateway.NewServer(dapr.Handler(dapr.Options{
 		Session: n.outside, Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version,
 	}), n.cfg.Logger), n.fail)
