@@ -62,7 +62,7 @@ func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
 	cache := pebble.NewCache(indexCacheBytes)
 	defer cache.Unref()
 	opts := &pebble.Options{
-		FS: fs, Cache: cache, DisableWAL: true, MemTableSize: indexTableBytes, MaxOpenFiles: 256,
+		FS: indexFS{fs}, Cache: cache, DisableWAL: true, MemTableSize: indexTableBytes, MaxOpenFiles: 256,
 		FormatMajorVersion: pebble.FormatNewest, Logger: indexLogger{x, logger},
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.fail,

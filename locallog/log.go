@@ -279,7 +279,8 @@ func (l *Log) append(ctx context.Context, id quipu.Book, ds []quipu.Draft) (resu
 	if err != nil {
 		return result{}, err
 	}
-	r := &request{buf: make([]byte, 0, size), count: len(ds), book: id, producer: ds[0].Producer, done: make(chan struct{}, 1)}
+	r := newRequest(size)
+	r.count, r.book, r.producer = len(ds), id, ds[0].Producer
 	for i := range ds {
 		d := ds[i]
 		if d.Kind == 0 {
@@ -288,10 +289,11 @@ func (l *Log) append(ctx context.Context, id quipu.Book, ds []quipu.Draft) (resu
 		r.buf = appendRecord(r.buf, id, &d, i > 0)
 	}
 	res, err := l.queue.do(ctx, r)
-	if err == nil {
-		err = res.err()
-	}
 	if err != nil {
+		return result{}, err // the writer may still hold r
+	}
+	recycle(r)
+	if err := res.err(); err != nil {
 		return result{}, err
 	}
 	return res, nil

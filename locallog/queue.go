@@ -28,6 +28,30 @@ type request struct {
 	err      error
 }
 
+// recycledMax is the largest buffer that a request keeps for its next use.
+const recycledMax = 64 << 10
+
+var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
+
+// newRequest answers a request with an empty buffer that has room for size bytes.
+func newRequest(size int) *request {
+	r := requests.Get().(*request)
+	if cap(r.buf) < size {
+		r.buf = make([]byte, 0, size)
+	}
+	return r
+}
+
+// recycle takes back a request that was answered.
+func recycle(r *request) {
+	if cap(r.buf) > recycledMax {
+		return
+	}
+	r.buf, r.system, r.res, r.err = r.buf[:0], false, result{}, nil
+	r.state.Store(requestQueued)
+	requests.Put(r)
+}
+
 func (r *request) answer(res result, err error) {
 	r.res, r.err = res, err
 	r.done <- struct{}{}

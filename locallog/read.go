@@ -11,7 +11,7 @@ import (
 // chunkMax is how many postings Range and Subscribe look up at once.
 const chunkMax = 128
 
-// enter lets a read use the index and the segments until exit.
+// enterRead lets a read use the index and the segments until it unlocks life.
 func (l *Log) enterRead() error {
 	l.life.RLock()
 	l.mu.RLock()

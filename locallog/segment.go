@@ -15,8 +15,6 @@ const (
 	zeroSyncBytes = 4 << 20   // synced at once, so that appends do not wait for 64 MiB
 )
 
-var zeros [zeroBytes]byte
-
 // segment is an open segment file. The log's table holds one reference and each reader another;
 // the last to go closes the file, so that deletion pulls nothing from under a reader.
 type segment struct {
@@ -63,9 +61,10 @@ func fillSegment(f vfs.File, h segmentHeader) error {
 	if _, err := f.Write(h.encode()); err != nil {
 		return err
 	}
-	unsynced := int64(0)
+	zeros, unsynced := make([]byte, min(int64(zeroBytes), h.size)), int64(0)
 	for at := int64(segmentHeaderBytes); at < h.size; {
-		n, err := f.Write(zeros[:min(int64(zeroBytes), h.size-at)])
+		clear(zeros) // Write may change what it is given
+		n, err := f.Write(zeros[:min(int64(len(zeros)), h.size-at)])
 		if err != nil {
 			return err
 		}

@@ -109,7 +109,7 @@ func (v *verifier) segment(s *segment) error {
 		}
 		at += int64(h.size)
 		v.tell(s, at)
-		return v.ctx.Err()
+		return v.goOn()
 	})
 	if err != nil && !errors.Is(err, errEnough) {
 		return err
@@ -121,6 +121,16 @@ func (v *verifier) segment(s *segment) error {
 	v.report.Segments++
 	v.report.Bytes += at
 	return nil
+}
+
+// goOn answers why to end early: the caller gave up, or the log is being closed.
+func (v *verifier) goOn() error {
+	select {
+	case <-v.log.done:
+		return stopped(nil)
+	default:
+		return v.ctx.Err()
+	}
 }
 
 func (v *verifier) tell(s *segment, at int64) {
@@ -164,5 +174,5 @@ func (v *verifier) posting(s *segment, r *record, offset int64) error {
 
 // index reads all of it, so that every block's checksum is checked.
 func (v *verifier) index() error {
-	return v.log.index().wrap(v.log.index().each(nil, nil, func(_, _ []byte) error { return v.ctx.Err() }))
+	return v.log.index().wrap(v.log.index().each(nil, nil, func(_, _ []byte) error { return v.goOn() }))
 }

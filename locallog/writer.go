@@ -2,6 +2,7 @@ package locallog
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/quipu-run/quipu"
 )
@@ -42,6 +43,8 @@ func (l *Log) write() {
 			l.opts.Logger.Error("log stopped", "err", err)
 			l.halt(err)
 		}
+		// Callers that were just answered often append again: let them, so that they share the next sync.
+		runtime.Gosched()
 	}
 }
 
