@@ -3,14 +3,13 @@ package locallog
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quipu-run/quipu"
-	"golang.org/x/sys/unix"
 )
 
 const benchRecordBytes = 1024
@@ -70,7 +69,7 @@ func share(b *testing.B, callers int, do func() error) {
 
 // raw is the least that a durable group commit can do.
 type raw struct {
-	file  *os.File
+	file  vfs.File
 	queue chan rawAppend
 	done  chan error
 }
@@ -84,7 +83,7 @@ const rawFileBytes = 64 << 20
 
 func newRaw(b *testing.B) *raw {
 	b.Helper()
-	f, err := os.Create(filepath.Join(b.TempDir(), "raw"))
+	f, err := vfs.Default.Create(filepath.Join(b.TempDir(), "raw"), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -133,7 +132,7 @@ func (r *raw) run() {
 		}
 		_, err := r.file.WriteAt(buf, at)
 		if err == nil {
-			err = unix.Fdatasync(int(r.file.Fd()))
+			err = r.file.SyncData()
 		}
 		at += int64(len(buf))
 		for _, w := range waiting {

@@ -87,8 +87,11 @@ func (l *Log) room(size int64) (full, err error) {
 		if next.err != nil {
 			return nil, fmt.Errorf("prepare a segment: %w", next.err)
 		}
+		if err := l.syncActive(); err != nil {
+			return nil, err
+		}
 		l.seal()
-		w.active, w.offset = next.segment, segmentHeaderBytes
+		w.active, w.offset, w.synced = next.segment, segmentHeaderBytes, segmentHeaderBytes
 	}
 	return nil, nil
 }
@@ -161,6 +164,9 @@ func (l *Log) maintain() error {
 		if err := <-k.saved; err != nil {
 			return err
 		}
+	}
+	if err := l.syncActive(); err != nil {
+		return err
 	}
 	l.mu.Lock()
 	gen, writes := l.state.freeze()

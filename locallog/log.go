@@ -144,6 +144,9 @@ func (l *Log) close() error {
 
 // settle leaves the directory so that the next Open has nothing to recover.
 func (l *Log) settle() error {
+	if err := l.syncActive(); err != nil {
+		return err
+	}
 	if err := l.checkpointNow(); err != nil {
 		return err
 	}

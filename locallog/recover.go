@@ -328,10 +328,11 @@ func (w *walk) chain(s *segment, stop *place) (bool, error) {
 }
 
 // searchBehind looks for a good batch behind the last one that is chained. If it says that what lies between was
-// synced, then that is damage and not a torn write.
+// synced, then that is damage and not a torn write. A batch right here that is good and does not continue the log is damage
+// too: the segment before was synced up to its end before this one was written to.
 func (w *walk) searchBehind(s *segment, stop place) error {
 	return s.search(stop.Offset, func(h batchHeader) error {
-		if h.synced <= stop.Offset && stop == w.at {
+		if h.synced <= stop.Offset && h.offset != stop.Offset {
 			return nil
 		}
 		return corrupt(w.log.segmentPath(w.at.Segment), w.at.Offset,
@@ -480,6 +481,7 @@ func (l *Log) begin(fresh bool) error {
 	w.active, w.offset = l.segments[end.end.Segment], end.end.Offset
 	w.unchecked = diskCheckBytes
 	l.beginSegments()
+	w.synced = w.offset
 	if err := m.write(l.fs, l.dir); err != nil {
 		return fmt.Errorf("note that the log is open: %w", err)
 	}

@@ -14,7 +14,8 @@ const diskCheckBytes = 1 << 20
 type writer struct {
 	term      uint32
 	active    *segment
-	offset    int64 // where the next batch goes; all before it is synced
+	offset    int64 // where the next batch goes
+	synced    int64 // all before it in the active segment is synced; with SyncAlways that is offset
 	pos       uint64
 	crc       uint32
 	stamp     int64
@@ -187,7 +188,7 @@ func (l *Log) freeBelow(need int64) bool {
 func (l *Log) build(group []*request, size int) ([]byte, *batchHeader) {
 	w := &l.writer
 	w.stamp = max(w.stamp, l.opts.Clock.Now().UnixNano())
-	h := &batchHeader{epoch: w.active.epoch, first: quipu.MakeSeq(w.term, w.pos+1), offset: w.offset, synced: w.offset, prev: w.crc}
+	h := &batchHeader{epoch: w.active.epoch, first: quipu.MakeSeq(w.term, w.pos+1), offset: w.offset, synced: w.synced, prev: w.crc}
 	batch := make([]byte, batchHeaderBytes, size)
 	for _, r := range group {
 		batch = append(batch, r.buf...)
@@ -212,7 +213,23 @@ func (l *Log) store(batch []byte) error {
 			return fmt.Errorf("sync %s: %w", w.active.path, err)
 		}
 		l.counts.syncs.Add(1)
+		w.synced = w.offset + int64(len(batch))
 	}
+	return nil
+}
+
+// syncActive makes the active segment durable. With SyncOS that is due before anything durable relies on it: a
+// checkpoint of the index, the next segment, a clean end.
+func (l *Log) syncActive() error {
+	w := &l.writer
+	if w.synced == w.offset {
+		return nil
+	}
+	if err := w.active.file.SyncData(); err != nil {
+		return fmt.Errorf("sync %s: %w", w.active.path, err)
+	}
+	l.counts.syncs.Add(1)
+	w.synced = w.offset
 	return nil
 }
 
