@@ -212,7 +212,7 @@ func (c *Caller) join(ctx context.Context, caller *openCall, r quipu.CallRequest
 }
 
 func (c *Caller) joined(ctx context.Context, q *request, tx *view.Tx) (*held, error) {
-	lease, err := c.o.Acquire(ctx, q.f)
+	lease, err := c.o.AcquireJoined(ctx, q.f)
 	if err != nil {
 		return nil, err
 	}

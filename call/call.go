@@ -56,9 +56,12 @@ type Options struct {
 	Find  func(name string) (quipu.Function, error)
 	// Acquire waits for a place in an instance.
 	Acquire func(ctx context.Context, f quipu.Function) (Lease, error)
-	Clock   quipu.Clock
-	Observe func(quipu.CallInfo) // told of each call when it has ended
-	Logger  *slog.Logger
+	// AcquireJoined is Acquire for a call that joins another. It must not wait for calls that are on their own:
+	// they may wait for that other one.
+	AcquireJoined func(ctx context.Context, f quipu.Function) (Lease, error)
+	Clock         quipu.Clock
+	Observe       func(quipu.CallInfo) // told of each call when it has ended
+	Logger        *slog.Logger
 }
 
 // Caller calls functions. It is quipu.Invoker and quipu.Calls.

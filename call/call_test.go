@@ -119,7 +119,7 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Caller = New(Options{Book: book, Results: results, States: w.kv, Clock: w.clock, Acquire: w.acquire, Find: w.find,
+	w.Caller = New(Options{Book: book, Results: results, States: w.kv, Clock: w.clock, Acquire: w.acquire, AcquireJoined: w.acquire, Find: w.find,
 		Plain: func(f string) quipu.State { return w.kv.State(book, f) }})
 	t.Cleanup(func() {
 		if err := errors.Join(book.Close(), store.Close()); err != nil {

@@ -14,9 +14,10 @@ import (
 type keeper struct {
 	pool *Pool
 	name string
-	poke chan struct{} // capacity 1: the time to wake may have changed
+	poke chan struct{} // capacity 1: run has to look at once, or earlier than it meant to
 
 	mu         sync.Mutex // guards the fields below
+	armed      time.Time  // when run looks again; zero for never
 	plan       plan
 	members    map[int64]*member
 	waiters    map[int64]chan verdict
@@ -53,8 +54,9 @@ func newKeeper(p *Pool, fn quipu.Function) *keeper {
 func (k *keeper) run() {
 	for {
 		k.mu.Lock()
-		over := (k.plan.removed || k.plan.stopping) && len(k.members) == 0
+		over := k.over()
 		at := k.plan.wake()
+		k.armed = at
 		k.mu.Unlock()
 		if over {
 			break
@@ -81,10 +83,20 @@ func (k *keeper) update(event func(now time.Time)) {
 	for _, a := range k.plan.step(now) {
 		k.do(a)
 	}
+	at := k.plan.wake()
+	earlier := !at.IsZero() && (k.armed.IsZero() || at.Before(k.armed))
+	if !earlier && !k.over() {
+		return // when run wakes too early it just looks again: a warm call must not cost a switch of goroutines
+	}
 	select {
 	case k.poke <- struct{}{}:
 	default: // run will look anyway
 	}
+}
+
+// over tells whether run has nothing left to do, ever.
+func (k *keeper) over() bool {
+	return (k.plan.removed || k.plan.stopping) && len(k.members) == 0
 }
 
 // do never blocks: starting and ending happen in the member's goroutine. The caller holds mu.
@@ -207,37 +219,49 @@ func (k *keeper) stop(m *member, inst quipu.Instance) {
 	}
 }
 
-func (k *keeper) acquire(ctx context.Context) (*Lease, error) {
-	m, waiter, answer, err := k.ask()
+func (k *keeper) acquire(ctx context.Context, joined bool) (*Lease, error) {
+	m, waiter, answer, err := k.ask(joined)
 	switch {
 	case err != nil:
 		return nil, err
 	case m != nil:
-		return &Lease{keeper: k, member: m}, nil
+		return &Lease{keeper: k, member: m, joined: joined}, nil
 	}
 	select {
 	case v := <-answer:
-		return k.lease(v)
+		if v.err != nil {
+			return nil, v.err
+		}
+		return &Lease{keeper: k, member: v.member, joined: joined}, nil
 	case <-ctx.Done():
 	}
 	k.mu.Lock()
 	waiting := k.plan.cancel(waiter)
 	delete(k.waiters, waiter)
 	k.mu.Unlock()
-	if !waiting { // the verdict was first; what it granted is given back
-		if l, err := k.lease(<-answer); err == nil {
-			l.Release()
-		}
+	if v := <-late(waiting, answer); v.member != nil { // the verdict was first; what it granted is given back
+		k.update(func(now time.Time) {
+			k.plan.giveBack(now, v.member.unit)
+			k.plan.part(joined)
+		})
 	}
 	return nil, acquireEnded(ctx, k.name)
 }
 
+// late is the verdict of a waiter that gave up: none if it still waited.
+func late(waiting bool, answer chan verdict) <-chan verdict {
+	if waiting {
+		close(answer)
+	}
+	return answer
+}
+
 // ask takes a free place or a place in the queue.
-func (k *keeper) ask() (m *member, waiter int64, answer chan verdict, err error) {
+func (k *keeper) ask(joined bool) (m *member, waiter int64, answer chan verdict, err error) {
 	k.mu.Lock()
 	k.nextWaiter++
 	waiter = k.nextWaiter
-	u, err := k.plan.acquire(waiter)
+	u, err := k.plan.acquire(waiter, joined)
 	if err != nil || u != nil {
 		spare := true
 		if u != nil {
@@ -255,13 +279,6 @@ func (k *keeper) ask() (m *member, waiter int64, answer chan verdict, err error)
 	k.mu.Unlock()
 	k.update(func(time.Time) {})
 	return nil, waiter, answer, nil
-}
-
-func (k *keeper) lease(v verdict) (*Lease, error) {
-	if v.err != nil {
-		return nil, v.err
-	}
-	return &Lease{keeper: k, member: v.member}, nil
 }
 
 func (k *keeper) snapshot() []Info {

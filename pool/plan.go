@@ -66,8 +66,11 @@ type plan struct {
 	removed  bool
 	stopping bool
 	units    []*unit // in order of their start
-	queue    []int64 // waiters, oldest first
+	queue    []int64 // waiters: those of joined calls, then the others, each oldest first
 	nextUnit int64
+
+	joining map[int64]bool // waiters of joined calls
+	joined  int            // joined calls that wait or run
 
 	failures int
 	retryAt  time.Time
@@ -76,16 +79,20 @@ type plan struct {
 
 // acquire answers a unit if one is free, otherwise it queues the waiter. CodeBusy if the queue is
 // full; CodeNoFunction, CodeStopping.
-func (p *plan) acquire(waiter int64) (*unit, error) {
+//
+// A joined call is part of another, which may hold up the very calls that occupy all instances. So it goes
+// before them, and if need be gets an instance beyond scale.max.
+func (p *plan) acquire(waiter int64, joined bool) (*unit, error) {
 	switch {
 	case p.removed:
 		return nil, noFunction(p.target.Name)
 	case p.stopping:
 		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
 	}
-	if len(p.queue) == 0 {
+	if len(p.queue) == 0 || joined {
 		if u := p.pick(); u != nil {
 			u.inflight++
+			p.join(joined)
 			return u, nil
 		}
 	}
@@ -95,8 +102,30 @@ func (p *plan) acquire(waiter int64) (*unit, error) {
 			Text: fmt.Sprintf("%d calls of function %s wait already", waitersMax, p.target.Name),
 		}
 	}
-	p.queue = append(p.queue, waiter)
+	at := len(p.queue)
+	if joined {
+		if p.joining == nil {
+			p.joining = map[int64]bool{}
+		}
+		at = len(p.joining)
+		p.joining[waiter] = true
+	}
+	p.queue = slices.Insert(p.queue, at, waiter)
+	p.join(joined)
 	return nil, nil
+}
+
+func (p *plan) join(joined bool) {
+	if joined {
+		p.joined++
+	}
+}
+
+// part says that a joined call ended, or never began.
+func (p *plan) part(joined bool) {
+	if joined {
+		p.joined--
+	}
 }
 
 func noFunction(name string) error {
@@ -110,23 +139,30 @@ func (p *plan) cancel(waiter int64) bool {
 		return false
 	}
 	p.queue = slices.Delete(p.queue, n, n+1)
+	p.part(p.joining[waiter])
+	delete(p.joining, waiter)
 	return true
 }
 
 // release ends a call. A call that ended well proves the instance.
 func (p *plan) release(now time.Time, id int64) {
+	if u := p.giveBack(now, id); u != nil && !u.ending {
+		p.prove(u)
+	}
+}
+
+// giveBack ends a place that may never have been used.
+func (p *plan) giveBack(now time.Time, id int64) *unit {
 	u := p.unit(id)
 	if u == nil {
-		return
+		return nil
 	}
 	u.inflight--
 	if u.inflight < 0 {
 		panic(fmt.Sprintf("instance %d of %s: released more often than acquired", id, u.fn.Name))
 	}
 	u.used = now
-	if !u.ending {
-		p.prove(u)
-	}
+	return u
 }
 
 // condemn ends a call whose instance must not be used again.
@@ -200,10 +236,10 @@ func (p *plan) judge(now time.Time, todo []action) []action {
 		switch {
 		case u.state == Starting && !current:
 			todo = append(todo, p.kill(u))
-		case u.state == Starting && !now.Before(u.started.Add(u.fn.Spec.StartTimeout.Std())):
+		case u.state == Starting && !now.Before(u.started.Add(startTimeout(u.fn))):
 			p.failed(now, &quipu.Error{
 				Code: quipu.CodeStart, Op: "instance.start",
-				Text: fmt.Sprintf("function %s did not listen within its startTimeout of %v", u.fn.Name, u.fn.Spec.StartTimeout.Std()),
+				Text: fmt.Sprintf("function %s did not listen within its startTimeout of %v", u.fn.Name, startTimeout(u.fn)),
 			})
 			todo = append(todo, p.kill(u))
 		case u.state == Ready && (p.removed || p.stopping || !current && p.readyCurrent() > 0):
@@ -229,6 +265,7 @@ func (p *plan) grant(todo []action) []action {
 		}
 		u.inflight++
 		todo = append(todo, action{kind: doGrant, unit: u.id, waiter: p.queue[0]})
+		delete(p.joining, p.queue[0])
 		p.queue = p.queue[1:]
 	}
 	return todo
@@ -289,7 +326,15 @@ func (p *plan) wanted() int {
 	}
 	need := (load + slots(p.target) - 1) / slots(p.target)
 	scale := p.target.Spec.Scale
-	return min(max(scale.Min, need+scale.Warm, old), max(scale.Max, 1))
+	return min(max(scale.Min, need+scale.Warm, old), max(scale.Max, 1)+p.joined)
+}
+
+// startTimeout is how long a start may take; a spec without one gets the manifest's default.
+func startTimeout(fn quipu.Function) time.Duration {
+	if d := fn.Spec.StartTimeout.Std(); d > 0 {
+		return d
+	}
+	return 30 * time.Second
 }
 
 func slots(fn quipu.Function) int { return max(fn.Spec.Concurrency, 1) }
@@ -330,8 +375,9 @@ func (p *plan) refuse(now time.Time, todo []action) []action {
 	}
 	for _, w := range p.queue {
 		todo = append(todo, action{kind: doFail, waiter: w, err: err})
+		p.part(p.joining[w])
 	}
-	p.queue = nil
+	p.queue, p.joining = nil, nil
 	return todo
 }
 
@@ -400,7 +446,7 @@ func (p *plan) wake() time.Time {
 	for _, u := range p.units {
 		switch {
 		case u.state == Starting:
-			soonest(u.started.Add(u.fn.Spec.StartTimeout.Std()))
+			soonest(u.started.Add(startTimeout(u.fn)))
 		case u.state != Ready:
 		case u.inflight == 0 && (surplus || u.fn.Revision != p.target.Revision):
 			soonest(idleEnd(u))

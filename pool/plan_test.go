@@ -27,7 +27,7 @@ func kindsOf(todo []action) map[kind]int {
 func TestTheFirstCallStartsAnInstanceAndIdlenessStopsIt(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{target: function("1", 1, 0, 2)}
-	if u, err := p.acquire(1); u != nil || err != nil {
+	if u, err := p.acquire(1, false); u != nil || err != nil {
 		t.Fatal(u, err)
 	}
 	if n := kindsOf(p.step(now)); n[doStart] != 1 {
@@ -53,7 +53,7 @@ func TestFailuresBackOffAndFailWaitersFast(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{target: function("1", 1, 0, 2)}
 	for n, pause := 0, 100*time.Millisecond; n < 12; n, pause = n+1, min(2*pause, 30*time.Second) {
-		if _, err := p.acquire(1); err != nil {
+		if _, err := p.acquire(1, false); err != nil {
 			t.Fatal(err)
 		}
 		if got := kindsOf(p.step(now)); got[doStart] != 1 {
@@ -74,7 +74,7 @@ func TestFailuresBackOffAndFailWaitersFast(t *testing.T) {
 func TestAnOldRevisionServesUntilTheNewOneIsReady(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{target: function("1", 2, 0, 2)}
-	p.acquire(1)
+	p.acquire(1, false)
 	p.step(now)
 	p.readied(now, 1)
 	p.step(now)
@@ -82,14 +82,14 @@ func TestAnOldRevisionServesUntilTheNewOneIsReady(t *testing.T) {
 	if n := kindsOf(p.step(now)); n[doStart] != 1 || len(n) != 1 {
 		t.Fatal(n)
 	}
-	if u, _ := p.acquire(2); u == nil || u.id != 1 {
+	if u, _ := p.acquire(2, false); u == nil || u.id != 1 {
 		t.Fatal("the old one does not serve: ", u)
 	}
 	p.readied(now, 2)
 	if n := kindsOf(p.step(now)); len(n) != 0 {
 		t.Fatal("the old one was ended under its calls: ", n)
 	}
-	if u, _ := p.acquire(3); u == nil || u.id != 2 {
+	if u, _ := p.acquire(3, false); u == nil || u.id != 2 {
 		t.Fatal("a new call went to ", u)
 	}
 	p.release(now, 1)
@@ -102,11 +102,11 @@ func TestAnOldRevisionServesUntilTheNewOneIsReady(t *testing.T) {
 func TestTheQueueIsBounded(t *testing.T) {
 	p := plan{target: function("1", 1, 0, 1)}
 	for n := range waitersMax {
-		if _, err := p.acquire(int64(n)); err != nil {
+		if _, err := p.acquire(int64(n), false); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := p.acquire(-1); quipu.CodeOf(err) != quipu.CodeBusy {
+	if _, err := p.acquire(-1, false); quipu.CodeOf(err) != quipu.CodeBusy {
 		t.Fatal(err)
 	}
 }
@@ -114,9 +114,38 @@ func TestTheQueueIsBounded(t *testing.T) {
 func TestAStartThatTakesTooLongIsKilled(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{target: function("1", 1, 0, 1)}
-	p.acquire(1)
+	p.acquire(1, false)
 	p.step(now)
 	if n := kindsOf(p.step(now.Add(30 * time.Second))); n[doKill] != 1 || n[doFail] != 1 {
 		t.Fatal(n)
+	}
+}
+
+// Those who hold all instances may wait for the call that a joined one is part of, so it never waits for them.
+func TestJoinedCallGetsAnInstanceBeyondTheMost(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := &plan{target: quipu.Function{Name: "f", Revision: "a", Spec: quipu.Spec{Concurrency: 1, Scale: quipu.Scale{Max: 1}}}}
+	p.acquire(1, false)
+	p.step(now)
+	p.readied(now, 1)
+	p.step(now) // waiter 1 has the only instance
+	p.acquire(2, false)
+	if todo := p.step(now); len(todo) > 0 {
+		t.Fatalf("a call of its own made %+v", todo)
+	}
+	p.acquire(3, true)
+	todo := p.step(now)
+	if len(todo) != 1 || todo[0].kind != doStart {
+		t.Fatalf("a joined call made %+v", todo)
+	}
+	p.readied(now, todo[0].unit)
+	todo = p.step(now)
+	if len(todo) != 1 || todo[0].kind != doGrant || todo[0].waiter != 3 {
+		t.Fatalf("the new instance went elsewhere: %+v", todo)
+	}
+	p.part(true)
+	p.release(now, todo[0].unit)
+	if todo := p.step(now); len(todo) != 1 || todo[0].waiter != 2 || p.wanted() != 1 {
+		t.Fatalf("afterwards: %+v, wanted %d", todo, p.wanted())
 	}
 }

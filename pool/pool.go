@@ -41,6 +41,7 @@ type Pool struct {
 
 	mu      sync.Mutex // guards the fields below
 	keepers map[string]*keeper
+	leaving map[*keeper]bool // of removed functions, until their last instance is gone
 	closed  bool
 
 	work sync.WaitGroup // goroutines of keepers
@@ -57,7 +58,7 @@ func New(o Options) *Pool {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Pool{o: o, keepers: map[string]*keeper{}}
+	return &Pool{o: o, keepers: map[string]*keeper{}, leaving: map[*keeper]bool{}}
 }
 
 type systemClock struct{}
@@ -77,9 +78,17 @@ func (p *Pool) Replace(fn quipu.Function) {
 	if k == nil {
 		k = newKeeper(p, fn)
 		p.keepers[fn.Name] = k
-		p.work.Go(k.run)
+		p.work.Go(func() { p.keep(k) })
 	}
 	k.update(func(time.Time) { k.plan.replace(fn) })
+}
+
+// keep runs a keeper to its end.
+func (p *Pool) keep(k *keeper) {
+	k.run()
+	p.mu.Lock()
+	delete(p.leaving, k)
+	p.mu.Unlock()
 }
 
 // Remove ends a function: waiting calls get CodeNoFunction, calls under way finish.
@@ -87,6 +96,9 @@ func (p *Pool) Remove(name string) {
 	p.mu.Lock()
 	k := p.keepers[name]
 	delete(p.keepers, name)
+	if k != nil {
+		p.leaving[k] = true
+	}
 	p.mu.Unlock()
 	if k != nil {
 		k.update(func(time.Time) { k.plan.removed = true })
@@ -96,6 +108,16 @@ func (p *Pool) Remove(name string) {
 // Acquire waits for a free place in an instance of a function, and starts one if needed.
 // CodeNoFunction, CodeStart, CodeBusy, CodeStopping; CodeTimeout at ctx's deadline, ctx's error if it is cancelled.
 func (p *Pool) Acquire(ctx context.Context, function string) (*Lease, error) {
+	return p.acquire(ctx, function, false)
+}
+
+// AcquireJoined is Acquire for a call that is part of another: it goes before others and may get an instance
+// beyond scale.max, since those who hold all instances may wait for the call that it is part of.
+func (p *Pool) AcquireJoined(ctx context.Context, function string) (*Lease, error) {
+	return p.acquire(ctx, function, true)
+}
+
+func (p *Pool) acquire(ctx context.Context, function string, joined bool) (*Lease, error) {
 	p.mu.Lock()
 	k, closed := p.keepers[function], p.closed
 	p.mu.Unlock()
@@ -105,7 +127,7 @@ func (p *Pool) Acquire(ctx context.Context, function string) (*Lease, error) {
 	case k == nil:
 		return nil, noFunction(function)
 	}
-	return k.acquire(ctx)
+	return k.acquire(ctx, joined)
 }
 
 // Close refuses new calls, waits for those under way until ctx ends, stops all instances, and
@@ -114,6 +136,9 @@ func (p *Pool) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true
 	keepers := p.all()
+	for k := range p.leaving {
+		keepers = append(keepers, k)
+	}
 	p.mu.Unlock()
 	for _, k := range keepers {
 		k.update(func(time.Time) { k.plan.stopping = true })
@@ -172,6 +197,7 @@ func (p *Pool) all() []*keeper {
 type Lease struct {
 	keeper *keeper
 	member *member
+	joined bool
 	once   sync.Once
 }
 
@@ -187,7 +213,10 @@ func (l *Lease) Function() quipu.Function { return l.member.fn }
 // Release gives the place back.
 func (l *Lease) Release() {
 	l.once.Do(func() {
-		l.keeper.update(func(now time.Time) { l.keeper.plan.release(now, l.member.unit) })
+		l.keeper.update(func(now time.Time) {
+			l.keeper.plan.part(l.joined)
+			l.keeper.plan.release(now, l.member.unit)
+		})
 	})
 }
 
@@ -196,6 +225,7 @@ func (l *Lease) Release() {
 func (l *Lease) Kill() {
 	l.once.Do(func() {
 		l.keeper.update(func(time.Time) {
+			l.keeper.plan.part(l.joined)
 			l.keeper.plan.condemn(l.member.unit)
 			l.keeper.kill(l.member)
 		})

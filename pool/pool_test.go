@@ -90,3 +90,66 @@ func TestEveryAcquireGetsAnInstanceOrACodeUnderStress(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestReplacingFailsNoCall(t *testing.T) {
+	p := New(Options{Runtime: &fake{}, Prepare: func(_ context.Context, fn quipu.Function, id string) (quipu.InstanceSpec, func(), error) {
+		return quipu.InstanceSpec{ID: id, Function: fn.Name}, nil, nil
+	}})
+	p.Replace(function("0", 2, 0, 3))
+	stop := make(chan struct{})
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				l, err := p.Acquire(t.Context(), "f")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				l.Release()
+			}
+		})
+	}
+	for n := range 50 {
+		p.Replace(function(string(rune('a'+n)), 2, 0, 3))
+		for newest := false; !newest && !t.Failed(); { // until a call reaches it
+			l, err := p.Acquire(t.Context(), "f")
+			if err != nil {
+				t.Fatal(err)
+			}
+			newest = l.Function().Revision == string(rune('a'+n))
+			l.Release()
+		}
+	}
+	close(stop)
+	callers.Wait()
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A function that was removed while a call of it hangs does not hold up the end of the node.
+func TestCloseEndsCallsOfRemovedFunctions(t *testing.T) {
+	rt := &fake{}
+	p := New(Options{Runtime: rt, Prepare: func(_ context.Context, fn quipu.Function, id string) (quipu.InstanceSpec, func(), error) {
+		return quipu.InstanceSpec{ID: id, Function: fn.Name}, nil, nil
+	}})
+	p.Replace(function("a", 1, 0, 1))
+	if _, err := p.Acquire(t.Context(), "f"); err != nil {
+		t.Fatal(err)
+	}
+	p.Remove("f")
+	if _, err := p.Acquire(t.Context(), "f"); quipu.CodeOf(err) != quipu.CodeNoFunction {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := p.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || rt.alive.Load() != 0 {
+		t.Errorf("%v, %d instances are left", err, rt.alive.Load())
+	}
+}

@@ -147,7 +147,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 		return nil, err
 	}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: results, States: ns.kv, Clock: n.clock, Logger: n.cfg.Logger,
-		Plain: ns.State, Find: ns.Function, Acquire: ns.acquire, Observe: n.observe})
+		Plain: ns.State, Find: ns.Function, Acquire: ns.acquirer(ns.pool.Acquire), AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe})
 	if err := ns.View.Start(ns.book); err != nil {
 		return nil, errors.Join(err, ns.book.Close())
 	}
@@ -185,12 +185,15 @@ type lease struct {
 
 func (l lease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) }
 
-func (ns *namespace) acquire(ctx context.Context, f quipu.Function) (call.Lease, error) {
-	l, err := ns.pool.Acquire(ctx, f.Name)
-	if err != nil {
-		return nil, err
+// acquirer waits for a place in one of the pool's two ways.
+func (ns *namespace) acquirer(acquire func(ctx context.Context, name string) (*pool.Lease, error)) func(context.Context, quipu.Function) (call.Lease, error) {
+	return func(ctx context.Context, f quipu.Function) (call.Lease, error) {
+		l, err := acquire(ctx, f.Name)
+		if err != nil {
+			return nil, err
+		}
+		return lease{l, ns.app(l)}, nil
 	}
-	return lease{l, ns.app(l)}, nil
 }
 
 // app is the client that all calls in an instance share; release of the instance closes it.

@@ -15,8 +15,7 @@
 // every package in that binary. This package therefore works in its init function and imports
 // nothing beyond syscall and unsafe: the language initialises packages in the order of their import
 // paths as their imports become ready, and after syscall ours is ready before fmt, os, net and
-// everything that needs those (a test pins the imports; the commit has the measurement beside a call at the
-// top of main). It also means that a binary, a test binary included, has the helper as soon as it imports package process.
+// everything that needs those (a test pins the imports). It also means that a binary, a test binary included, has the helper as soon as it imports package process.
 //
 // # Protocol
 //
