@@ -59,11 +59,12 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 	return reply, nil
 }
 
-// breaks tells whether an error means that the instance should not be used again. One call that takes too
-// long does not take its neighbours with it.
+// breaks tells whether an error means that the instance should not be used again. After a timeout or a refused
+// reply the handler still runs, and what it does next could be taken for the next call's; but one such call
+// does not take its neighbours with it.
 func (q *request) breaks(err error) bool {
 	switch quipu.CodeOf(err) {
-	case quipu.CodeTimeout:
+	case quipu.CodeTimeout, quipu.CodeReplySize, quipu.CodeStreaming:
 		return q.f.Spec.Concurrency == 1
 	case quipu.CodeCrashed, quipu.CodeReply:
 		return true

@@ -43,7 +43,7 @@ func runtimeNames() string {
 func mainFile(tool, file string) func(string, bool) []string {
 	return func(source string, folder bool) []string {
 		if !folder {
-			file = path.Base(source)
+			return []string{tool, path.Base(source)}
 		}
 		return []string{tool, file}
 	}

@@ -27,6 +27,7 @@ type Options struct {
 	Data     string // directory; "" means a temporary one
 	Ports    Ports
 	Flights  string // file; "" means the 20,000 that come with the binary
+	App      string // folder of the application; "" means the one in Go that comes with the binary
 	Once     bool   // end instead of leaving the node running
 	Out      io.Writer
 	Progress io.Writer
@@ -80,8 +81,12 @@ func play(ctx context.Context, o Options, s *show, n *node, flights []Flight) er
 	if err != nil {
 		return err
 	}
-	s.say("2. Deploy two functions in Go: stats, which is atomic, and table")
-	if err := deploy(ctx, client); err != nil {
+	if o.App == "" {
+		s.say("2. Deploy two functions in Go: stats, which is atomic, and table")
+	} else {
+		s.say("2. Deploy the functions of %s: stats, which is atomic, and table", o.App)
+	}
+	if err := deploy(ctx, client, o.App); err != nil {
 		return err
 	}
 	s.say("3. Send %d flights in batches of %d, and meanwhile kill -9 what runs them", len(flights), batchDefault)
@@ -197,22 +202,17 @@ func load(name string) ([]Flight, error) {
 	return flights, err
 }
 
-// deploy sends the application, and empties what an earlier demo left in its data directory.
-func deploy(ctx context.Context, client *sdk.Client) error {
-	dir, err := os.MkdirTemp("", "quipu-flights-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	app, err := fs.Sub(examples.Flights, "flights")
-	if err != nil {
-		return err
-	}
-	if err := os.CopyFS(dir, app); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(filepath.Join(dir, "data")); err != nil {
-		return err
+// deploy sends the application in dir, or the embedded one, and empties what an earlier demo left in its data
+// directory.
+func deploy(ctx context.Context, client *sdk.Client, dir string) (err error) {
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "quipu-flights-"); err != nil {
+			return fmt.Errorf("make a folder for the example: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		if err := unpackExample(dir); err != nil {
+			return fmt.Errorf("unpack the example: %w", err)
+		}
 	}
 	packed, err := bundle.Pack(ctx, dir)
 	if err != nil {
@@ -222,6 +222,18 @@ func deploy(ctx context.Context, client *sdk.Client) error {
 		return err
 	}
 	return empty(ctx, client)
+}
+
+// unpackExample copies the embedded example, without the flights.
+func unpackExample(dir string) error {
+	app, err := fs.Sub(examples.Flights, "flights")
+	if err != nil {
+		return err
+	}
+	if err := os.CopyFS(dir, app); err != nil {
+		return err
+	}
+	return os.RemoveAll(filepath.Join(dir, "data"))
 }
 
 // empty deletes the sums of an earlier run.

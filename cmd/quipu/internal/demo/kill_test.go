@@ -49,7 +49,7 @@ func TestKillsLoseAndDoubleNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := deploy(ctx, client); err != nil {
+	if err := deploy(ctx, client, ""); err != nil {
 		t.Fatal(err)
 	}
 	f := &feed{url: "http://" + n.info.HTTP + "/flights", batch: 50, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: senders}}}
