@@ -42,7 +42,7 @@ type CallReply struct {
 	Status int
 	Header http.Header
 	Body   io.ReadCloser
-	// Session is a seq at which the call's effects are readable; 0 if it had none.
+	// Session is a session token: who sends it with a later call reads what this one read and wrote, or newer.
 	Session Seq
 }
 

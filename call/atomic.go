@@ -144,7 +144,7 @@ func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held) (
 	q.info.Reads, q.info.Writes = tx.Size()
 	if q.info.Writes == 0 && (q.IdempotencyKey == "" || !h.worthKeeping()) {
 		c.ended(q)
-		return 0, nil
+		return tx.Snapshot(), nil
 	}
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
 	if err := c.o.Results.record(tx, q, h); err != nil {

@@ -123,6 +123,9 @@ func (c *Caller) dispatch(ctx context.Context, q *request) (*quipu.CallReply, er
 		return nil, &quipu.Error{Code: quipu.CodeDepth, Op: "call",
 			Text: fmt.Sprintf("function %s was called at depth %d", q.f.Name, q.depth), Hint: quipu.Codes[quipu.CodeDepth].Next}
 	}
+	if err := c.awaitSession(ctx, q.Header.Get(quipu.HeaderSession)); err != nil {
+		return nil, err
+	}
 	if q.f.Spec.Atomic || q.IdempotencyKey != "" {
 		if err := q.readBody(); err != nil {
 			return nil, err
@@ -136,6 +139,18 @@ func (c *Caller) dispatch(ctx context.Context, q *request) (*quipu.CallReply, er
 		return c.once(ctx, q, run)
 	}
 	return run(ctx, q)
+}
+
+// awaitSession waits until the views have come as far as a caller's session token, if it sent one.
+func (c *Caller) awaitSession(ctx context.Context, token string) error {
+	if token == "" {
+		return nil
+	}
+	seq, err := quipu.ParseSeq(token)
+	if err != nil {
+		return err
+	}
+	return c.o.Book.Wait(ctx, seq)
 }
 
 // readBody holds the body, so that it can be sent again and compared.

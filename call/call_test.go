@@ -253,7 +253,7 @@ func TestCallWithoutEffectsAppendsNothing(t *testing.T) {
 	w := newWorld(t)
 	w.function("f", true, func(rw http.ResponseWriter, _ *http.Request, s quipu.Session) { get(s, "a") })
 	a := w.call("f")
-	if w.records() != 0 || a.session != 0 {
+	if w.records() != 0 || a.session != w.o.Book.Applied() {
 		t.Errorf("%d records, %+v", w.records(), a)
 	}
 	if info, err := w.Call(w.ctx, a.call); err != nil || info.Reads != 1 {
@@ -412,10 +412,10 @@ func TestBrokenCallsHaveCodesAndCommitNothing(t *testing.T) {
 		{"hang", func(http.ResponseWriter, *http.Request, quipu.Session) { <-hang }, quipu.CodeTimeout, true},
 		{"stream", func(rw http.ResponseWriter, _ *http.Request, _ quipu.Session) {
 			rw.Header().Set("Content-Type", "text/event-stream")
-		}, quipu.CodeStreaming, false},
+		}, quipu.CodeStreaming, true},
 		{"huge reply", func(rw http.ResponseWriter, _ *http.Request, _ quipu.Session) {
 			rw.Write(make([]byte, quipu.AtomicBodyMax+1))
-		}, quipu.CodeReplySize, false},
+		}, quipu.CodeReplySize, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -573,5 +573,17 @@ func TestFunctionGetsTheRequestAsItWas(t *testing.T) {
 		Body: strings.NewReader("hi"), Header: http.Header{"X-Own": {"mine"}, "Traceparent": {trace}}})
 	if err != nil || a.body != "PUT /a%2Fb//c?x=1&x=%20 hi mine http" {
 		t.Errorf("%q, %v", a.body, err)
+	}
+}
+
+func TestSessionToken(t *testing.T) {
+	w := newWorld(t)
+	w.function("count", true, increment)
+	token := w.call("count").session.String()
+	for header, want := range map[string]quipu.Code{token: "", "": "", "xyz": quipu.CodeUsage, quipu.SeqMax.String(): quipu.CodeUsage} {
+		_, err := w.try(quipu.CallRequest{Function: "count", Header: http.Header{quipu.HeaderSession: {header}}})
+		if quipu.CodeOf(err) != want {
+			t.Errorf("token %q: %v", header, err)
+		}
 	}
 }

@@ -40,7 +40,8 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 		return nil, err
 	}
 	q.info.Status = response.StatusCode
-	reply := &quipu.CallReply{Call: q.id, Status: response.StatusCode, Header: response.Header}
+	reply := &quipu.CallReply{Call: q.id, Status: response.StatusCode, Header: response.Header,
+		Session: c.o.Book.Applied()}
 	if q.IdempotencyKey != "" {
 		h, err := hold(q.f, response)
 		if err != nil {
@@ -88,7 +89,7 @@ func (s *streamed) Close() error {
 func (c *Caller) recordPlain(ctx context.Context, q *request, h *held) (*quipu.CallReply, error) {
 	if !h.worthKeeping() {
 		c.ended(q)
-		return h.reply(q.id, 0), nil
+		return h.reply(q.id, c.o.Book.Applied()), nil
 	}
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
 	var earlier *quipu.CallReply

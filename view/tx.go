@@ -110,6 +110,13 @@ func (t *Tx) Now() int64 {
 	return t.now
 }
 
+// Snapshot is the seq at which reads are answered; 0 before the first.
+func (t *Tx) Snapshot() quipu.Seq {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.at.seq
+}
+
 // Get reads one key of a view: the transaction's own pending value, or the snapshot's.
 func (t *Tx) Get(view, key string) (value []byte, ok bool, err error) {
 	t.mu.Lock()
