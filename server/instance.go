@@ -38,6 +38,10 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 		"QUIPU_INSTANCE=" + instance,
 		"QUIPU_NAMESPACE=" + ns.name,
 	}
+	if f.Spec.Concurrency == 1 {
+		// Idle threads of many Go schedulers take the processors from each other: docs/decisions/one-call-one-processor.md.
+		env = append(env, "GOMAXPROCS=1")
+	}
 	for name, value := range f.Spec.Env {
 		env = append(env, name+"="+value)
 	}
