@@ -412,10 +412,10 @@ func TestBrokenCallsHaveCodesAndCommitNothing(t *testing.T) {
 		{"hang", func(http.ResponseWriter, *http.Request, quipu.Session) { <-hang }, quipu.CodeTimeout, true},
 		{"stream", func(rw http.ResponseWriter, _ *http.Request, _ quipu.Session) {
 			rw.Header().Set("Content-Type", "text/event-stream")
-		}, quipu.CodeStreaming, false},
+		}, quipu.CodeStreaming, true},
 		{"huge reply", func(rw http.ResponseWriter, _ *http.Request, _ quipu.Session) {
 			rw.Write(make([]byte, quipu.AtomicBodyMax+1))
-		}, quipu.CodeReplySize, false},
+		}, quipu.CodeReplySize, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
