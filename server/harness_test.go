@@ -265,13 +265,20 @@ const patience = 30 * time.Second
 // eventually polls what no channel tells: processes, and files of other programs.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
+	if !poll(holds) {
+		t.Fatalf("not after %s: %s", patience, what)
+	}
+}
+
+func poll(holds func() bool) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("not after %s: %s", patience, what)
+			return false
 		}
 	}
+	return true
 }
 
 // processes are those that work in the folders of the node's functions.

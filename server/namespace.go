@@ -207,9 +207,8 @@ func (ns *namespace) app(l *pool.Lease) *contract.Client {
 // State is the state of a function outside of calls.
 func (ns *namespace) State(function string) quipu.State { return ns.kv.State(ns.book, function) }
 
-// Log holds the books that the namespace may read: its own platform book, and all raw ones of the default
-// namespace.
-func (ns *namespace) Log() quipu.Log { return ns.node.log }
+// Log holds the books that the namespace may read.
+func (ns *namespace) Log() quipu.Log { return ownBooks{ns.node.log, ns.name} }
 
 // Instances lists what runs.
 func (ns *namespace) Instances() []sdk.Instance {
@@ -239,7 +238,7 @@ func (ns *namespace) Logs(ctx context.Context, function string, tail int, follow
 
 // Verify reads every byte of the log that the book lies in.
 func (ns *namespace) Verify(ctx context.Context, book string, progress func(done, total int64)) error {
-	if _, err := ns.node.log.OpenBook(ctx, book); err != nil {
+	if _, err := ns.Log().OpenBook(ctx, book); err != nil {
 		return err
 	}
 	_, err := ns.node.log.Verify(ctx, func(p locallog.Progress) { progress(p.Bytes, p.Total) })
