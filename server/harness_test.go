@@ -150,12 +150,14 @@ func (f files) pack(t *testing.T) []byte {
 			t.Fatal(err)
 		}
 	}
-	packed, err := bundle.Pack(t.Context(), dir)
+	packed, err := packFolder(t, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return packed
 }
+
+func packFolder(t *testing.T, dir string) ([]byte, error) { return bundle.Pack(t.Context(), dir) }
 
 func (n *node) deploy(f files) {
 	n.t.Helper()
