@@ -9,32 +9,31 @@ import (
 	"github.com/quipu-run/quipu"
 )
 
-// books is the log as a namespace sees it: its own platform book, and, for the default namespace, the books
-// of users. Ids are known only from here, so filtering names is enough.
-type books struct {
+// ownBooks is the log as one namespace sees it: its own platform book and, in the default namespace, the raw
+// books, which belong to nobody else. A book gets its id only from OpenBook or Books, so these two are the gate.
+type ownBooks struct {
 	quipu.Log
 	namespace string
 }
 
-func (b books) shows(name string) bool {
-	owner, platform := strings.CutPrefix(name, quipu.PlatformPrefix)
-	if platform {
-		return owner == b.namespace
+func (o ownBooks) may(book string) bool {
+	if name, ok := strings.CutPrefix(book, quipu.PlatformPrefix); ok {
+		return name == o.namespace
 	}
-	return b.namespace == DefaultNamespace
+	return o.namespace == DefaultNamespace
 }
 
-// OpenBook finds a book that the namespace may see. CodeNoBook.
-func (b books) OpenBook(ctx context.Context, name string) (quipu.Book, error) {
-	if !b.shows(name) {
+// OpenBook answers CodeNoBook for a book of another namespace, as for one that is not there.
+func (o ownBooks) OpenBook(ctx context.Context, name string) (quipu.Book, error) {
+	if !o.may(name) {
 		return 0, &quipu.Error{Code: quipu.CodeNoBook, Op: "book.open",
-			Text: fmt.Sprintf("namespace %s has no book %q", b.namespace, name), Hint: quipu.Codes[quipu.CodeNoBook].Next}
+			Text: fmt.Sprintf("namespace %s has no book %q", o.namespace, name), Hint: quipu.Codes[quipu.CodeNoBook].Next}
 	}
-	return b.Log.OpenBook(ctx, name)
+	return o.Log.OpenBook(ctx, name)
 }
 
-// Books lists those that the namespace may see.
-func (b books) Books(ctx context.Context) ([]quipu.BookInfo, error) {
-	all, err := b.Log.Books(ctx)
-	return slices.DeleteFunc(all, func(i quipu.BookInfo) bool { return !b.shows(i.Name) }), err
+// Books lists those of the namespace.
+func (o ownBooks) Books(ctx context.Context) ([]quipu.BookInfo, error) {
+	books, err := o.Log.Books(ctx)
+	return slices.DeleteFunc(books, func(b quipu.BookInfo) bool { return !o.may(b.Name) }), err
 }

@@ -150,12 +150,14 @@ func (f files) pack(t *testing.T) []byte {
 			t.Fatal(err)
 		}
 	}
-	packed, err := bundle.Pack(t.Context(), dir)
+	packed, err := packFolder(t, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return packed
 }
+
+func packFolder(t *testing.T, dir string) ([]byte, error) { return bundle.Pack(t.Context(), dir) }
 
 func (n *node) deploy(f files) {
 	n.t.Helper()
@@ -265,13 +267,20 @@ const patience = 30 * time.Second
 // eventually polls what no channel tells: processes, and files of other programs.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
+	if !poll(holds) {
+		t.Fatalf("not after %s: %s", patience, what)
+	}
+}
+
+func poll(holds func() bool) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("not after %s: %s", patience, what)
+			return false
 		}
 	}
+	return true
 }
 
 // processes are those that work in the folders of the node's functions.

@@ -211,7 +211,7 @@ func (ns *namespace) app(l *pool.Lease) *contract.Client {
 func (ns *namespace) State(function string) quipu.State { return ns.kv.State(ns.book, function) }
 
 // Log holds the books that the namespace may read.
-func (ns *namespace) Log() quipu.Log { return books{ns.node.log, ns.name} }
+func (ns *namespace) Log() quipu.Log { return ownBooks{ns.node.log, ns.name} }
 
 // Instances lists what runs.
 func (ns *namespace) Instances() []sdk.Instance {

@@ -1,0 +1,101 @@
+package server
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+func TestTheCommandLineShowsWhatACallDid(t *testing.T) {
+	n := start(t)
+	n.python(`
+import lib
+def handle(r):
+    print("handling", r.path, flush=True)
+    lib.state("POST", "shared/", '[{"key":"k","value":1}]')
+    r.answer(200, "done")
+lib.serve(handle)`, "atomic: true")
+	reply := n.get("/f/x")
+	reply.want(t, 200, "done")
+	id := reply.header.Get(quipu.HeaderCallID)
+	t.Run("logs", func(t *testing.T) { n.showsTheLine(t, id) })
+	t.Run("calls", func(t *testing.T) {
+		list := n.on("calls", "f")
+		list.wantExit(0)
+		if !strings.Contains(list.out, id) {
+			t.Errorf("no call %s in %q", id, list.out)
+		}
+		one := n.on("calls", "get", id, "-o", "json")
+		one.wantExit(0)
+		var call quipu.CallInfo
+		if err := json.Unmarshal([]byte(one.out), &call); err != nil || call.ID != id || call.Writes != 1 || call.Runs != 1 || call.Status != 200 || call.Seq == 0 {
+			t.Errorf("%s: %v", one.out, err)
+		}
+	})
+	t.Run("verify", func(t *testing.T) {
+		n.on("log", "verify", "quipu/default").wantExit(0)
+		none := n.on("log", "verify", "quipu/none")
+		none.wantExit(1)
+		none.wantErr(string(quipu.CodeNoBook))
+	})
+}
+
+// showsTheLine: a line is kept by another goroutine than the one that answers, so it may come a little later.
+func (n *node) showsTheLine(t *testing.T, id string) {
+	eventually(t, "the line is kept with its call", func() bool {
+		r := n.on("logs", "f", "-o", "json")
+		r.wantExit(0)
+		for text := range strings.Lines(r.out) {
+			var line sdk.LogLine
+			if err := json.Unmarshal([]byte(text), &line); err != nil {
+				t.Fatalf("%q: %v", text, err)
+			}
+			if line.Text == "handling /f/x" && line.Call == id {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// The first minutes of a new user: quipu new, quipu dev, curl, edit, curl.
+func TestDevServesEachTemplateAndItsEdits(t *testing.T) {
+	for template, source := range map[string]string{"python": "main.py", "node": "index.js", "go": "main.go"} {
+		t.Run(template, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "hello")
+			command(t, "new", template, dir).wantExit(0)
+			k := spawn(t, filepath.Join(dir, ".quipu"), "dev", dir)
+			var got answer
+			eventually(t, "the template answers", func() bool { got = k.get("/hello/bob"); return got.status == 200 })
+			got.want(t, 200, "hello, bob! You were greeted 1 times.\n")
+			edit(t, filepath.Join(dir, "hello", source), "You were greeted", "I greeted you")
+			eventually(t, "the edit answers", func() bool {
+				got = k.get("/hello/eve")
+				return got.status == 200 && strings.Contains(got.body, "I greeted you")
+			})
+			k.get("/hello/bob").want(t, 200, "hello, bob! I greeted you 2 times.\n")
+			if err := k.term(); err != nil {
+				t.Errorf("exit: %v", err)
+			}
+		})
+	}
+}
+
+func edit(t *testing.T, file, before, after string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err == nil {
+		if !strings.Contains(string(text), before) {
+			t.Fatalf("%s has no %q", file, before)
+		}
+		err = os.WriteFile(file, []byte(strings.ReplaceAll(string(text), before, after)), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

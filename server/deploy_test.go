@@ -1,0 +1,118 @@
+package server
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+func versioned(n int) string {
+	return fmt.Sprintf("import lib\nlib.serve(lambda r: r.answer(200, %d))", n)
+}
+
+// Eight clients ask without a pause through five deploys. Each request is answered, and nobody who has seen a
+// revision sees an older one again.
+func TestDeploysDropNoRequest(t *testing.T) {
+	n := start(t)
+	n.python(versioned(0))
+	n.get("/f/").want(t, 200, "0")
+	var clients sync.WaitGroup
+	var asked atomic.Int64
+	over := make(chan struct{})
+	for c := range 8 {
+		clients.Go(func() {
+			for seen := 0; ; asked.Add(1) {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				a := n.get("/f/")
+				version, err := strconv.Atoi(a.body)
+				if a.status != 200 || err != nil || version < seen {
+					t.Errorf("client %d, which has seen revision %d, got %d %q", c, seen, a.status, a.body)
+					return
+				}
+				seen = version
+			}
+		})
+	}
+	for v := 1; v <= 5; v++ {
+		n.python(versioned(v))
+		eventually(t, "the new revision answers", func() bool { return n.get("/f/").body == strconv.Itoa(v) })
+	}
+	close(over)
+	clients.Wait()
+	t.Logf("%d requests", asked.Load())
+}
+
+// The pool's rule: the old revision serves until an instance of the new one is ready, however long that is.
+func TestARevisionThatNeverStartsLeavesTheOldOneServing(t *testing.T) {
+	n := start(t)
+	n.python(versioned(1), quick)
+	n.get("/f/").want(t, 200, "1")
+	n.python("import sys\nprint('broken revision', flush=True)\nsys.exit(1)", quick)
+	starts := 0
+	for line, err := range n.client.Logs(t.Context(), "f", 10, true) { // until it has failed twice
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.get("/f/").want(t, 200, "1")
+		if line.Text == "broken revision" {
+			starts++
+		}
+		if starts == 2 {
+			break
+		}
+	}
+	n.get("/f/").want(t, 200, "1")
+	n.python(versioned(3), quick)
+	eventually(t, "the mended revision answers", func() bool { return n.get("/f/").body == "3" })
+}
+
+const keeps = `
+import lib
+def handle(r):
+    if r.command == "POST":
+        r.answer(200, lib.state("POST", "shared/", b'[{"key":"k","value":%s}]' % r.body)[0])
+    else:
+        r.answer(200, lib.state("GET", "shared/k")[1])
+lib.serve(handle)`
+
+func TestNamespacesDoNotSeeEachOther(t *testing.T) {
+	n := start(t)
+	other := clientOf(t, n.info.HTTP, "", "other")
+	if _, err := other.Deploy(t.Context(), "app", files{"quipu.yaml": function("f", "f.py", "python"), "f.py": keeps}.pack(t)); err != nil {
+		t.Fatal(err)
+	}
+	n.get("/f/").wantCode(t, quipu.CodeNoRoute)
+	if list, err := n.client.Functions(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("the default namespace has functions of another: %+v, %v", list, err)
+	}
+	n.python(keeps)
+	n.post("/f/", "1").want(t, 200, "204")
+	n.post("/f/", "2", sdk.HeaderNamespace, "other").want(t, 200, "204")
+	n.get("/f/").want(t, 200, "1")
+	n.get("/f/", sdk.HeaderNamespace, "other").want(t, 200, "2")
+	for _, c := range []struct {
+		client *sdk.Client
+		own    string
+		others string
+	}{{n.client, "quipu/default", "quipu/other"}, {other, "quipu/other", "quipu/default"}} {
+		if _, err := c.client.ReadBook(t.Context(), c.others, sdk.ReadRequest{}); quipu.CodeOf(err) != quipu.CodeNoBook {
+			t.Errorf("book %s is read from outside: %v", c.others, err)
+		}
+		if err := c.client.VerifyBook(t.Context(), c.others, func(sdk.Progress) {}); quipu.CodeOf(err) != quipu.CodeNoBook {
+			t.Errorf("book %s is verified from outside: %v", c.others, err)
+		}
+		if list, err := c.client.Books(t.Context()); err != nil || len(list) != 1 || list[0].Name != c.own {
+			t.Errorf("listed %+v, %v; want %s alone", list, err, c.own)
+		}
+	}
+	n.get("/f/", sdk.HeaderNamespace, "absent").wantCode(t, quipu.CodeNoRoute)
+}
