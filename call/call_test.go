@@ -544,7 +544,7 @@ func TestListAndSweep(t *testing.T) {
 	if calls, err := w.Calls(w.ctx, "count", 1); err != nil || len(calls) != 1 || calls[0].ID != last {
 		t.Errorf("%+v, %v", calls, err)
 	}
-	w.o.Clock = clock.NewFake(time.Now().Add(quipu.ResultKept + time.Minute))
+	w.o.Clock = xtest.NewClock(time.Now().Add(quipu.ResultKept + time.Minute))
 	if n, err := w.Sweep(w.ctx); err != nil || n != 2 {
 		t.Errorf("swept %d, %v", n, err)
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/blob"
 	"github.com/quipu-run/quipu/internal/bundle"
-	"github.com/quipu-run/quipu/internal/clock"
 	"github.com/quipu-run/quipu/view"
 	"github.com/quipu-run/quipu/xtest"
 )
@@ -34,7 +33,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, ctx: context.Background(), fs: vfs.NewMem(), dir: t.TempDir()}
-	w.log = xtest.NewModel(clock.NewFake(time.Unix(1e9, 0)))
+	w.log = xtest.NewModel(xtest.NewClock(time.Unix(1e9, 0)))
 	var err error
 	if w.id, err = w.log.CreateBook(w.ctx, "quipu/default"); err != nil {
 		t.Fatal(err)
@@ -50,7 +49,7 @@ func (w *world) open() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	now := clock.NewFake(time.Unix(1e9, 0))
+	now := xtest.NewClock(time.Unix(1e9, 0))
 	w.View = New(Options{Dir: w.dir, Blobs: blobs, Clock: now,
 		CheckRoutes: func([]quipu.Function) error { return w.routes },
 		Changed:     func(_, _ []quipu.Function) { w.changes++ }})

@@ -11,7 +11,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/blob"
-	"github.com/quipu-run/quipu/internal/clock"
 	"github.com/quipu-run/quipu/kv"
 	"github.com/quipu-run/quipu/view"
 	"github.com/quipu-run/quipu/xtest"
@@ -21,7 +20,7 @@ type world struct {
 	*kv.State
 	t     testing.TB
 	ctx   context.Context
-	clock *clock.Fake
+	clock *xtest.Clock
 	log   *xtest.Model
 	id    quipu.Book
 	kv    *kv.Store
@@ -31,7 +30,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	ctx := context.Background()
-	w := &world{t: t, ctx: ctx, clock: clock.NewFake(time.Date(2001, 1, 14, 12, 0, 0, 0, time.UTC))}
+	w := &world{t: t, ctx: ctx, clock: xtest.NewClock(time.Date(2001, 1, 14, 12, 0, 0, 0, time.UTC))}
 	w.log = xtest.NewModel(w.clock)
 	var err error
 	if w.id, err = w.log.CreateBook(ctx, "quipu/default"); err != nil {
@@ -244,11 +243,11 @@ func TestListPages(t *testing.T) {
 func TestTimeToLive(t *testing.T) {
 	w := newWorld(t)
 	w.apply(quipu.StoreShared, quipu.Change{Key: "k", Value: []byte("1"), TTL: time.Minute}, set("stays", ""))
-	w.clock.Advance(time.Minute - 1)
+	w.clock.Move(time.Minute - 1)
 	if !w.one(quipu.StoreShared, "k").Exists() {
 		t.Error("gone too early")
 	}
-	w.clock.Advance(1)
+	w.clock.Move(1)
 	if w.one(quipu.StoreShared, "k").Exists() {
 		t.Error("there although its time has passed")
 	}
@@ -272,7 +271,7 @@ func TestSweepDeletesByRecord(t *testing.T) {
 	for i := range 10 {
 		w.apply(quipu.StoreShared, quipu.Change{Key: fmt.Sprint(i), TTL: time.Second})
 	}
-	w.clock.Advance(time.Hour)
+	w.clock.Move(time.Hour)
 	before := w.records()
 	if n, err := w.kv.Sweep(w.ctx, w.book); n != 10 || err != nil {
 		t.Errorf("swept %d, %v", n, err)
@@ -293,7 +292,7 @@ func TestExpiryBetweenReadAndCommitIsAConflict(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		w.clock.Advance(time.Second)
+		w.clock.Move(time.Second)
 		return w.kv.Change(tx, "", quipu.StoreShared, []quipu.Change{set("owner", string(items[0].Value))})
 	})
 	if err != nil || runs != 2 {
@@ -308,9 +307,9 @@ func TestExpiryBetweenReadAndCommitIsAConflict(t *testing.T) {
 func TestClockSetBack(t *testing.T) {
 	w := newWorld(t)
 	w.apply(quipu.StoreShared, quipu.Change{Key: "k", TTL: time.Second})
-	w.clock.Advance(2 * time.Second)
+	w.clock.Move(2 * time.Second)
 	w.apply(quipu.StoreShared, set("other", ""))
-	w.clock.Advance(-time.Hour)
+	w.clock.Move(-time.Hour)
 	if w.one(quipu.StoreShared, "k").Exists() {
 		t.Error("an expired key came back")
 	}

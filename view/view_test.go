@@ -11,7 +11,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/blob"
-	"github.com/quipu-run/quipu/internal/clock"
 	"github.com/quipu-run/quipu/kv"
 	"github.com/quipu-run/quipu/view"
 	"github.com/quipu-run/quipu/xtest"
@@ -22,7 +21,7 @@ var noon = time.Date(2001, 1, 14, 12, 0, 0, 0, time.UTC)
 // world is a log, a disk for views, and a book with the kv view on it.
 type world struct {
 	t     testing.TB
-	clock *clock.Fake
+	clock *xtest.Clock
 	log   quipu.Log
 	id    quipu.Book
 	fs    *vfs.MemFS
@@ -33,7 +32,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, clock: clock.NewFake(noon), fs: vfs.NewCrashableMem()}
+	w := &world{t: t, clock: xtest.NewClock(noon), fs: vfs.NewCrashableMem()}
 	w.log = xtest.NewModel(w.clock)
 	var err error
 	if w.id, err = w.log.CreateBook(context.Background(), "quipu/default"); err != nil {

@@ -122,16 +122,14 @@ func TestTakenPortsNameTheFlagThatHelps(t *testing.T) {
 	if _, err := fmt.Sscanf(taken.URL, "http://127.0.0.1:%d", &port); err != nil {
 		t.Fatal(err)
 	}
-	for flag, n := range map[string]NodeConfig{
-		"--port": {Port: port}, "--dapr-http-port": {DaprHTTPPort: port}, "--dapr-grpc-port": {DaprGRPCPort: port},
-	} {
-		n.Listen = "127.0.0.1"
-		err := checkListeners(n)
+	for flag, n := range map[string]NodeConfig{"--port": {Port: port}, "--dapr-http-port": {DaprHTTPPort: port}} {
+		n.Data = t.TempDir()
+		err := runNode(t.Context(), n)
 		if quipu.CodeOf(err) != quipu.CodePortTaken || !strings.Contains(quipu.AsError(err).Hint, flag+" N") {
 			t.Errorf("%s: %v", flag, err)
 		}
 	}
-	if err := checkListeners(NodeConfig{Listen: "0.0.0.0"}); quipu.CodeOf(err) != quipu.CodeOpenListen {
+	if err := runNode(t.Context(), NodeConfig{Data: t.TempDir(), Listen: "0.0.0.0"}); quipu.CodeOf(err) != quipu.CodeOpenListen {
 		t.Errorf("an open listener without a token: %v", err)
 	}
 }

@@ -44,11 +44,8 @@ func nodeFlags(cmd *cobra.Command) *NodeConfig {
 	return n
 }
 
-// runNode refuses what cannot work before anything starts.
+// runNode runs a node and tells where it is.
 func (c *cli) runNode(cmd *cobra.Command, n *NodeConfig) error {
-	if err := checkListeners(*n); err != nil {
-		return err
-	}
 	ready := n.Ready
 	n.Ready = func(node sdk.Node) {
 		c.note("quipu %s is ready\n  routes and admin API  http://%s\n  Dapr HTTP             http://%s\n  data                  %s", node.Version, node.HTTP, node.DaprHTTP, n.Data)
@@ -76,29 +73,6 @@ func probe(host string, port int) error {
 		return err
 	}
 	return l.Close()
-}
-
-// checkListeners names the flag that helps. Another program may still take the port before the node does; then
-// the node says so itself.
-func checkListeners(n NodeConfig) error {
-	ip := net.ParseIP(n.Listen)
-	if n.TokenFile == "" && n.Listen != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return &quipu.Error{Code: quipu.CodeOpenListen, Text: fmt.Sprintf("%s is not loopback, and there is no token", n.Listen)}
-	}
-	for _, l := range []struct {
-		flag string
-		port int
-	}{{"--port", n.Port}, {"--dapr-http-port", n.DaprHTTPPort}, {"--dapr-grpc-port", n.DaprGRPCPort}} {
-		if l.port < 0 || l.port > 65535 {
-			return usage("%s is %d; a port is 0 to 65535", l.flag, l.port)
-		}
-		if err := probe(n.Listen, l.port); err != nil {
-			return &quipu.Error{Code: quipu.CodePortTaken, Err: err,
-				Text: fmt.Sprintf("another program listens on %s, or it cannot be listened on", net.JoinHostPort(n.Listen, strconv.Itoa(l.port))),
-				Hint: fmt.Sprintf("choose another with %s N; %s 0 takes any free one", l.flag, l.flag)}
-		}
-	}
-	return nil
 }
 
 // dev runs the node and, once it is ready, deploys at every save. Both end together.
