@@ -193,6 +193,9 @@ func (q *request) httpRequest(ctx context.Context) *http.Request {
 	if body != nil && q.ContentLength != 0 {
 		r.Body = io.NopCloser(body)
 	}
+	if q.body != nil {
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(q.body)), nil }
+	}
 	return r
 }
 

@@ -203,7 +203,7 @@ func (ns *namespace) app(l *pool.Lease) *contract.Client {
 	}
 	spec := l.Function().Spec
 	c, _ := ns.apps.LoadOrStore(l.ID(), contract.NewClient(contract.Options{
-		Dial: l.Instance().Dial, Conns: spec.Concurrency, AtMostOnce: spec.Atomic}))
+		Dial: l.Instance().Dial, Conns: spec.Concurrency}))
 	return c.(*contract.Client)
 }
 

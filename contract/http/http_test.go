@@ -23,7 +23,7 @@ type app struct {
 }
 
 // newApp answers each request with what answer says, given the number of the request; "" closes the connection.
-func newApp(t *testing.T, atMostOnce bool, answer func(n int32) string) *app {
+func newApp(t *testing.T, answer func(n int32) string) *app {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -31,7 +31,7 @@ func newApp(t *testing.T, atMostOnce bool, answer func(n int32) string) *app {
 		t.Fatal(err)
 	}
 	a := &app{}
-	a.client = NewClient(Options{AtMostOnce: atMostOnce, Dial: func(ctx context.Context) (net.Conn, error) {
+	a.client = NewClient(Options{Dial: func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}})
 	t.Cleanup(func() {
@@ -92,7 +92,7 @@ const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 // net/http would send an idempotent one again.
 func TestBrokenRequestIsNotSentTwice(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"} {
-		a := newApp(t, true, func(n int32) string {
+		a := newApp(t, func(n int32) string {
 			if n == 2 {
 				return ""
 			}
@@ -107,20 +107,6 @@ func TestBrokenRequestIsNotSentTwice(t *testing.T) {
 	}
 }
 
-func TestPlainGetIsSentAgainAsHTTPHasIt(t *testing.T) {
-	a := newApp(t, false, func(n int32) string {
-		if n == 2 {
-			return ""
-		}
-		return ok
-	})
-	for range 2 {
-		if text, err := a.do(t, "GET", ""); err != nil || text != "ok" {
-			t.Errorf("%q, %v", text, err)
-		}
-	}
-}
-
 func TestWhatAppsAnswerWrongHasACode(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer string
@@ -131,7 +117,7 @@ func TestWhatAppsAnswerWrongHasACode(t *testing.T) {
 		"bad header":   {"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", quipu.CodeReply},
 		"huge headers": {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", quipu.CodeReply},
 	} {
-		a := newApp(t, true, func(int32) string { return c.answer })
+		a := newApp(t, func(int32) string { return c.answer })
 		if _, err := a.do(t, "POST", "x"); quipu.CodeOf(err) != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
@@ -153,7 +139,7 @@ func TestRequestArrivesAsItIs(t *testing.T) {
 	})}
 	go s.Serve(l)
 	defer s.Close()
-	c := NewClient(Options{AtMostOnce: true, Dial: func(ctx context.Context) (net.Conn, error) {
+	c := NewClient(Options{Dial: func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}})
 	defer c.Close()
@@ -180,7 +166,7 @@ func TestRequestArrivesAsItIs(t *testing.T) {
 func TestDeadlineIsTheContexts(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
-	a := newApp(t, true, func(int32) string { <-hang; return "" })
+	a := newApp(t, func(int32) string { <-hang; return "" })
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	r, _ := http.NewRequestWithContext(ctx, "POST", "http://function/", strings.NewReader("x"))
@@ -200,7 +186,7 @@ func BenchmarkWarmRequest(b *testing.B) {
 			s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })}
 			go s.Serve(l)
 			defer s.Close()
-			c := NewClient(Options{AtMostOnce: true, Dial: func(ctx context.Context) (net.Conn, error) {
+			c := NewClient(Options{Dial: func(ctx context.Context) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
 			}})
 			defer c.Close()
@@ -214,5 +200,76 @@ func BenchmarkWarmRequest(b *testing.B) {
 				resp.Body.Close()
 			}
 		})
+	}
+}
+
+// An app that closed an idle connection has seen nothing of the next request, which goes to a new one, whole.
+func TestRequestOnAStaleConnectionIsMovedWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	closed := make(chan struct{}, 10)
+	var bodies []string
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r, err := http.ReadRequest(bufio.NewReader(conn))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			body, _ := io.ReadAll(r.Body)
+			bodies = append(bodies, string(body))
+			io.WriteString(conn, ok) // keep-alive, it says
+			conn.Close()
+			closed <- struct{}{}
+		}
+	}()
+	c := NewClient(Options{Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}})
+	defer c.Close()
+	for i := range 5 {
+		r, _ := http.NewRequest("POST", "http://function/", strings.NewReader(fmt.Sprint("body ", i)))
+		resp, err := c.Do(r)
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		<-closed
+		if bodies[i] != fmt.Sprint("body ", i) {
+			t.Errorf("the app got %q", bodies)
+		}
+	}
+}
+
+// An app may answer before it has read a large body, and may never read it.
+func TestEarlyReplyToALargeBody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(413) })}
+	go s.Serve(l)
+	defer s.Close()
+	c := NewClient(Options{Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}})
+	defer c.Close()
+	for range 3 {
+		r, _ := http.NewRequest("POST", "http://function/", strings.NewReader(strings.Repeat("x", 8<<20)))
+		resp, err := c.Do(r)
+		if err != nil || resp.StatusCode != 413 {
+			t.Fatal(resp, err)
+		}
+		resp.Body.Close()
 	}
 }
