@@ -38,6 +38,7 @@ var allowed = map[[2]string]string{
 	{"internal/*", "internal/*"}: "helpers may use each other",
 	{"xtest", "internal/*"}:      "the suites check with the platform's own pure parts",
 	{"process/*", "process/*"}:   "one runtime, in parts",
+	{"cmd/*", "cmd/*"}:           "one program, in parts",
 }
 
 // free trees are outside the product: programs beside it, which may import anything.
