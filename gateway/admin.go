@@ -136,7 +136,7 @@ func (g *Gateway) functionRoutes() []adminRoute {
 			status: 204, codes: missing, serve: removeFunction},
 		{id: "getLogs", method: "GET", path: "/functions/{function}/logs", summary: "What instances printed, a line of JSON for each line.",
 			query:  []param{{"tail", "integer", "how many of the last lines; default 100, at most 10000"}, {"follow", "boolean", "go on with new lines"}},
-			status: 200, reply: jsonLinesType, shape: sdk.LogLine{}, codes: missing, serve: getLogs},
+			status: 200, reply: jsonLinesType, shape: sdk.LogLine{}, codes: missing, serve: g.getLogs},
 		{id: "call", method: anyMethod, path: "/functions/{function}/call/{path...}", summary: "Call a function with this method, path, query and body; the reply is the function's.",
 			body: "*/*", bodyMax: g.opt.BodyBytesMax, status: 200, reply: "*/*",
 			codes: []quipu.Code{quipu.CodeNoFunction, quipu.CodeBodySize, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeStart, quipu.CodeBusy, quipu.CodeContention}, serve: g.callFunction},

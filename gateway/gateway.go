@@ -70,6 +70,8 @@ type Gateway struct {
 	openAPI []byte
 	metrics *metrics
 	scrape  http.Handler
+	over    context.Context // ends with Drain, and with it the replies that have no end of their own
+	drain   context.CancelFunc
 
 	stopping context.Context // ends with Stop
 	stop     context.CancelFunc
@@ -97,6 +99,7 @@ func New(opt Options) *Gateway {
 		opt.BodyBytesMax = bodyBytesMaxDefault
 	}
 	g := &Gateway{opt: opt, metrics: newMetrics(opt.Registry)}
+	g.over, g.drain = context.WithCancel(context.Background())
 	g.scrape = promhttp.HandlerFor(opt.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.tables.Store(&map[string]*table{})
@@ -127,6 +130,20 @@ func (g *Gateway) SetRoutes(namespace string, functions []quipu.Function) error 
 	g.metrics.keep(next)
 	g.tables.Store(&next)
 	return nil
+}
+
+// Drain ends the replies that would go on until their client leaves, such as a tail of a book, so that a server
+// which waits for its requests does not wait for them. All others are answered as before.
+func (g *Gateway) Drain() { g.drain() }
+
+// untilDrain is ctx for a reply without an end.
+func (g *Gateway) untilDrain(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(g.over, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }
 
 // ServeHTTP sends a request under /-/ to the admin side and any other to a function.

@@ -91,12 +91,14 @@ func (g *Gateway) tailBook(a *ask) error {
 	if err := out.begin(eventsType); err != nil {
 		return out.unlessLeft(err)
 	}
-	for rec, err := range log.Subscribe(a.Context(), book, a.query.Get("tag"), from) {
-		if err != nil && a.Context().Err() == nil {
+	ctx, end := g.untilDrain(a.Context())
+	defer end()
+	for rec, err := range log.Subscribe(ctx, book, a.query.Get("tag"), from) {
+		if err != nil && ctx.Err() == nil {
 			return out.unlessLeft(out.event("error", "", problemOf(g, a, err)))
 		}
 		if err != nil {
-			return nil // the client left
+			return nil // the client left, or the node stops
 		}
 		if err := out.event("", rec.Seq.String(), recordOf(rec)); err != nil {
 			return out.unlessLeft(err)
@@ -125,7 +127,7 @@ func tailFrom(a *ask, log quipu.Log, book quipu.Book) (quipu.Seq, error) {
 	return tail + 1, err
 }
 
-func getLogs(a *ask) error {
+func (g *Gateway) getLogs(a *ask) error {
 	tail, err := a.integer("tail", 100, tailLinesMax)
 	if err != nil {
 		return err
@@ -141,7 +143,12 @@ func getLogs(a *ask) error {
 	if err := out.begin(jsonLinesType); err != nil {
 		return out.unlessLeft(err)
 	}
-	for line, err := range a.ns.Logs(a.Context(), a.values["function"], tail, follow) {
+	ctx, end := g.untilDrain(a.Context())
+	defer end()
+	for line, err := range a.ns.Logs(ctx, a.values["function"], tail, follow) {
+		if err != nil && ctx.Err() != nil {
+			return nil // the client left, or the node stops
+		}
 		if err == nil {
 			err = out.line(line)
 		}

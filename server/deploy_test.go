@@ -75,6 +75,26 @@ func TestARevisionThatNeverStartsLeavesTheOldOneServing(t *testing.T) {
 	eventually(t, "the mended revision answers", func() bool { return n.get("/f/").body == "3" })
 }
 
+// A new function is added again and again, and asked for from the moment its route is there: it is never a route
+// to nowhere.
+func TestARouteLeadsToAFunctionFromItsFirstMoment(t *testing.T) {
+	n := start(t)
+	for round := range 10 {
+		name := fmt.Sprintf("f%d", round)
+		reply := make(chan answer, 1)
+		go func() {
+			for {
+				if a := n.get("/" + name + "/"); a.code() != quipu.CodeNoRoute {
+					reply <- a
+					return
+				}
+			}
+		}()
+		n.deploy(files{"quipu.yaml": function(name, "f.py", "python"), "f.py": versioned(round)})
+		(<-reply).want(t, 200, strconv.Itoa(round))
+	}
+}
+
 const keeps = `
 import lib
 def handle(r):

@@ -26,7 +26,18 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "these tests run functions in Python: install python3")
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	os.Exit(inTemporary(m.Run))
+}
+
+// inTemporary makes and removes the folder of the real binary.
+func inTemporary(run func() int) int {
+	var err error
+	if programDir, err = os.MkdirTemp("", "quipu-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(programDir)
+	return run()
 }
 
 // lib is what functions of the tests import: a server, and state through Dapr's API.

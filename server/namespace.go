@@ -158,17 +158,18 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	return ns, nil
 }
 
-// changed follows what is deployed: routes first, so that a new function is found, then instances.
+// changed follows what is deployed: instances of what is new first, so that a route never leads to a function
+// that cannot be acquired; then routes; and last what is gone, which no route names any more.
 func (ns *namespace) changed(before, after []quipu.Function) {
-	if err := ns.node.gateway.SetRoutes(ns.name, after); err != nil {
-		ns.node.fail(fmt.Errorf("routes of namespace %s, which were checked before: %w", ns.name, err))
-		return
-	}
 	for _, f := range after {
 		same := func(b quipu.Function) bool { return b.Name == f.Name && b.Revision == f.Revision }
 		if !slices.ContainsFunc(before, same) {
 			ns.pool.Replace(f)
 		}
+	}
+	if err := ns.node.gateway.SetRoutes(ns.name, after); err != nil {
+		ns.node.fail(fmt.Errorf("routes of namespace %s, which were checked before: %w", ns.name, err))
+		return
 	}
 	for _, f := range before {
 		if !slices.ContainsFunc(after, func(a quipu.Function) bool { return a.Name == f.Name }) {

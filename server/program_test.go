@@ -17,13 +17,12 @@ import (
 	"github.com/quipu-run/quipu/sdk"
 )
 
+// programDir is TestMain's.
+var programDir string
+
 // build compiles the real binary, once for all tests that need it.
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "quipu-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "quipu")
+	path := filepath.Join(programDir, "quipu")
 	out, err := exec.Command("go", "build", "-o", path, "github.com/quipu-run/quipu/cmd/quipu").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)

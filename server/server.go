@@ -162,6 +162,9 @@ func (n *Node) close() error {
 	err := n.unpublish()
 	ctx, cancel := context.WithTimeout(context.Background(), drainMax)
 	defer cancel()
+	if n.gateway != nil {
+		n.gateway.Drain()
+	}
 	if n.listeners != nil {
 		err = errors.Join(err, n.listeners.close(ctx))
 	}

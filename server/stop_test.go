@@ -2,6 +2,8 @@ package server
 
 import (
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -110,23 +112,47 @@ func main() {
 }
 `
 
-// A client that follows is told that the end has come; it does not hold up the others.
-func TestAFollowerEndsWithTheNode(t *testing.T) {
+// A client that follows does not hold up the drain: its reply ends, whole, while a call is still under way.
+func TestFollowersEndWhenTheNodeBeginsToStop(t *testing.T) {
 	n := start(t)
-	n.python("import lib\nprint('up', flush=True)\nlib.serve(lambda r: r.answer(200, ''))")
-	n.get("/f/").want(t, 200, "")
-	stopping := make(chan error, 1)
-	var last error
-	for line, err := range n.client.Logs(t.Context(), "f", 10, true) {
-		last = err
-		if line.Text == "up" {
-			go func() { stopping <- n.stop() }()
+	n.python(slow)
+	folder := t.TempDir()
+	reply := n.begin(folder)
+	followers := make(chan error, 2)
+	listening := make(chan struct{}, 2)
+	for _, path := range []string{"/-/v1/functions/f/logs?follow", "/-/v1/books/quipu%2Fdefault/tail"} {
+		go func() { followers <- follow("http://"+n.info.HTTP+path, listening) }()
+	}
+	for range cap(listening) {
+		<-listening
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- n.stop() }()
+	for range cap(followers) {
+		if err := <-followers; err != nil {
+			t.Errorf("a follower's reply broke off: %v", err)
 		}
 	}
-	if err := <-stopping; err != nil {
+	if err := os.WriteFile(filepath.Join(folder, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	(<-reply).want(t, 200, "slow")
+	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if errors.Is(last, t.Context().Err()) && last != nil {
-		t.Error(last)
+}
+
+// follow reads a reply to its end, after it has told that it began.
+func follow(url string, listening chan<- struct{}) error {
+	resp, err := http.Get(url)
+	listening <- struct{}{}
+	if err != nil {
+		return err
 	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
 }
