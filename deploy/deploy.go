@@ -85,14 +85,31 @@ func (v *View) reload() error {
 	if err != nil {
 		return err
 	}
-	v.mu.Lock()
-	before := v.functions
-	v.functions = now
-	v.mu.Unlock()
+	before := v.Functions()
 	if v.o.Changed != nil {
+		v.publish(either(now, before)) // what is going is found until nothing leads to it
 		v.o.Changed(before, now)
 	}
+	v.publish(now)
 	return nil
+}
+
+func (v *View) publish(functions []quipu.Function) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.functions = functions
+}
+
+// either is now, and what of before has no successor there, by name.
+func either(now, before []quipu.Function) []quipu.Function {
+	all := slices.Clone(now)
+	byName := func(a, b quipu.Function) int { return strings.Compare(a.Name, b.Name) }
+	for _, f := range before {
+		if i, found := slices.BinarySearchFunc(all, f, byName); !found {
+			all = slices.Insert(all, i, f)
+		}
+	}
+	return all
 }
 
 // list reads all functions, by name.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -56,7 +57,41 @@ func (g *Gateway) callRoute(w http.ResponseWriter, r *http.Request, namespace, f
 		g.fail(w, r, err)
 		return
 	}
-	g.call(w, r, ns, CallOf(r, function, r.URL.EscapedPath(), "http"))
+	g.call(w, r, &following{Invoker: ns, moved: func() string {
+		to, _, _ := (*g.tables.Load())[namespace].find(r.Method, r.URL)
+		return to
+	}}, CallOf(r, function, r.URL.EscapedPath(), "http"))
+}
+
+// following calls the function that a route leads to now, if a deploy took away the one it led to when the
+// request came. Routes change before a function goes, so there is a successor, or the answer stands.
+type following struct {
+	quipu.Invoker
+	moved func() string // where the route leads now; "" nowhere
+}
+
+// movesMax bounds how many deploys one request follows.
+const movesMax = 8
+
+func (f *following) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error) {
+	for range movesMax {
+		reply, err := f.Invoker.Invoke(ctx, r)
+		to := ""
+		if quipu.CodeOf(err) == quipu.CodeNoFunction && untouched(r.Body) {
+			to = f.moved()
+		}
+		if to == "" || to == r.Function {
+			return reply, err
+		}
+		r.Function = to
+	}
+	return f.Invoker.Invoke(ctx, r)
+}
+
+// untouched tells whether a body can still be sent whole.
+func untouched(body io.Reader) bool {
+	l, ok := body.(*limited)
+	return body == nil || ok && l.left == l.max
 }
 
 // call invokes and answers; c is of r.

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -73,6 +74,42 @@ func TestARevisionThatNeverStartsLeavesTheOldOneServing(t *testing.T) {
 	n.get("/f/").want(t, 200, "1")
 	n.python(versioned(3), quick)
 	eventually(t, "the mended revision answers", func() bool { return n.get("/f/").body == "3" })
+}
+
+// A route moves from one function to another and back, under eight clients: whoever waited for the one is
+// answered by the other.
+func TestARouteThatMovesBetweenFunctionsDropsNoRequest(t *testing.T) {
+	n := start(t)
+	deploy := func(name string) {
+		manifest := strings.Replace(function(name, "f.py", "python"), "path: /"+name+"/", "path: /same/", 1)
+		n.deploy(files{"quipu.yaml": manifest, "f.py": versioned(1)})
+	}
+	deploy("f")
+	n.get("/same/").want(t, 200, "1")
+	var clients sync.WaitGroup
+	over := make(chan struct{})
+	for range 8 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if a := n.get("/same/"); a.status != 200 {
+					t.Errorf("got %d %s", a.status, a.body)
+					return
+				}
+			}
+		})
+	}
+	for range 5 {
+		deploy("g") // it is gone again before it has started, so that all who wait for it move twice
+		deploy("f")
+		n.get("/same/").want(t, 200, "1")
+	}
+	close(over)
+	clients.Wait()
 }
 
 // A new function is added again and again, and asked for from the moment its route is there: it is never a route
