@@ -125,25 +125,35 @@ func (r *runner) directHello() (url string, stop func(), err error) {
 // benchCounter adds one to counters in an atomic function: read, write, one durable record.
 func benchCounter(r *runner) error {
 	return r.withNode(func(ctx context.Context, n *node) error {
-		for _, keys := range []int{1000, 1} {
+		for _, v := range []struct {
+			function, path string
+			keys           int
+		}{{"counter", "count", 1000}, {"counters", "counts", 1000}, {"counter", "count", 1}, {"counters", "counts", 1}} {
 			for _, conc := range []int{1, 128} {
-				c := caller()
-				f := load(figure{Peer: "quipu", Bench: "counter", Variant: fmt.Sprintf("atomic, %d keys", keys), Durable: "on disk"}, conc, r.d,
-					func(ctx context.Context, w, i int) error {
-						return call(ctx, c, "POST", fmt.Sprintf("http://%s/count/%d", n.info.HTTP, (w*7919+i)%keys), "")
-					})
-				r.print(f)
-				calls, err := n.client.Calls(ctx, "counter", 1000)
-				if err != nil {
+				if err := r.counter(ctx, n, v.function, v.path, v.keys, conc); err != nil {
 					return err
 				}
-				runs := 0
-				for _, call := range calls {
-					runs += call.Runs
-				}
-				r.note("%.2f runs per commit in the last %d calls", float64(runs)/float64(max(1, len(calls))), len(calls))
 			}
 		}
 		return nil
 	})
+}
+
+// counter measures one of the two functions: counter takes one call at a time, counters many.
+func (r *runner) counter(ctx context.Context, n *node, function, path string, keys, conc int) error {
+	c := caller()
+	r.print(load(figure{Peer: "quipu", Bench: function, Variant: fmt.Sprintf("atomic, %d keys", keys), Durable: "on disk"}, conc, r.d,
+		func(ctx context.Context, w, i int) error {
+			return call(ctx, c, "POST", fmt.Sprintf("http://%s/%s/%d", n.info.HTTP, path, (w*7919+i)%keys), "")
+		}))
+	calls, err := n.client.Calls(ctx, function, 1000)
+	if err != nil {
+		return err
+	}
+	runs := 0
+	for _, call := range calls {
+		runs += call.Runs
+	}
+	r.note("%.2f runs per commit in the last %d calls", float64(runs)/float64(max(1, len(calls))), len(calls))
+	return nil
 }

@@ -47,7 +47,11 @@ var modes = map[string]func(){
 	"env":      func() { fmt.Println(strings.Join(os.Environ(), "\n")) },
 }
 
-func forever() { select {} }
+func forever() {
+	for { // not select {}: without other goroutines the runtime would take that for a deadlock
+		time.Sleep(time.Hour)
+	}
+}
 
 func serve(network, address string) {
 	l, err := net.Listen(network, address)

@@ -14,7 +14,9 @@ import (
 var state = "http://127.0.0.1:" + os.Getenv("DAPR_HTTP_PORT") + "/v1.0/state/shared"
 
 func main() {
+	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 128
 	http.HandleFunc("/count/{key}", handle)
+	http.HandleFunc("/counts/{key}", handle)
 	network, address := "unix", os.Getenv("QUIPU_SOCKET")
 	if address == "" {
 		network, address = "tcp", "127.0.0.1:"+os.Getenv("PORT")
@@ -28,7 +30,7 @@ func main() {
 }
 
 func handle(w http.ResponseWriter, r *http.Request) {
-	n, err := add("bench-" + r.PathValue("key"))
+	n, err := add("bench-"+r.PathValue("key"), r.Header.Get("Quipu-Call-Id"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -36,8 +38,8 @@ func handle(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, n)
 }
 
-func add(key string) (int, error) {
-	text, err := send("GET", "/"+key, "")
+func add(key, call string) (int, error) {
+	text, err := send("GET", "/"+key, "", call)
 	if err != nil {
 		return 0, err
 	}
@@ -48,17 +50,19 @@ func add(key string) (int, error) {
 		}
 	}
 	n++
-	_, err = send("POST", "", fmt.Sprintf(`[{"key":%q,"value":%d}]`, key, n))
+	_, err = send("POST", "", fmt.Sprintf(`[{"key":%q,"value":%d}]`, key, n), call)
 	return n, err
 }
 
-func send(method, path, body string) (string, error) {
+// send makes one request; call says which of the calls under way it belongs to.
+func send(method, path, body, call string) (string, error) {
 	r, err := http.NewRequest(method, state+path, strings.NewReader(body))
 	if err != nil {
 		return "", err
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("dapr-api-token", os.Getenv("DAPR_API_TOKEN"))
+	r.Header.Set("Quipu-Call-Id", call)
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return "", err
