@@ -240,10 +240,6 @@ func (g *Gateway) serveOperation(w http.ResponseWriter, r *http.Request, op admi
 			most = adminBytesMax
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, most)
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		defer context.AfterFunc(g.stopping, cancel)()
-		r = r.WithContext(ctx)
 	}
 	return op.serve(&ask{ResponseWriter: w, Request: r, ns: ns, values: values, query: query})
 }

@@ -73,9 +73,6 @@ type Gateway struct {
 	over    context.Context // ends with Drain, and with it the replies that have no end of their own
 	drain   context.CancelFunc
 
-	stopping context.Context // ends with Stop
-	stop     context.CancelFunc
-
 	mu     sync.Mutex // serialises SetRoutes
 	tables atomic.Pointer[map[string]*table]
 }
@@ -101,16 +98,11 @@ func New(opt Options) *Gateway {
 	g := &Gateway{opt: opt, metrics: newMetrics(opt.Registry)}
 	g.over, g.drain = context.WithCancel(context.Background())
 	g.scrape = promhttp.HandlerFor(opt.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
-	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.tables.Store(&map[string]*table{})
 	g.admin = g.adminRoutes()
 	g.openAPI = openAPI(g.admin)
 	return g
 }
-
-// Stop says that the node drains: health says so, and answers of ours that go on until their client leaves end.
-// Calls are not touched.
-func (g *Gateway) Stop() { g.stop() }
 
 // SetRoutes makes the http triggers of functions the routes of a namespace, all at once; requests under
 // way are not touched. CodeRoute as CheckRoutes, and then the old routes stay.
@@ -132,7 +124,7 @@ func (g *Gateway) SetRoutes(namespace string, functions []quipu.Function) error 
 	return nil
 }
 
-// Drain ends the replies that would go on until their client leaves, such as a tail of a book, so that a server
+// Drain makes health say that the node stops, and ends the replies that would go on until their client leaves, such as a tail of a book, so that a server
 // which waits for its requests does not wait for them. All others are answered as before.
 func (g *Gateway) Drain() { g.drain() }
 
@@ -158,7 +150,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serveOurs guards everything under /-/. Health is open, so that a load balancer needs no secret.
 func (g *Gateway) serveOurs(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/-/healthz" {
-		if g.stopping.Err() != nil {
+		if g.over.Err() != nil {
 			g.fail(w, r, &quipu.Error{Code: quipu.CodeStopping, Op: "node.health"})
 			return
 		}

@@ -13,9 +13,7 @@ import (
 
 // serve opens the doors: from here on requests are answered.
 func (n *Node) serve() {
-	front := gateway.NewServer(n.gateway, n.cfg.Logger)
-	front.RegisterOnShutdown(n.gateway.Stop)
-	n.listeners.serve(mainDoor, front, n.fail)
+	n.listeners.serve(mainDoor, gateway.NewServer(n.gateway, n.cfg.Logger), n.fail)
 	n.listeners.serve(daprDoor, gateway.NewServer(dapr.Handler(dapr.Options{
 		Session: n.outside, Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version,
 	}), n.cfg.Logger), n.fail)
