@@ -124,8 +124,9 @@ func (g *Gateway) SetRoutes(namespace string, functions []quipu.Function) error 
 	return nil
 }
 
-// Drain makes health say that the node stops, and ends the replies that would go on until their client leaves, such as a tail of a book, so that a server
-// which waits for its requests does not wait for them. All others are answered as before.
+// Drain makes health say that the node stops, and ends the replies that would go on until their client leaves,
+// such as a tail of a book, so that a server which waits for its requests does not wait for them. All others are
+// answered as before.
 func (g *Gateway) Drain() { g.drain() }
 
 // untilDrain is ctx for a reply without an end.
