@@ -23,8 +23,11 @@ import (
 // TestMain needs no line for helpers: in a process that is to be one, package lifeline takes over in its init.
 func TestMain(m *testing.M) {
 	if _, err := exec.LookPath("python3"); err != nil {
-		fmt.Fprintln(os.Stderr, "these tests run functions in Python: install python3")
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, "not run: the functions of these tests are in Python; install python3")
+		if os.Getenv("CI") != "" { // which has it
+			os.Exit(1)
+		}
+		os.Exit(0) // go test works on a machine that has nothing but Go
 	}
 	os.Exit(inTemporary(m.Run))
 }
