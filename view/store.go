@@ -169,9 +169,6 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.db.Close())
 }
 
-// Metrics is Pebble's view of the store.
-func (s *Store) Metrics() *pebble.Metrics { return s.db.Metrics() }
-
 func (s *Store) add(b *Book) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

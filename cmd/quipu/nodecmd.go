@@ -39,7 +39,7 @@ func nodeFlags(cmd *cobra.Command) *NodeConfig {
 	f.StringVar(&n.Listen, "listen", "127.0.0.1", "host to listen on")
 	f.IntVar(&n.Port, "port", 8080, "port for people and callers; 0 for any free one")
 	f.IntVar(&n.DaprHTTPPort, "dapr-http-port", 3500, "port of Dapr's HTTP API; 0 for any free one")
-	f.IntVar(&n.DaprGRPCPort, "dapr-grpc-port", 50001, "port of Dapr's gRPC API; 0 for any free one")
+	f.IntVar(&n.DaprGRPCPort, "dapr-grpc-port", 50001, "port of Dapr's gRPC API, which this version does not serve yet")
 	f.StringVar(&n.TokenFile, "token-file", "", "file with the token that the admin API asks for")
 	return n
 }
