@@ -18,7 +18,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -46,7 +45,7 @@ type States interface {
 	Change(tx *view.Tx, function, store string, changes []quipu.Change) error
 }
 
-// Options of a Caller. All fields are required but Observe and Logger.
+// Options of a Caller. All fields are required but Observe.
 type Options struct {
 	Book    *view.Book
 	Results *Results
@@ -61,7 +60,6 @@ type Options struct {
 	AcquireJoined func(ctx context.Context, f quipu.Function) (Lease, error)
 	Clock         quipu.Clock
 	Observe       func(quipu.CallInfo) // told of each call when it has ended
-	Logger        *slog.Logger
 }
 
 // Caller calls functions. It is quipu.Invoker and quipu.Calls.
@@ -74,9 +72,6 @@ type Caller struct {
 
 // New makes a Caller.
 func New(o Options) *Caller {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
 	if o.Observe == nil {
 		o.Observe = func(quipu.CallInfo) {}
 	}

@@ -43,7 +43,6 @@ type namespace struct {
 
 	node  *Node
 	name  string
-	id    quipu.Book
 	kv    *kv.Store
 	book  *view.Book
 	pool  *pool.Pool
@@ -133,7 +132,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	if err != nil {
 		return nil, err
 	}
-	ns := &namespace{node: n, name: name, id: id, kv: kv.New(n.blobs)}
+	ns := &namespace{node: n, name: name, kv: kv.New(n.blobs)}
 	ns.lines, err = linelog.New(n.path("logs", name))
 	if err != nil {
 		return nil, err
@@ -146,7 +145,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	if err != nil {
 		return nil, err
 	}
-	ns.Caller = call.New(call.Options{Book: ns.book, Results: results, States: ns.kv, Clock: n.clock, Logger: n.cfg.Logger,
+	ns.Caller = call.New(call.Options{Book: ns.book, Results: results, States: ns.kv, Clock: n.clock,
 		Plain: ns.State, Find: ns.Function, Acquire: ns.acquirer(ns.pool.Acquire), AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe})
 	if err := ns.View.Start(ns.book); err != nil {
 		return nil, errors.Join(err, ns.book.Close())
