@@ -56,9 +56,10 @@ type Invoker interface {
 }
 
 // Session is where operations of an instance belong: an open atomic call, or nothing in particular.
-// State and Invoke take part in that call.
+// State, Publish and Invoke take part in that call.
 type Session interface {
 	State
+	Publisher
 	Invoker
 	// Function is the name that keys of StoreDefault are prefixed with.
 	Function() string

@@ -68,4 +68,17 @@ var Codes = map[Code]CodeInfo{
 	CodeMethod:   {"method not allowed", 405, "The path is there, but not for this method.", "Use a method of the Allow header."},
 	CodeBodySize: {"body too large", 413, "The request's body is over the limit.", "Send less at once."},
 	CodeBadJSON:  {"malformed request", 400, "The body is not what this path expects.", "The OpenAPI document at /-/v1/openapi.json has the shapes."},
+
+	CodeTopicName:      {"bad topic name", 400, "A topic's name must be 1 to 249 bytes of UTF-8 without control characters, and not start with $.", "Choose another name."},
+	CodeEventSize:      {"event too large", 413, "An event may have 1 MiB, envelope included.", "Store the data as state and publish its key."},
+	CodeCloudEvent:     {"malformed CloudEvent", 400, "The event is not JSON, or lacks id, source, specversion 1.0 or type.", "Send a CloudEvent 1.0 in structured JSON, or data under another content type."},
+	CodeNoTopic:        {"no such topic", 404, "Nothing was published to a topic of that name, and none declares it.", "quipu ls topics shows what there is; publishing makes a topic."},
+	CodeNoSubscription: {"no such subscription", 404, "The topic has no durable subscription of that name.", "quipu get topic NAME lists them."},
+	CodeSubscribed:     {"already subscribed", 409, "The topic has a subscription of that name, served by a function's trigger.", "Consume under another name, or remove the trigger."},
+	CodeDelay:          {"bad delay", 400, "A message may be delayed by up to 366 days.", "Send a shorter delay, or none."},
+	CodeTooMany:        {"too many", 400, "A request, topic or namespace has more of something than its limit.", "The message names the limit."},
+	CodeSuperseded:     {"delivery superseded", 409, "The subscription was moved or removed while the call ran, so its outcome does not count.", "Nothing: what is to be delivered now will be."},
+	CodeNoPubSub:       {"no such pub/sub", 404, "No pub/sub component has that name.", "Use pubsub."},
+	CodeNoSecret:       {"no such secret", 404, "The secret store has no secret of that name.", "Add a line NAME=VALUE to secrets.env beside quipu.yaml and deploy again."},
+	CodeAppCallback:    {"app answers no Dapr callback", 502, "The application did not say what it subscribes to in a form that Dapr knows.", "GET /dapr/subscribe must answer a JSON list, or 404; quipu logs NAME shows its output."},
 }

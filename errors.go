@@ -86,6 +86,22 @@ const (
 	CodeBadJSON  Code = "Q0604"
 )
 
+// Codes of topics and triggers.
+const (
+	CodeTopicName      Code = "Q0701"
+	CodeEventSize      Code = "Q0702"
+	CodeCloudEvent     Code = "Q0703"
+	CodeNoTopic        Code = "Q0704"
+	CodeNoSubscription Code = "Q0705"
+	CodeSubscribed     Code = "Q0706"
+	CodeDelay          Code = "Q0707"
+	CodeTooMany        Code = "Q0708"
+	CodeSuperseded     Code = "Q0709"
+	CodeNoPubSub       Code = "Q0710"
+	CodeNoSecret       Code = "Q0711"
+	CodeAppCallback    Code = "Q0712"
+)
+
 // Error is an error that a user can act on.
 type Error struct {
 	Code Code

@@ -33,7 +33,52 @@ type Scale struct {
 
 // Trigger is one cause of calls. Exactly one field is set.
 type Trigger struct {
-	HTTP *HTTPTrigger `json:"http,omitempty" yaml:"http"`
+	HTTP     *HTTPTrigger     `json:"http,omitempty" yaml:"http"`
+	Topic    *TopicTrigger    `json:"topic,omitempty" yaml:"topic"`
+	Schedule *ScheduleTrigger `json:"schedule,omitempty" yaml:"schedule"`
+}
+
+// TopicTrigger delivers the events of a topic. The subscription has the function's name.
+type TopicTrigger struct {
+	Name       string    `json:"name" yaml:"name"`
+	Path       string    `json:"path" yaml:"path"`
+	Batch      int       `json:"batch" yaml:"batch"` // up to so many that wait; over 1 a call always gets an array
+	Key        string    `json:"key,omitempty" yaml:"key"`
+	Retry      RetrySpec `json:"retry" yaml:"retry"`
+	DeadLetter string    `json:"deadLetter,omitempty" yaml:"deadLetter"` // "" means FUNCTION-dead
+	From       string    `json:"from,omitempty" yaml:"from"`             // where a new subscription starts: latest (default) or earliest
+
+	// What a Dapr application may ask for besides.
+	Routes []Route `json:"routes,omitempty" yaml:"-"` // the first that matches has the path; else Path
+	Raw    bool    `json:"raw,omitempty" yaml:"-"`    // events come without regard to the envelope they were published in
+}
+
+// Route is a path for the events that a CEL expression matches.
+type Route struct {
+	Match string `json:"match"`
+	Path  string `json:"path"`
+}
+
+// RetrySpec says how often and when an event is delivered again. A conflict is no attempt.
+type RetrySpec struct {
+	Max     int      `json:"max" yaml:"max"`         // retries of an event alone, then it is a dead letter
+	Backoff Duration `json:"backoff" yaml:"backoff"` // before the first, then doubling up to BackoffMax
+}
+
+// Defaults of RetrySpec.
+const (
+	RetriesDefault = 10
+	BackoffDefault = 200 * time.Millisecond
+	BackoffMax     = 30 * time.Second
+)
+
+// ScheduleTrigger calls at times that a cron expression names, once for each.
+type ScheduleTrigger struct {
+	Cron     string    `json:"cron" yaml:"cron"` // 5 fields, or 6 with seconds first, or @hourly, @every 5m, …
+	Path     string    `json:"path" yaml:"path"`
+	Timezone string    `json:"timezone" yaml:"timezone"`       // IANA name
+	Missed   string    `json:"missed,omitempty" yaml:"missed"` // ticks while no node ran: last (default: one call, for the last of them), none, all
+	Retry    RetrySpec `json:"retry" yaml:"retry"`
 }
 
 // HTTPTrigger is a route. Path is a pattern of net/http.ServeMux without method and host.
@@ -50,6 +95,19 @@ type Function struct {
 	Spec     Spec      `json:"spec" yaml:"spec"`
 	Bundle   BlobRef   `json:"bundle" yaml:"bundle"` // the app's sources, tar and gzip
 	Deployed time.Time `json:"deployed" yaml:"deployed"`
+	// Subscriptions are those that a Dapr application asked for when it was deployed.
+	Subscriptions []TopicTrigger `json:"subscriptions,omitempty" yaml:"subscriptions,omitempty"`
+}
+
+// Topics are the subscriptions of the function: its triggers', and what its application asked for.
+func (f Function) Topics() []TopicTrigger {
+	var all []TopicTrigger
+	for _, t := range f.Spec.Triggers {
+		if t.Topic != nil {
+			all = append(all, *t.Topic)
+		}
+	}
+	return append(all, f.Subscriptions...)
 }
 
 // Functions is what is deployed in a namespace.

@@ -45,14 +45,23 @@ type States interface {
 	Change(tx *view.Tx, function, store string, changes []quipu.Change) error
 }
 
+// Topics is the part of the topic view that works inside a transaction.
+type Topics interface {
+	Publish(tx *view.Tx, ms []quipu.Message) error
+	Cancel(tx *view.Tx, topic, id string) error
+}
+
 // Options of a Caller. All fields are required but Observe.
 type Options struct {
 	Book    *view.Book
 	Results *Results
 	States  States
+	Topics  Topics
 	// Plain is the state of a function outside of calls.
 	Plain func(function string) quipu.State
-	Find  func(name string) (quipu.Function, error)
+	// Publish is where events go outside of calls.
+	Publish quipu.Publisher
+	Find    func(name string) (quipu.Function, error)
 	// Acquire waits for a place in an instance.
 	Acquire func(ctx context.Context, f quipu.Function) (Lease, error)
 	// AcquireJoined is Acquire for a call that joins another. It must not wait for calls that are on their own:

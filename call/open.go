@@ -109,17 +109,18 @@ func (c *Caller) Session(f quipu.Function, instance, id string) (quipu.Session, 
 	case o != nil && o.tx != nil:
 		return &inCall{c: c, o: o}, nil
 	}
-	return &outside{State: c.o.Plain(f.Name), c: c, function: f.Name, o: o}, nil
+	return &outside{State: c.o.Plain(f.Name), Publisher: c.o.Publish, c: c, function: f.Name, o: o}, nil
 }
 
 // Outside is the session of a client that is no instance; function prefixes its keys.
 func (c *Caller) Outside(function string) quipu.Session {
-	return &outside{State: c.o.Plain(function), c: c, function: function}
+	return &outside{State: c.o.Plain(function), Publisher: c.o.Publish, c: c, function: function}
 }
 
 // outside is a session whose operations are commits of their own.
 type outside struct {
 	quipu.State
+	quipu.Publisher
 	c        *Caller
 	function string
 	o        *openCall // the plain call it belongs to, if known
@@ -163,6 +164,14 @@ func (s *inCall) Apply(_ context.Context, store string, changes []quipu.Change) 
 	return s.o.during(func() error {
 		return s.c.o.States.Change(s.o.tx, s.o.f.Name, store, changes)
 	})
+}
+
+func (s *inCall) Publish(_ context.Context, ms []quipu.Message) error {
+	return s.o.during(func() error { return s.c.o.Topics.Publish(s.o.tx, ms) })
+}
+
+func (s *inCall) Cancel(_ context.Context, topic, id string) error {
+	return s.o.during(func() error { return s.c.o.Topics.Cancel(s.o.tx, topic, id) })
 }
 
 // Invoke joins an atomic function to the call's transaction. A plain function acts at once.

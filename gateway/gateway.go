@@ -34,6 +34,7 @@ type Namespace interface {
 	quipu.Functions
 	quipu.Invoker
 	quipu.Calls
+	quipu.Topics
 	// State is the state as a function sees it: its name prefixes the keys of StoreDefault. An empty
 	// name is nobody's prefix and sees only StoreShared.
 	State(function string) quipu.State

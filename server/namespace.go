@@ -40,6 +40,7 @@ type namespaces struct {
 type namespace struct {
 	*deploy.View
 	*call.Caller
+	stub
 
 	node  *Node
 	name  string

@@ -29,7 +29,8 @@ var Epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // Namespace has everything the gateway shows. The zero value is not usable; see New.
 type Namespace struct {
-	Book      *Books
+	Book *Books
+	*Broker
 	mu        sync.Mutex
 	functions map[string]quipu.Function
 	handlers  map[string]http.Handler
@@ -48,7 +49,7 @@ type Namespace struct {
 
 // New is an empty namespace.
 func New() *Namespace {
-	return &Namespace{Book: newBooks(), functions: map[string]quipu.Function{}, handlers: map[string]http.Handler{}, items: map[string]quipu.Item{}}
+	return &Namespace{Book: newBooks(), Broker: newBroker(), functions: map[string]quipu.Function{}, handlers: map[string]http.Handler{}, items: map[string]quipu.Item{}}
 }
 
 // Add deploys a function that h serves.
@@ -288,10 +289,13 @@ func (n *Namespace) Log() quipu.Log { return asLog{n.Book} }
 func (n *Namespace) State(function string) quipu.State { return state{n, function} }
 
 // Session is a session of an instance of function, outside any call.
-func (n *Namespace) Session(function string) quipu.Session { return session{state{n, function}, n} }
+func (n *Namespace) Session(function string) quipu.Session {
+	return session{state{n, function}, n.Broker, n}
+}
 
 type session struct {
 	state
+	quipu.Publisher
 	n *Namespace
 }
 

@@ -1,0 +1,161 @@
+// Package cloudevent writes the envelope that events travel in: CloudEvents 1.0 in structured JSON, with the
+// attributes that Dapr adds (topic, pubsubname, traceid, traceparent, tracestate, expiration).
+package cloudevent
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"mime"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/quipu-run/quipu"
+)
+
+// Defaults of what an event does not say.
+const (
+	TypeDefault        = "com.dapr.event.sent"
+	TypeTick           = "dev.quipu.tick"
+	contentTypeDefault = "text/plain"
+)
+
+// Attributes of an event. Zero ones get defaults, or are left out where CloudEvents allows it.
+type Attributes struct {
+	ID, Source, Type, Subject string
+	Time                      time.Time // zero: now
+	DataContentType           string    // "" means text/plain
+	DataSchema                string
+	Topic, PubSub             string
+	TraceParent, TraceState   string
+	Expiration                time.Time         // zero: never
+	Extensions                map[string]string // more attributes, and overrides of those above, by their names
+}
+
+// NewID makes an id that no other event has.
+func NewID() string { return ulid.Make().String() }
+
+// Wrap puts data into an envelope: JSON as it is, text as a string, bytes as data_base64, by their content type.
+func Wrap(a Attributes, data []byte) (id string, event []byte, err error) {
+	a.defaults()
+	e := map[string]any{"specversion": "1.0", "id": a.ID, "source": a.Source, "type": a.Type,
+		"time": a.Time.UTC().Format(time.RFC3339Nano), "datacontenttype": a.DataContentType}
+	switch {
+	case isBinary(a.DataContentType):
+		e["data_base64"] = base64.StdEncoding.EncodeToString(data)
+	case IsJSON(a.DataContentType) && json.Valid(data):
+		e["data"] = json.RawMessage(data)
+	case utf8.Valid(data):
+		e["data"] = string(data)
+	default:
+		e["data_base64"] = base64.StdEncoding.EncodeToString(data)
+	}
+	for name, value := range map[string]string{"subject": a.Subject, "dataschema": a.DataSchema} {
+		if value != "" {
+			e[name] = value
+		}
+	}
+	return a.finish(e)
+}
+
+// Complete takes an event that is one already, checks it, and adds what is not there: the attributes of
+// Dapr, and the id if it lacks one. CodeCloudEvent.
+func Complete(a Attributes, event []byte) (id string, completed []byte, err error) {
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(event, &raw); err != nil {
+		return "", nil, malformed("it is no JSON object: %v", err)
+	}
+	e := make(map[string]any, len(raw)+4)
+	for name, value := range raw {
+		e[name] = value
+	}
+	for _, name := range []string{"id", "source", "type", "specversion"} {
+		text := ""
+		if err := json.Unmarshal(raw[name], &text); err != nil || text == "" {
+			return "", nil, malformed("it has no %s, or one that is no text", name)
+		}
+		if name == "specversion" && text != "1.0" {
+			return "", nil, malformed("its specversion is %q, not 1.0", text)
+		}
+		if name == "id" {
+			a.ID = text
+		}
+	}
+	return a.finish(e)
+}
+
+func malformed(format string, args ...any) error {
+	return &quipu.Error{Code: quipu.CodeCloudEvent, Op: "event.read", Text: "the CloudEvent cannot be used: " + fmt.Sprintf(format, args...),
+		Hint: quipu.Codes[quipu.CodeCloudEvent].Next}
+}
+
+func (a *Attributes) defaults() {
+	if a.ID == "" {
+		a.ID = NewID()
+	}
+	if a.Source == "" {
+		a.Source = "quipu"
+	}
+	if a.Type == "" {
+		a.Type = TypeDefault
+	}
+	if a.Time.IsZero() {
+		a.Time = time.Now()
+	}
+	if a.DataContentType == "" {
+		a.DataContentType = contentTypeDefault
+	}
+}
+
+// finish adds what Dapr adds and writes the event.
+func (a *Attributes) finish(e map[string]any) (string, []byte, error) {
+	own := map[string]string{"topic": a.Topic, "pubsubname": a.PubSub, "traceid": a.TraceParent, "traceparent": a.TraceParent,
+		"tracestate": a.TraceState}
+	if !a.Expiration.IsZero() {
+		own["expiration"] = a.Expiration.UTC().Format(time.RFC3339)
+	}
+	for name, value := range own {
+		if _, there := e[name]; !there && value != "" {
+			e[name] = value
+		}
+	}
+	for name, value := range a.Extensions {
+		if slices.Contains([]string{"data", "data_base64", "specversion"}, name) {
+			continue
+		}
+		e[name] = value
+		if name == "id" {
+			a.ID = value
+		}
+	}
+	event, err := json.Marshal(e)
+	if err != nil {
+		return "", nil, malformed("%v", err)
+	}
+	return a.ID, event, nil
+}
+
+// IsJSON tells whether a content type says that data is JSON.
+func IsJSON(contentType string) bool {
+	media := mediaType(contentType)
+	return media == "application/json" || strings.HasSuffix(media, "+json")
+}
+
+func isBinary(contentType string) bool {
+	media := mediaType(contentType)
+	return media == "application/octet-stream" || media == "application/x-protobuf"
+}
+
+// IsCloudEvent tells whether a content type says that data is an event in structured form.
+func IsCloudEvent(contentType string) bool { return mediaType(contentType) == quipu.MediaCloudEvent }
+
+func mediaType(contentType string) string {
+	media, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		media, _, _ = strings.Cut(contentType, ";")
+	}
+	return strings.ToLower(strings.TrimSpace(media))
+}

@@ -1,0 +1,7 @@
+package server
+
+import "github.com/quipu-run/quipu"
+
+type topicAPI interface{ quipu.Topics }
+
+type stub struct{ topicAPI }
