@@ -34,6 +34,7 @@ type CallRequest struct {
 	ContentLength  int64     // -1 unknown
 	Trigger        string    // http, dapr, cli, …
 	IdempotencyKey string
+	Attempt        int // of a delivery; 0 means 1
 }
 
 // CallReply is the answer of a function. The caller closes Body.

@@ -5,6 +5,14 @@ import (
 	"time"
 )
 
+// Values of Spec.Contract and Spec.Protocol.
+const (
+	ContractHTTP = "http"
+	ContractDapr = "dapr"
+	ProtocolHTTP = "http"
+	ProtocolGRPC = "grpc"
+)
+
 // Spec is the spec of a Function in quipu.yaml, with defaults filled in.
 type Spec struct {
 	Source       string            `json:"source,omitempty" yaml:"source"`
@@ -53,6 +61,13 @@ type TopicTrigger struct {
 	Raw    bool    `json:"raw,omitempty" yaml:"-"`    // events come without regard to the envelope they were published in
 }
 
+// UnmarshalYAML fills in what quipu.yaml leaves out.
+func (t *TopicTrigger) UnmarshalYAML(unmarshal func(any) error) error {
+	type plain TopicTrigger
+	*t = TopicTrigger{Path: "/", Batch: 1, Retry: retryDefault()}
+	return unmarshal((*plain)(t))
+}
+
 // Route is a path for the events that a CEL expression matches.
 type Route struct {
 	Match string `json:"match"`
@@ -63,6 +78,10 @@ type Route struct {
 type RetrySpec struct {
 	Max     int      `json:"max" yaml:"max"`         // retries of an event alone, then it is a dead letter
 	Backoff Duration `json:"backoff" yaml:"backoff"` // before the first, then doubling up to BackoffMax
+}
+
+func retryDefault() RetrySpec {
+	return RetrySpec{Max: RetriesDefault, Backoff: Duration(BackoffDefault)}
 }
 
 // Defaults of RetrySpec.
@@ -85,6 +104,13 @@ type ScheduleTrigger struct {
 type HTTPTrigger struct {
 	Path    string   `json:"path" yaml:"path"`
 	Methods []string `json:"methods,omitempty" yaml:"methods"`
+}
+
+// UnmarshalYAML fills in what quipu.yaml leaves out.
+func (t *ScheduleTrigger) UnmarshalYAML(unmarshal func(any) error) error {
+	type plain ScheduleTrigger
+	*t = ScheduleTrigger{Path: "/", Timezone: "UTC", Missed: "last", Retry: retryDefault()}
+	return unmarshal((*plain)(t))
 }
 
 // Function is a deployed function at its current revision. A revision is immutable.

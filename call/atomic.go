@@ -110,10 +110,11 @@ func (c *Caller) runIn(ctx context.Context, q *request, lease Lease, tx *view.Tx
 	if err != nil {
 		return nil, !q.breaks(err), err
 	}
-	if h.status >= http.StatusBadRequest {
+	accepted := q.accepts(h)
+	if !accepted {
 		tx.Rollback(start)
 	}
-	seq, err := c.finish(ctx, q, tx, h)
+	seq, err := c.finish(ctx, q, tx, h, accepted)
 	if err != nil {
 		return nil, true, err
 	}
@@ -138,22 +139,34 @@ func (c *Caller) exchange(ctx context.Context, q *request, lease Lease, tx *view
 	return h, nil
 }
 
-// finish commits what tx has collected, together with the result. A call without effects, and without a
-// key to be found by, appends nothing.
-func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held) (quipu.Seq, error) {
+// finish commits what tx has collected, together with the result and the acknowledgement of what was delivered. A
+// call without effects, without a key to be found by and without a delivery appends nothing.
+func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held, accepted bool) (quipu.Seq, error) {
 	q.info.Reads, q.info.Writes = tx.Size()
-	if q.info.Writes == 0 && (q.IdempotencyKey == "" || !h.worthKeeping()) {
-		c.ended(q)
-		return tx.Snapshot(), nil
+	recorded := q.info.Writes > 0 || q.IdempotencyKey != "" && h.worthKeeping()
+	if accepted {
+		if err := q.settle(tx); err != nil {
+			return 0, err
+		}
 	}
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
-	if err := c.o.Results.record(tx, q, h); err != nil {
-		return 0, err
+	if recorded {
+		if err := c.o.Results.record(tx, q, h); err != nil {
+			return 0, err
+		}
+	}
+	if _, ops := tx.Size(); ops == 0 {
+		c.ended(q)
+		return tx.Snapshot(), nil
 	}
 	tx.Tag(functionTag(q.f.Name))
 	seq, err := c.o.Book.Commit(ctx, tx)
 	if err != nil {
 		return 0, q.failure(ctx, err)
+	}
+	q.settled = accepted
+	if !recorded {
+		c.recent.add(q.info)
 	}
 	c.o.Observe(q.info)
 	return seq, nil

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -98,6 +99,8 @@ type request struct {
 	body     []byte    // of an atomic call, or one with an idempotency key
 	hash     string    // of an idempotent request
 	info     quipu.CallInfo
+	delivery *Delivery // of a trigger
+	settled  bool
 }
 
 // Invoke calls a function.
@@ -110,9 +113,18 @@ func (c *Caller) invoke(ctx context.Context, r quipu.CallRequest, id string, dep
 	if err != nil {
 		return nil, err
 	}
+	return c.run(ctx, c.newRequest(r, f, id, depth))
+}
+
+func (c *Caller) newRequest(r quipu.CallRequest, f quipu.Function, id string, depth int) *request {
 	q := &request{CallRequest: r, f: f, id: id, depth: depth, start: c.o.Clock.Now()}
 	q.info = quipu.CallInfo{ID: id, Function: f.Name, Revision: f.Revision, Trigger: r.Trigger,
 		Method: r.Method, Path: r.Path, Start: q.start}
+	return q
+}
+
+// run makes the call and remembers how it failed, if it did.
+func (c *Caller) run(ctx context.Context, q *request) (*quipu.CallReply, error) {
 	reply, err := c.dispatch(ctx, q)
 	if err != nil {
 		q.info.Error = quipu.CodeOf(err)
@@ -182,7 +194,7 @@ func (q *request) httpRequest(ctx context.Context) *http.Request {
 		header = http.Header{}
 	}
 	header.Set(quipu.HeaderCallID, q.id)
-	header.Set(quipu.HeaderAttempt, "1")
+	header.Set(quipu.HeaderAttempt, strconv.Itoa(max(1, q.Attempt)))
 	header.Set(quipu.HeaderTrigger, q.Trigger)
 	header.Set("Traceparent", traceparent(header.Get("Traceparent")))
 	header.Del(quipu.HeaderSession)

@@ -33,12 +33,18 @@ type Blobs interface {
 	Get(ref quipu.BlobRef) ([]byte, error)
 }
 
-// Options of a View. All fields are required but Changed.
+// Options of a View. All fields are required but Changed, Commit and Discover.
 type Options struct {
-	Dir         string // of built sources
-	Blobs       Blobs
-	Clock       quipu.Clock
-	CheckRoutes func([]quipu.Function) error // refuses routes that collide
+	Dir           string // of built sources
+	Blobs         Blobs
+	Clock         quipu.Clock
+	CheckRoutes   func([]quipu.Function) error // refuses routes that collide
+	CheckSchedule func(cron, timezone string) error
+	// Discover asks a function of contract dapr, which lies built in dir, what it subscribes to.
+	Discover func(ctx context.Context, f quipu.Function, dir string) ([]quipu.TopicTrigger, error)
+	// Commit takes part in the record of a deploy or a removal: app has these topics now, and the namespace these
+	// functions. topics is nil for a removal.
+	Commit func(tx *view.Tx, app string, topics map[string]quipu.TopicSpec, functions []quipu.Function) error
 	// Changed is told what was deployed before and what is now, after each change, one at a time. It must not
 	// wait for a commit.
 	Changed func(before, after []quipu.Function)
@@ -158,7 +164,7 @@ func (v *View) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.F
 	}
 	v.deploying.Lock()
 	defer v.deploying.Unlock()
-	functions, err := v.plan(app, bundle)
+	functions, topics, err := v.plan(app, bundle)
 	if err != nil {
 		return nil, err
 	}
@@ -170,10 +176,13 @@ func (v *View) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.F
 			return nil, err
 		}
 	}
+	if err := v.discover(ctx, functions); err != nil {
+		return nil, err
+	}
 	if _, err := v.o.Blobs.Put(bundle); err != nil {
 		return nil, fmt.Errorf("keep bundle: %w", err)
 	}
-	_, err = v.book.Change(ctx, func(tx *view.Tx) error { return v.replace(tx, app, functions) })
+	_, err = v.book.Change(ctx, func(tx *view.Tx) error { return v.replace(tx, app, topics, functions) })
 	if err != nil {
 		return nil, err
 	}
@@ -181,15 +190,14 @@ func (v *View) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.F
 }
 
 // plan makes the functions that a bundle asks for.
-func (v *View) plan(app string, bundle []byte) ([]quipu.Function, error) {
-	m, ref, err := v.built.inspect(bundle)
+func (v *View) plan(app string, bundle []byte) (functions []quipu.Function, topics map[string]quipu.TopicSpec, err error) {
+	m, ref, err := v.built.inspect(bundle, v.o.CheckSchedule)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var functions []quipu.Function
 	for i, d := range m.functions {
 		if owner, err := v.Function(d.Metadata.Name); err == nil && owner.App != app {
-			return nil, m.fault(i, []string{"metadata", "name"},
+			return nil, nil, m.fault(i, []string{"metadata", "name"},
 				"the application %q has a function %q already", owner.App, owner.Name)
 		}
 		functions = append(functions, quipu.Function{
@@ -197,7 +205,21 @@ func (v *View) plan(app string, bundle []byte) ([]quipu.Function, error) {
 			Revision: revision(d.Spec, ref), Deployed: v.o.Clock.Now().UTC(),
 		})
 	}
-	return functions, nil
+	return functions, m.topics, nil
+}
+
+// discover asks Dapr applications what they subscribe to.
+func (v *View) discover(ctx context.Context, functions []quipu.Function) (err error) {
+	for i := range functions {
+		f := &functions[i]
+		if f.Spec.Contract != quipu.ContractDapr || v.o.Discover == nil {
+			continue
+		}
+		if f.Subscriptions, err = v.o.Discover(ctx, *f, v.built.path(*f)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // revision names what runs: the same sources and the same spec give the same name.
@@ -223,7 +245,10 @@ type change struct {
 }
 
 // replace buffers the record of a deploy. One that changes nothing has no operation, so no record.
-func (v *View) replace(tx *view.Tx, app string, functions []quipu.Function) error {
+func (v *View) replace(tx *view.Tx, app string, topics map[string]quipu.TopicSpec, functions []quipu.Function) error {
+	if topics == nil {
+		topics = map[string]quipu.TopicSpec{}
+	}
 	old, err := list(tx)
 	if err != nil {
 		return err
@@ -241,7 +266,11 @@ func (v *View) replace(tx *view.Tx, app string, functions []quipu.Function) erro
 			c.Remove = append(c.Remove, o.Name)
 		}
 	}
-	return commit(tx, c)
+	if err := v.commit(tx, c); err != nil || v.o.Commit == nil {
+		return err
+	}
+	after := slices.DeleteFunc(old, func(o quipu.Function) bool { return o.App == app })
+	return v.o.Commit(tx, app, topics, append(after, functions...))
 }
 
 // Remove takes a function away.
@@ -254,12 +283,19 @@ func (v *View) Remove(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		return commit(tx, change{Remove: []string{name}})
+		if err := v.commit(tx, change{Remove: []string{name}}); err != nil || v.o.Commit == nil {
+			return err
+		}
+		after, err := list(tx)
+		if err != nil {
+			return err
+		}
+		return v.o.Commit(tx, "", nil, after)
 	})
 	return err
 }
 
-func commit(tx *view.Tx, c change) error {
+func (v *View) commit(tx *view.Tx, c change) error {
 	if len(c.Set)+len(c.Remove) == 0 {
 		return nil
 	}

@@ -52,7 +52,13 @@ func (w *world) open() {
 	now := xtest.NewClock(time.Unix(1e9, 0))
 	w.View = New(Options{Dir: w.dir, Blobs: blobs, Clock: now,
 		CheckRoutes: func([]quipu.Function) error { return w.routes },
-		Changed:     func(_, _ []quipu.Function) { w.changes++ }})
+		CheckSchedule: func(cron, _ string) error {
+			if cron == "never" {
+				return errors.New("it never ticks")
+			}
+			return nil
+		},
+		Changed: func(_, _ []quipu.Function) { w.changes++ }})
 	if w.store, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
 		w.t.Fatal(err)
 	}

@@ -9,9 +9,10 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/quipu-run/quipu"
 	"go.yaml.in/yaml/v3"
@@ -29,15 +30,24 @@ const (
 	concurrencyMax   = 10_000
 	instancesMax     = 1000
 	timeoutMax       = 24 * time.Hour
+	retentionMax     = 10 * 366 * 24 * time.Hour
 )
 
-// document is one document of quipu.yaml.
-type document struct {
-	APIVersion string     `yaml:"apiVersion"`
-	Kind       string     `yaml:"kind"`
-	Metadata   metadata   `yaml:"metadata"`
-	Spec       quipu.Spec `yaml:"spec"`
+// resource is one document of quipu.yaml.
+type resource[Spec any] struct {
+	APIVersion string   `yaml:"apiVersion"`
+	Kind       string   `yaml:"kind"`
+	Metadata   metadata `yaml:"metadata"`
+	Spec       Spec     `yaml:"spec"`
 }
+
+type document = resource[quipu.Spec]
+
+// Kinds of resources.
+const (
+	kindFunction = "Function"
+	kindTopic    = "Topic"
+)
 
 type metadata struct {
 	Name string `yaml:"name"`
@@ -47,10 +57,13 @@ type metadata struct {
 type manifest struct {
 	functions []document
 	nodes     []*yaml.Node // of the same documents
+	topics    map[string]quipu.TopicSpec
+
+	checkSchedule func(cron, timezone string) error
 }
 
 // parseManifest reads and checks the manifest of the application in dir.
-func parseManifest(dir string) (*manifest, error) {
+func parseManifest(dir string, checkSchedule func(cron, timezone string) error) (*manifest, error) {
 	text, err := os.ReadFile(filepath.Join(dir, ManifestFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, &quipu.Error{Code: quipu.CodeManifest, Op: "deploy",
@@ -63,7 +76,7 @@ func parseManifest(dir string) (*manifest, error) {
 	if len(text) > manifestBytesMax {
 		return nil, manifestError(1, "the file has %d bytes, the most is %d", len(text), manifestBytesMax)
 	}
-	m := &manifest{}
+	m := &manifest{topics: map[string]quipu.TopicSpec{}, checkSchedule: checkSchedule}
 	if err := m.decode(text); err != nil {
 		return nil, err
 	}
@@ -87,24 +100,61 @@ func (m *manifest) decode(text []byte) error {
 		} else if err != nil {
 			return yamlError(err)
 		}
-		doc := document{Spec: quipu.Spec{
-			Runtime: "", Contract: "http", Protocol: "http",
-			Scale:   quipu.Scale{Max: 10, Idle: quipu.Duration(60 * time.Second)},
-			Timeout: quipu.Duration(30 * time.Second), StartTimeout: quipu.Duration(30 * time.Second)}}
-		if err := strict.Decode(&doc); err != nil {
-			return yamlError(err)
-		}
 		if isEmpty(node) {
+			if err := strict.Decode(&document{}); err != nil {
+				return yamlError(err)
+			}
 			continue
 		}
-		m.functions, m.nodes = append(m.functions, doc), append(m.nodes, node)
-		if len(m.functions) > functionsMax {
-			return manifestError(node.Line, "more than %d functions", functionsMax)
+		read := m.decodeFunction
+		if kind := child(node.Content[0], "kind"); kind != nil && kind.Value == kindTopic {
+			read = m.decodeTopic
+		}
+		if err := read(strict, node); err != nil {
+			return err
+		}
+		if len(m.functions)+len(m.topics) > functionsMax {
+			return manifestError(node.Line, "more than %d functions and topics", functionsMax)
 		}
 	}
-	if len(m.functions) == 0 {
+	if len(m.functions)+len(m.topics) == 0 {
 		return manifestError(1, "there is no function in it")
 	}
+	return nil
+}
+
+func (m *manifest) decodeFunction(from *yaml.Decoder, node *yaml.Node) error {
+	doc := document{Spec: quipu.Spec{
+		Runtime: "", Contract: "http", Protocol: "http",
+		Scale:   quipu.Scale{Max: 10, Idle: quipu.Duration(60 * time.Second)},
+		Timeout: quipu.Duration(30 * time.Second), StartTimeout: quipu.Duration(30 * time.Second)}}
+	if err := from.Decode(&doc); err != nil {
+		return yamlError(err)
+	}
+	m.functions, m.nodes = append(m.functions, doc), append(m.nodes, node)
+	return nil
+}
+
+func (m *manifest) decodeTopic(from *yaml.Decoder, node *yaml.Node) error {
+	doc := resource[quipu.TopicSpec]{}
+	if err := from.Decode(&doc); err != nil {
+		return yamlError(err)
+	}
+	at := func(where ...string) int { return lineOf(node, where) }
+	name := doc.Metadata.Name
+	switch _, twice := m.topics[name]; {
+	case doc.APIVersion != apiVersion:
+		return manifestError(at("apiVersion"), "apiVersion is %q, but must be %s", doc.APIVersion, apiVersion)
+	case name == "":
+		return manifestError(at("metadata"), "a topic needs a name")
+	case len(name) > quipu.TopicNameMax || strings.HasPrefix(name, quipu.PlatformTopicStart) || strings.ContainsFunc(name, unicode.IsControl):
+		return manifestError(at("metadata", "name"), "%q cannot be the name of a topic: %s", name, quipu.Codes[quipu.CodeTopicName].Why)
+	case twice:
+		return manifestError(at("metadata", "name"), "there are two topics named %q", name)
+	case doc.Spec.Retention < 0 || doc.Spec.Retention.Std() > retentionMax:
+		return manifestError(at("spec", "retention"), "retention is %s, but must be at most %s", doc.Spec.Retention.Std(), retentionMax)
+	}
+	m.topics[name] = doc.Spec
 	return nil
 }
 
@@ -139,7 +189,7 @@ func manifestError(line int, format string, args ...any) error {
 		Hint: "nothing was deployed; docs/reference/manifest.md lists the fields"}
 }
 
-// fault is a manifestError at the line of a value of document i: "spec", "scale", "max".
+// fault is a manifestError at the line of a value of document i: "spec", "triggers", "0".
 func (m *manifest) fault(i int, at []string, format string, args ...any) error {
 	return manifestError(lineOf(m.nodes[i], at), format, args...)
 }
@@ -161,6 +211,9 @@ func lineOf(node *yaml.Node, at []string) int {
 }
 
 func child(node *yaml.Node, name string) *yaml.Node {
+	if i, err := strconv.Atoi(name); err == nil && node.Kind == yaml.SequenceNode && i < len(node.Content) {
+		return node.Content[i]
+	}
 	for k := 0; k+1 < len(node.Content) && node.Kind == yaml.MappingNode; k += 2 {
 		if node.Content[k].Value == name {
 			return node.Content[k+1]
@@ -188,8 +241,8 @@ func (m *manifest) check(i int, dir string) error {
 	switch {
 	case d.APIVersion != apiVersion:
 		return m.fault(i, []string{"apiVersion"}, "apiVersion is %q, but must be %s", d.APIVersion, apiVersion)
-	case d.Kind != "Function":
-		return m.fault(i, []string{"kind"}, "kind is %q, but must be Function", d.Kind)
+	case d.Kind != kindFunction:
+		return m.fault(i, []string{"kind"}, "kind is %q, but must be %s or %s", d.Kind, kindFunction, kindTopic)
 	case !nameForm.MatchString(d.Metadata.Name):
 		return m.fault(i, []string{"metadata", "name"},
 			"name %q must be lower-case letters, digits and hyphens, start with a letter, and have at most 63", d.Metadata.Name)
@@ -214,11 +267,12 @@ func (m *manifest) checkSource(i int, dir string) error {
 	if !ok {
 		return m.fault(i, []string{"spec", "runtime"}, "runtime is %q, but must be one of %s", s.Runtime, runtimeNames())
 	}
-	if s.Contract != "http" {
-		return m.fault(i, []string{"spec", "contract"}, "contract is %q, but must be http", s.Contract)
+	if s.Contract != quipu.ContractHTTP && s.Contract != quipu.ContractDapr {
+		return m.fault(i, []string{"spec", "contract"}, "contract is %q, but must be %s or %s", s.Contract, quipu.ContractHTTP, quipu.ContractDapr)
 	}
-	if s.Protocol != "http" {
-		return m.fault(i, []string{"spec", "protocol"}, "protocol is %q, but must be http", s.Protocol)
+	if s.Protocol != quipu.ProtocolHTTP && (s.Protocol != quipu.ProtocolGRPC || s.Contract != quipu.ContractDapr) {
+		return m.fault(i, []string{"spec", "protocol"}, "protocol is %q, but must be %s, or %s for the contract %s", s.Protocol,
+			quipu.ProtocolHTTP, quipu.ProtocolGRPC, quipu.ContractDapr)
 	}
 	if s.Source == "" {
 		s.Source = "."
@@ -276,29 +330,6 @@ func (m *manifest) checkNumbers(i int) error {
 	for name := range s.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return m.fault(i, []string{"spec", "env"}, "%q cannot be the name of an environment variable", name)
-		}
-	}
-	return nil
-}
-
-var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
-
-func (m *manifest) checkTriggers(i int) error {
-	for _, t := range m.functions[i].Spec.Triggers {
-		at := []string{"spec", "triggers"}
-		if t.HTTP == nil {
-			return m.fault(i, at, "a trigger needs http")
-		}
-		if !strings.HasPrefix(t.HTTP.Path, "/") {
-			return m.fault(i, at, "the path %q of a trigger must start with /", t.HTTP.Path)
-		}
-		if t.HTTP.Path == "/-" || strings.HasPrefix(t.HTTP.Path, "/-/") {
-			return m.fault(i, at, "the path %q is the platform's", t.HTTP.Path)
-		}
-		for _, method := range t.HTTP.Methods {
-			if !slices.Contains(methods, method) {
-				return m.fault(i, at, "%q is no HTTP method; write it in capitals", method)
-			}
 		}
 	}
 	return nil

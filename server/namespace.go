@@ -17,11 +17,14 @@ import (
 	contract "github.com/quipu-run/quipu/contract/http"
 	"github.com/quipu-run/quipu/deploy"
 	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/internal/delivery"
 	"github.com/quipu-run/quipu/internal/linelog"
 	"github.com/quipu-run/quipu/kv"
 	"github.com/quipu-run/quipu/locallog"
 	"github.com/quipu-run/quipu/pool"
 	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/topic"
+	"github.com/quipu-run/quipu/trigger"
 	"github.com/quipu-run/quipu/view"
 )
 
@@ -40,17 +43,19 @@ type namespaces struct {
 type namespace struct {
 	*deploy.View
 	*call.Caller
-	stub
+	*trigger.Engine
 
-	node  *Node
-	name  string
-	kv    *kv.Store
-	book  *view.Book
-	pool  *pool.Pool
-	lines *linelog.Writer
-	apps  sync.Map // instance id -> *contract.Client
-	stop  context.CancelFunc
-	tasks sync.WaitGroup
+	node   *Node
+	name   string
+	kv     *kv.Store
+	topic  *topic.View
+	ticker *trigger.Ticker
+	book   *view.Book
+	pool   *pool.Pool
+	lines  *linelog.Writer
+	apps   sync.Map // instance id -> *contract.Client
+	stop   context.CancelFunc
+	tasks  sync.WaitGroup
 }
 
 // openNamespaces opens the default namespace and all that have a book.
@@ -133,29 +138,45 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	if err != nil {
 		return nil, err
 	}
-	ns := &namespace{node: n, name: name, kv: kv.New(n.blobs)}
+	ns := &namespace{node: n, name: name, kv: kv.New(n.blobs), topic: topic.New()}
 	ns.lines, err = linelog.New(n.path("logs", name))
 	if err != nil {
 		return nil, err
 	}
 	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Clock: n.clock, Logger: n.cfg.Logger})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
-		CheckRoutes: gateway.CheckRoutes, Changed: ns.changed})
+		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, Commit: ns.deployed, Changed: ns.changed})
 	results := call.NewResults(n.blobs)
-	ns.book, err = view.OpenBook(ctx, n.store, n.log, id, n.clock, ns.kv, ns.View, results)
+	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.Functions, Put: ns.topic.Put})
+	ns.book, err = view.OpenBook(ctx, n.store, n.log, id, n.clock, ns.kv, ns.View, results, ns.topic, ns.ticker)
 	if err != nil {
 		return nil, err
 	}
-	ns.Caller = call.New(call.Options{Book: ns.book, Results: results, States: ns.kv, Clock: n.clock,
-		Plain: ns.State, Find: ns.Function, Acquire: ns.acquirer(ns.pool.Acquire), AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe})
-	if err := ns.View.Start(ns.book); err != nil {
+	publisher := topic.Outside{View: ns.topic, Book: ns.book}
+	ns.Caller = call.New(call.Options{Book: ns.book, Results: results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
+		Plain: ns.State, Publish: publisher, Find: ns.Function, Acquire: ns.acquirer(ns.pool.Acquire),
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe})
+	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
+		Call: ns.deliver, Function: ns.Function, Judge: judge, Publish: publisher})
+	if err := ns.start(); err != nil {
 		return nil, errors.Join(err, ns.book.Close())
+	}
+	return ns, nil
+}
+
+// start follows the book, and begins what runs by itself.
+func (ns *namespace) start() error {
+	ns.topic.Start(ns.book, func(delivery.Subscription) { ns.Engine.Sync() })
+	if err := ns.View.Start(ns.book); err != nil {
+		return err
 	}
 	tasks, stop := context.WithCancel(context.Background())
 	ns.stop = stop
 	ns.tasks.Go(func() { ns.sweep(tasks) })
 	ns.tasks.Go(func() { ns.watch(tasks) })
-	return ns, nil
+	ns.tasks.Go(func() { ns.ticker.Run(tasks, ns.book) })
+	ns.Engine.Start()
+	return nil
 }
 
 // changed follows what is deployed: instances of what is new first, so that a route never leads to a function
@@ -176,6 +197,38 @@ func (ns *namespace) changed(before, after []quipu.Function) {
 			ns.pool.Remove(f.Name)
 		}
 	}
+	if ns.Engine != nil { // it looks by itself when it starts
+		ns.Engine.Sync()
+		ns.ticker.Sync()
+	}
+}
+
+// deployed adds to the record of a deploy what its topics and triggers stand for.
+func (ns *namespace) deployed(tx *view.Tx, app string, topics map[string]quipu.TopicSpec, functions []quipu.Function) error {
+	if topics != nil {
+		if err := ns.topic.Declare(tx, app, topics); err != nil {
+			return err
+		}
+	}
+	return ns.topic.SetFunctions(tx, trigger.Wanted(functions))
+}
+
+func (ns *namespace) checkSchedule(cron, timezone string) error {
+	return trigger.ParseSchedule(cron, timezone, ns.node.clock.Now())
+}
+
+// deliver makes the call of a trigger.
+func (ns *namespace) deliver(ctx context.Context, c trigger.Call) (trigger.Reply, error) {
+	out, err := ns.Deliver(ctx, call.Delivery{CallRequest: c.CallRequest, Accept: c.Accept, Settle: c.Settle})
+	return trigger.Reply{Status: out.Status, Body: out.Body, Lost: out.Lost, Settled: out.Settled}, err
+}
+
+// judge tells what the reply of a function means for an event: 2xx acknowledges it.
+func judge(_ quipu.Function, status int, _ []byte) quipu.Outcome {
+	if status >= 200 && status < 300 {
+		return quipu.Ack
+	}
+	return quipu.Retry
 }
 
 // lease is a place in an instance with the way to talk to it.
@@ -262,12 +315,22 @@ func (ns *namespace) watch(ctx context.Context) {
 func (ns *namespace) close(ctx context.Context) error {
 	ns.stop()
 	ns.tasks.Wait()
-	err := ns.pool.Close(ctx)
+	err := errors.Join(ns.Engine.Close(ctx), ns.pool.Close(ctx))
+	ns.Engine.Wait() // what it called has ended with the pool
 	if errors.Is(err, context.DeadlineExceeded) {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
 		err = nil
 	}
 	return errors.Join(err, ns.book.Close(), ns.lines.Close())
+}
+
+// drain has everything end that goes on by itself.
+func (s *namespaces) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ns := range s.of {
+		ns.Engine.Stop()
+	}
 }
 
 func (s *namespaces) close(ctx context.Context) error {

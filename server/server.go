@@ -165,6 +165,7 @@ func (n *Node) close() error {
 	if n.gateway != nil {
 		n.gateway.Drain()
 	}
+	n.namespaces.drain()
 	if n.listeners != nil {
 		err = errors.Join(err, n.listeners.close(ctx))
 	}

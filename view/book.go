@@ -55,6 +55,13 @@ func OpenBook(ctx context.Context, store *Store, log quipu.Log, id quipu.Book, c
 		return nil, err
 	}
 	b.applied = at
+	for _, m := range machines {
+		if l, ok := m.(Loader); ok {
+			if err := l.Load(Reader{b, store.db}); err != nil {
+				return nil, fmt.Errorf("load view %s: %w", m.Name(), err)
+			}
+		}
+	}
 	tail, err := log.Tail(ctx, id, quipu.Linearizable)
 	if err != nil {
 		return nil, fmt.Errorf("tail of book %d: %w", id, err)

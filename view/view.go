@@ -16,6 +16,8 @@ package view
 
 import (
 	"encoding/binary"
+	"errors"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/quipu-run/quipu"
@@ -28,6 +30,43 @@ type Machine interface {
 	// Apply writes what op does to b. It depends on nothing but its arguments and what the view
 	// wrote before. An error stops the book: the record cannot be skipped.
 	Apply(b *Batch, op []byte, at At) error
+}
+
+// Loader is a Machine that keeps something of what it wrote in memory.
+type Loader interface {
+	Machine
+	// Load takes it from the store when a book is opened, before any Apply.
+	Load(r Reader) error
+}
+
+// Reader reads what a view has written.
+type Reader struct {
+	book *Book
+	from pebble.Reader
+}
+
+// Scan visits the keys of view that start with prefix, in order. value is valid during visit only.
+func (r Reader) Scan(view, prefix string, visit func(key string, value []byte) error) error {
+	lower := r.book.storeKey(nil, view, prefix)
+	it, err := r.from.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(lower)})
+	if err != nil {
+		return err
+	}
+	skip := len(lower) - len(prefix)
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		err = visit(string(it.Key()[skip:]), it.Value())
+	}
+	return errors.Join(err, it.Close())
+}
+
+// after is the first key that does not start with prefix, which has a NUL in it and so is not all 0xff.
+func after(prefix []byte) []byte {
+	end := slices.Clone(prefix)
+	for end[len(end)-1] == 0xff {
+		end = end[:len(end)-1]
+	}
+	end[len(end)-1]++
+	return end
 }
 
 // At is where an operation stands in the log.
@@ -54,6 +93,12 @@ func (b *Batch) Set(view, key string, value []byte) error {
 func (b *Batch) Delete(view, key string) error {
 	b.key = b.book.storeKey(b.key[:0], view, key)
 	return b.b.Delete(b.key, nil)
+}
+
+// DeleteRange removes the keys of view in [from, to). It costs later readers of the neighbourhood more than a few
+// deletions do, so it is for what happens rarely.
+func (b *Batch) DeleteRange(view, from, to string) error {
+	return b.b.DeleteRange(b.book.storeKey(nil, view, from), b.book.storeKey(nil, view, to), nil)
 }
 
 // conflictKey is how a key of a view is called in a Tx.

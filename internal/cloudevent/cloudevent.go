@@ -159,3 +159,17 @@ func mediaType(contentType string) string {
 	}
 	return strings.ToLower(strings.TrimSpace(media))
 }
+
+// Of is a stored event as consumers get it: as it was published, if that was a CloudEvent, else wrapped, with the same
+// id each time. raw wraps the bytes of a CloudEvent too.
+func Of(e quipu.Event, raw bool) ([]byte, error) {
+	if !raw && IsCloudEvent(e.ContentType) {
+		return e.Data, nil
+	}
+	a := Attributes{ID: e.ID, Source: "quipu", Time: e.Time, DataContentType: e.ContentType, Topic: e.Topic, PubSub: quipu.PubSubDefault}
+	if raw || a.DataContentType == "" {
+		a.DataContentType = "application/octet-stream"
+	}
+	_, event, err := Wrap(a, e.Data)
+	return event, err
+}

@@ -1,0 +1,56 @@
+// Package delivery is what the topic view stores of a subscription and the trigger package decides by.
+package delivery
+
+import (
+	"time"
+
+	"github.com/quipu-run/quipu"
+)
+
+// Subscription names a durable subscription. Epoch changes when it is moved or made anew: what was delivered under
+// an earlier one cannot be settled any more.
+type Subscription struct {
+	Topic, Name string
+	Epoch       quipu.Seq
+}
+
+// State is how far a subscription has come.
+type State struct {
+	Subscription
+	// Function that its events go to; "" for consumers that come and go.
+	Function string
+	// Floor: every event up to this offset is done, or parked.
+	Floor uint64
+	// Done are events above the floor that are done, ascending.
+	Done []uint64
+	// Parked are events that wait for another attempt, ascending.
+	Parked []Parked
+}
+
+// Parked is an event that was tried without success.
+type Parked struct {
+	Offset   uint64
+	Attempts int // in calls of any size
+	Alone    int // of those, in a call of its own
+	Due      time.Time
+	Cause    string // what the last attempt failed with
+}
+
+// Settlement is what became of deliveries: one record.
+type Settlement struct {
+	Done   []uint64
+	Parked []Parked
+	// Forget are offsets of Done that were parked before.
+	Forget []uint64
+}
+
+// CauseBytesMax bounds Parked.Cause and quipu.DeadLetter.Cause.
+const CauseBytesMax = 512
+
+// Cause shortens what an attempt failed with.
+func Cause(text string) string {
+	if len(text) > CauseBytesMax {
+		return text[:CauseBytesMax]
+	}
+	return text
+}

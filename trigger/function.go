@@ -1,0 +1,170 @@
+package trigger
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/cloudevent"
+	"github.com/quipu-run/quipu/internal/delivery"
+	"github.com/quipu-run/quipu/view"
+	"github.com/tidwall/gjson"
+)
+
+// callsMax bounds the calls that one subscription makes at once.
+const callsMax = 1000
+
+// serve makes a function the consumer of its subscription, in the way that its trigger says.
+func (e *Engine) serve(r *runner, name string, o *planOptions) error {
+	f, err := e.o.Function(name)
+	if err != nil {
+		return nil // it is being removed, and its subscription with it
+	}
+	t, ok := triggerFor(f, r.sub.Topic)
+	if !ok {
+		return nil
+	}
+	o.batch, o.retry, o.adaptive = max(1, t.Batch), t.Retry, f.Spec.Atomic
+	o.calls = min(callsMax, f.Spec.Concurrency*f.Spec.Scale.Max)
+	o.keepDead = t.DeadLetter != ""
+	if t.DeadLetter != "" {
+		r.dead = t.DeadLetter
+	} else {
+		r.dead = DeadLetterTopic(f.Name)
+	}
+	if t.Key != "" {
+		path := keyPath(t.Key)
+		o.key = func(ev quipu.Event) string { return keyOf(ev, path) }
+	}
+	c := &functionConsumer{r: r, f: f, t: t}
+	if len(t.Routes) > 0 {
+		if c.route, err = e.o.Route(t); err != nil {
+			return err
+		}
+	}
+	r.consumers = []*consumer{{max: o.calls, deliver: c.deliver}}
+	return nil
+}
+
+// DeadLetterTopic is where events go that a function has given up, if its trigger names nothing else.
+func DeadLetterTopic(name string) string { return name + "-dead" }
+
+// triggerFor finds what a function says about a topic, or about one of its schedules.
+func triggerFor(f quipu.Function, topic string) (quipu.TopicTrigger, bool) {
+	for _, t := range append(f.Topics(), scheduleTopics(f)...) {
+		if t.Name == topic {
+			return t, true
+		}
+	}
+	return quipu.TopicTrigger{}, false
+}
+
+// keyPath is a key of a trigger as gjson reads it: names with dots between them, nothing else is special.
+func keyPath(key string) string {
+	return strings.NewReplacer("*", `\*`, "?", `\?`, "|", `\|`, "#", `\#`, "@", `\@`, "!", `\!`).Replace(key)
+}
+
+// keyOf is the value of an event's key as text. Events without it have no order.
+func keyOf(e quipu.Event, path string) string {
+	if !cloudevent.IsCloudEvent(e.ContentType) {
+		return ""
+	}
+	value := gjson.GetBytes(e.Data, path)
+	if !value.Exists() || value.Type == gjson.Null {
+		return ""
+	}
+	return value.Type.String() + value.String()
+}
+
+// functionConsumer calls a function with events.
+type functionConsumer struct {
+	r     *runner
+	f     quipu.Function
+	t     quipu.TopicTrigger
+	route func(event []byte) string
+}
+
+func (c *functionConsumer) deliver(ctx context.Context, g *group) result {
+	request, err := c.request(g)
+	if err != nil {
+		return result{cause: err.Error()}
+	}
+	if request.Path == "" { // no route matches: the app asked for something else
+		return result{each: slices.Repeat([]quipu.Outcome{quipu.Ack}, len(g.items))}
+	}
+	call := Call{CallRequest: request,
+		Accept: func(status int, body []byte) bool { return c.r.e.o.Judge(c.f, status, body) == quipu.Ack },
+		Settle: func(tx *view.Tx) error { return c.r.settleIn(tx, g) }}
+	reply, err := c.r.e.o.Call(ctx, call)
+	if err != nil {
+		return failure(err, reply.Lost)
+	}
+	res := result{lost: reply.Lost, settled: reply.Settled}
+	if res.settled {
+		return res
+	}
+	outcome := c.r.e.o.Judge(c.f, reply.Status, reply.Body)
+	if outcome == quipu.Retry {
+		res.cause = delivery.Cause(fmt.Sprintf("status %d: %s", reply.Status, bytes.TrimSpace(reply.Body)))
+		return res
+	}
+	res.each = slices.Repeat([]quipu.Outcome{outcome}, len(g.items))
+	return res
+}
+
+// failure tells what an error of a call means. What did not get as far as the function's code is no attempt.
+func failure(err error, lost int) result {
+	res := result{lost: lost, cause: delivery.Cause(err.Error())}
+	switch quipu.CodeOf(err) {
+	case quipu.CodeSuperseded, quipu.CodeNoSubscription:
+		res.over = true
+	case quipu.CodeBusy, quipu.CodeStart, quipu.CodeStopping, quipu.CodeContention, quipu.CodeNoFunction, quipu.CodeNoTool,
+		quipu.CodeOverloaded, quipu.CodeDiskFull, quipu.CodeLogStopped, quipu.CodeUnknown, quipu.CodeBuild:
+		res.missed = true
+	}
+	return res
+}
+
+// request is the call for a group of events: one event in structured form, or an array of them if the trigger asks
+// for batches.
+func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
+	r := quipu.CallRequest{Function: c.f.Name, Method: http.MethodPost, Path: c.t.Path, Trigger: "topic/" + c.t.Name,
+		Attempt: g.attempt(), Header: http.Header{}}
+	if strings.HasPrefix(c.t.Name, quipu.PlatformTopicStart) {
+		r.Trigger = "schedule"
+	}
+	var body []byte
+	media := quipu.MediaCloudEvent
+	if c.t.Batch > 1 {
+		media, body = quipu.MediaCloudBatch, append(body, '[')
+	}
+	for i, it := range g.items {
+		event, err := cloudevent.Of(it.event, c.t.Raw)
+		if err != nil {
+			return r, err
+		}
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, event...)
+		if i > 0 {
+			continue
+		}
+		if c.route != nil {
+			r.Path = c.route(event)
+		}
+		if trace := gjson.GetBytes(event, "traceparent"); trace.Type == gjson.String {
+			r.Header.Set("Traceparent", trace.String())
+		}
+	}
+	if c.t.Batch > 1 {
+		body = append(body, ']')
+	}
+	r.Header.Set("Content-Type", media)
+	r.Body, r.ContentLength = bytes.NewReader(body), int64(len(body))
+	return r, nil
+}
