@@ -136,9 +136,11 @@ func (v *View) applyDelete(b *view.Batch, r *reader, at view.At) error {
 		name, function := r.str(), r.str()
 		err = dropSubscription(b, topic, name)
 		s := delivery.Subscription{Topic: topic, Name: name}
-		if function != "" { // it subscribes to the name, whatever comes under it
+		if function != "" { // it subscribes to the name, whatever comes under it: the topic is there, empty
 			s.Epoch = at.Seq
-			err = errors.Join(err, setSubscription(b, s, function, 0))
+			h, headErr := v.head(b, topic, at)
+			v.setHead(topic, h)
+			err = errors.Join(err, headErr, b.Set(Name, headPrefix+topic, h.encode()), setSubscription(b, s, function, 0))
 		}
 		v.note(s)
 	}
@@ -148,11 +150,16 @@ func (v *View) applyDelete(b *view.Batch, r *reader, at view.At) error {
 func (v *View) applySubscribe(b *view.Batch, r *reader, at view.At) error {
 	s := delivery.Subscription{Topic: r.str(), Name: r.str(), Epoch: at.Seq}
 	function, atEnd, floor := r.str(), r.uint() == 1, r.uint()
+	h, err := v.head(b, s.Topic, at)
+	if err != nil {
+		return err
+	}
+	v.setHead(s.Topic, h)
 	if atEnd {
-		floor = v.heads[s.Topic].last
+		floor = h.last
 	}
 	v.note(s)
-	return errors.Join(dropSubscription(b, s.Topic, s.Name), setSubscription(b, s, function, floor))
+	return errors.Join(b.Set(Name, headPrefix+s.Topic, h.encode()), dropSubscription(b, s.Topic, s.Name), setSubscription(b, s, function, floor))
 }
 
 // note remembers a subscription that the record changes.

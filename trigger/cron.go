@@ -47,14 +47,16 @@ func parseSchedule(expression, timezone string) (schedule, error) {
 	if err != nil {
 		return schedule{}, fmt.Errorf("the cron expression %q cannot be read: %w", expression, err)
 	}
+	if every, ok := strings.CutPrefix(expression, "@every "); ok { // which the library rounds up to a second
+		if d, err := time.ParseDuration(every); err != nil || d < everyMin {
+			return schedule{}, fmt.Errorf("%s is too often; the shortest is @every %s", expression, everyMin)
+		}
+	}
 	switch p := parsed.(type) {
 	case *cron.SpecSchedule:
 		p.Location = time.UTC
 		return schedule{spec: p, zone: zone}, nil
 	case cron.ConstantDelaySchedule:
-		if p.Delay < everyMin {
-			return schedule{}, fmt.Errorf("@every %s is too often; the shortest is %s", p.Delay, everyMin)
-		}
 		return schedule{every: p.Delay, zone: zone}, nil
 	}
 	return schedule{}, fmt.Errorf("the cron expression %q is of an unknown kind", expression)

@@ -1,6 +1,7 @@
 package trigger
 
 import (
+	"cmp"
 	"container/heap"
 	"slices"
 	"time"
@@ -16,22 +17,23 @@ import (
 // a call, giving up (on its way to the dead letters), or done. What is known here is a window: everything up to the
 // floor is done or parked durably, what is above loaded has not been read yet.
 type plan struct {
-	o            planOptions
-	items        map[uint64]*item    // outstanding: loaded and not done
-	keys         map[string][]uint64 // of the outstanding items with a key, ascending
-	fresh        offsets             // neither tried nor held back
-	held         map[string][]*item  // fresh ones whose key has an earlier one outstanding
-	retry        groups              // by due time
-	done         map[uint64]bool     // above the floor
-	floor        uint64
-	loaded       uint64
-	bytes        int // of the outstanding events
-	calls        int
-	limit        int    // calls at once; moves between 1 and o.calls for an adaptive subscription
-	roomForCalls int    // of consumers
-	expiry       uint64 // up to this offset the topic keeps nothing any more
-	stalls       int
-	pause        time.Time // before it nothing is delivered
+	o              planOptions
+	items          map[uint64]*item    // outstanding: loaded and not done
+	keys           map[string][]uint64 // of the outstanding items with a key, ascending
+	fresh          offsets             // neither tried nor held back
+	held           map[string][]*item  // fresh ones whose key has an earlier one outstanding
+	retry          groups              // by due time
+	done           map[uint64]bool     // above the floor
+	floor          uint64
+	loaded         uint64
+	bytes          int // of the outstanding events
+	calls          int
+	limit          int    // calls at once; moves between 1 and o.calls for an adaptive subscription
+	places         int    // for calls, that consumers have
+	wins, patience int    // calls that did not lose, in a row; how many it takes to try one more at once
+	expiry         uint64 // up to this offset the topic keeps nothing any more
+	stalls         int
+	pause          time.Time // before it nothing is delivered
 }
 
 type planOptions struct {
@@ -52,6 +54,8 @@ type item struct {
 	alone    int
 	flying   bool
 	parked   bool // durably; it does not hold the floor
+	carrying bool // it is being parked as it is
+	settling bool // what makes it done is on its way
 }
 
 // group is what goes together in one call.
@@ -90,7 +94,7 @@ const (
 
 func newPlan(o planOptions, s delivery.State) *plan {
 	p := &plan{o: o, items: map[uint64]*item{}, keys: map[string][]uint64{}, held: map[string][]*item{}, done: map[uint64]bool{},
-		floor: s.Floor, loaded: s.Floor, limit: o.calls}
+		floor: s.Floor, loaded: s.Floor, limit: o.calls, patience: 1}
 	if o.adaptive {
 		p.limit = 1
 	}
@@ -146,13 +150,13 @@ func (p *plan) add(e quipu.Event) *item {
 	return it
 }
 
-// setRoom says how many more calls consumers take.
-func (p *plan) setRoom(calls int) { p.roomForCalls = calls }
+// setPlaces says how many more calls consumers take.
+func (p *plan) setPlaces(calls int) { p.places = calls }
 
 // next answers the group to call for now, nil if there is none, and the events found to be at their end.
 func (p *plan) next(now time.Time) (g *group, ends []end) {
 	ends = p.expired(now)
-	if p.calls >= p.limit || p.roomForCalls <= 0 || now.Before(p.pause) {
+	if p.calls >= p.limit || p.places <= 0 || now.Before(p.pause) {
 		return nil, ends
 	}
 	if g = p.dueGroup(now); g == nil {
@@ -233,7 +237,7 @@ func (p *plan) isOver(it *item, now time.Time) bool {
 // expire gives an event up because of its age. What the topic no longer keeps becomes a dead letter; what its
 // publisher gave a time to live only where dead letters were asked for.
 func (p *plan) expire(it *item) end {
-	it.flying = true // until settled
+	it.flying, it.settling = true, true // until it is durable
 	return end{it, causeExpired, it.event.Offset <= p.expiry || p.o.keepDead}
 }
 
@@ -297,15 +301,23 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// returned notes that a call is over; lost is how often it lost to others before it committed.
+// patienceMax bounds how long it takes an adaptive subscription to try more calls at once again.
+const patienceMax = 256
+
+// returned notes that a call is over; lost is how often it lost to others before it committed. Calls that lose to
+// each other are better made one after the other: fewer at once, and the more often that happens the longer.
 func (p *plan) returned(lost int) {
 	p.calls--
+	if !p.o.adaptive {
+		return
+	}
+	p.wins++
 	switch {
-	case !p.o.adaptive:
 	case lost > 0:
-		p.limit = max(1, p.limit/2)
-	case p.limit < p.o.calls:
-		p.limit++
+		p.limit, p.wins = max(1, p.limit/2), 0
+		p.patience = min(patienceMax, 2*p.patience)
+	case p.wins >= p.patience && p.limit < p.o.calls:
+		p.limit, p.wins = p.limit+1, 0
 	}
 }
 
@@ -355,9 +367,17 @@ func (p *plan) rise() {
 	}
 }
 
+// setback is what follows a failure. Nothing of it is delivered again before it is durable: an event that was done
+// meanwhile could otherwise be parked afterwards.
+type setback struct {
+	parked []delivery.Parked
+	groups []*group // that wait for their time from then on
+	ends   []end
+}
+
 // failed plans what follows a call that went wrong as a whole: a batch is halved, an event alone waits longer each
 // time and is at its end when its retries are used up.
-func (p *plan) failed(g *group, cause string, now time.Time) (parked []delivery.Parked, ends []end) {
+func (p *plan) failed(g *group, cause string, now time.Time) (s setback) {
 	if len(g.items) == 1 {
 		return p.failedAlone(g.items[0], cause, now)
 	}
@@ -366,23 +386,25 @@ func (p *plan) failed(g *group, cause string, now time.Time) (parked []delivery.
 		again := &group{items: items, due: now.Add(p.o.retry.Backoff.Std())}
 		for _, it := range items {
 			it.attempts++
-			parked = append(parked, p.parkedEntry(it, again.due, cause))
+			s.parked = append(s.parked, p.parkedEntry(it, again.due, cause))
 		}
-		p.again(again)
+		s.groups = append(s.groups, again)
 	}
-	return parked, nil
+	return s
 }
 
 // failedAlone is failed for one event, be it that it was alone or that its consumer told events apart.
-func (p *plan) failedAlone(it *item, cause string, now time.Time) (parked []delivery.Parked, ends []end) {
+func (p *plan) failedAlone(it *item, cause string, now time.Time) (s setback) {
 	it.attempts++
 	it.alone++
 	if it.attempts > p.o.retry.Max || p.isOver(it, now) {
-		return nil, []end{{it, cause, true}}
+		it.settling = true
+		s.ends = []end{{it, cause, true}}
+		return s
 	}
 	g := &group{items: []*item{it}, due: now.Add(backoff(p.o.retry.Backoff.Std(), it.alone))}
-	p.again(g)
-	return []delivery.Parked{p.parkedEntry(it, g.due, cause)}, nil
+	s.groups, s.parked = []*group{g}, []delivery.Parked{p.parkedEntry(it, g.due, cause)}
+	return s
 }
 
 func (p *plan) parkedEntry(it *item, due time.Time, cause string) delivery.Parked {
@@ -392,7 +414,7 @@ func (p *plan) parkedEntry(it *item, due time.Time, cause string) delivery.Parke
 // again has a group wait for its time.
 func (p *plan) again(g *group) {
 	for _, it := range g.items {
-		it.flying = false
+		it.flying, it.settling = false, false
 	}
 	heap.Push(&p.retry, g)
 }
@@ -414,28 +436,40 @@ func backoff(first time.Duration, attempt int) time.Duration {
 	return min(first, quipu.BackoffMax)
 }
 
-// parkedDurably notes that events are parked in the view.
-func (p *plan) parkedDurably(parked []delivery.Parked) {
+// parkedDurably notes that events are parked in the view, so that groups may be delivered when they are due.
+func (p *plan) parkedDurably(parked []delivery.Parked, groups []*group) {
 	for _, entry := range parked {
 		if it := p.items[entry.Offset]; it != nil {
-			it.parked = true
+			it.parked, it.carrying = true, false
 		}
+	}
+	for _, g := range groups {
+		p.again(g)
 	}
 	p.rise()
 }
 
-// carry lists the events that hold the floor although much above it is done: they are to be parked as they are.
+// carry lists the events that hold the floor although much above it is done: they are to be parked as they are, but
+// for those whose end is on its way.
 func (p *plan) carry(now time.Time) (parked []delivery.Parked) {
 	if len(p.done) < windowMax/2 {
 		return nil
 	}
 	for _, it := range p.items {
-		if !it.parked {
+		if !it.parked && !it.settling && it.event.Offset < p.floor+windowMax/2 {
+			it.carrying = true
 			parked = append(parked, p.parkedEntry(it, now, ""))
 		}
 	}
-	slices.SortFunc(parked, func(a, b delivery.Parked) int { return int(a.Offset) - int(b.Offset) })
+	slices.SortFunc(parked, func(a, b delivery.Parked) int { return cmp.Compare(a.Offset, b.Offset) })
 	return parked
+}
+
+// notCarried takes back what carry has said, when it cannot be made durable.
+func (p *plan) notCarried() {
+	for _, it := range p.items {
+		it.carrying = false
+	}
 }
 
 // needed is the lowest offset that is still to be delivered; one above the loaded if none is known.

@@ -28,9 +28,9 @@ type runner struct {
 	consumers []*consumer
 	more      bool // there may be events after those loaded
 	settling  outcomes
-	advanced  uint64 // the floor that the view knows
+	advanced  uint64    // the floor that the view knows
+	carried   sync.Cond // an item is no longer being parked
 	lastError string
-	lastDead  string
 }
 
 // consumer takes groups of events.
@@ -52,12 +52,15 @@ type result struct {
 
 // outcomes wait to be settled.
 type outcomes struct {
-	done   []*item
-	parked []delivery.Parked
-	ends   []end
+	done []*item
+	setback
 }
 
 func (o *outcomes) isEmpty() bool { return len(o.done)+len(o.parked)+len(o.ends) == 0 }
+
+func (o *outcomes) add(s setback) {
+	o.parked, o.groups, o.ends = append(o.parked, s.parked...), append(o.groups, s.groups...), append(o.ends, s.ends...)
+}
 
 // newRunner takes a subscription up where the view has it.
 func (e *Engine) newRunner(s delivery.State) (*runner, error) {
@@ -70,6 +73,7 @@ func (e *Engine) newRunner(s delivery.State) (*runner, error) {
 	r := &runner{e: e, sub: state.Subscription, revision: e.revision(s), wake: make(chan struct{}, 1),
 		settle: make(chan struct{}, 1), more: true,
 		advanced: state.Floor, dead: s.Name + "-dead"}
+	r.carried.L = &r.mu
 	r.ctx, r.stop = context.WithCancel(e.ctx)
 	o := planOptions{name: s.Name, batch: 1, retry: quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}}
 	if s.Function != "" {
@@ -106,8 +110,7 @@ func (r *runner) run(ended func(*runner)) {
 		defer close(settled)
 		r.keepSettling(over)
 	}()
-	for {
-		news := r.e.o.Store.Wait(r.sub.Topic)
+	for news := r.e.o.Store.Wait(r.sub.Topic); ; {
 		next := r.step()
 		var timer <-chan time.Time
 		if !next.IsZero() {
@@ -115,6 +118,7 @@ func (r *runner) run(ended func(*runner)) {
 		}
 		select {
 		case <-news:
+			news = r.e.o.Store.Wait(r.sub.Topic)
 			r.mu.Lock()
 			r.more = true
 			r.mu.Unlock()
@@ -146,7 +150,7 @@ func (r *runner) step() time.Time {
 			r.lastError = err.Error()
 			return r.e.o.Clock.Now().Add(retryAfter)
 		}
-		r.plan.setRoom(r.free())
+		r.plan.setPlaces(r.free())
 		now := r.e.o.Clock.Now()
 		g, ends := r.plan.next(now)
 		if len(ends) > 0 {
@@ -192,6 +196,7 @@ func (r *runner) load() error {
 	}
 	r.more = len(events) > 0
 	r.plan.load(events)
+	r.kickSettling()
 	return nil
 }
 
@@ -221,6 +226,9 @@ func (r *runner) start(g *group) {
 func (r *runner) finish(g *group, res result) {
 	now := r.e.o.Clock.Now()
 	r.plan.returned(res.lost)
+	for _, it := range g.items {
+		it.settling = false
+	}
 	if res.cause != "" {
 		r.lastError = res.cause
 	}
@@ -235,9 +243,7 @@ func (r *runner) finish(g *group, res result) {
 	case res.settled:
 		r.plan.settled(g.items)
 	case res.each == nil:
-		parked, ends := r.plan.failed(g, res.cause, now)
-		r.settling.parked = append(r.settling.parked, parked...)
-		r.settling.ends = append(r.settling.ends, ends...)
+		r.settling.add(r.plan.failed(g, res.cause, now))
 	default:
 		r.finishEach(g, res, now)
 	}
@@ -249,13 +255,13 @@ func (r *runner) finishEach(g *group, res result, now time.Time) {
 	for i, it := range g.items {
 		switch res.each[i] {
 		case quipu.Ack:
+			it.settling = true
 			r.settling.done = append(r.settling.done, it)
 		case quipu.Drop:
+			it.settling = true
 			r.settling.ends = append(r.settling.ends, end{it, causeDropped, r.plan.o.keepDead})
 		default:
-			parked, ends := r.plan.failedAlone(it, res.cause, now)
-			r.settling.parked = append(r.settling.parked, parked...)
-			r.settling.ends = append(r.settling.ends, ends...)
+			r.settling.add(r.plan.failedAlone(it, res.cause, now))
 		}
 	}
 }
@@ -298,9 +304,16 @@ func settlement(items []*item) (s delivery.Settlement) {
 	return s
 }
 
-// settleIn adds the acknowledgement of a group to a transaction.
+// settleIn adds the acknowledgement of a group to a transaction. An item that is being parked must be so first: else
+// it could be parked after it was done.
 func (r *runner) settleIn(tx *view.Tx, g *group) error {
 	r.mu.Lock()
+	for slices.ContainsFunc(g.items, func(it *item) bool { return it.carrying }) {
+		r.carried.Wait()
+	}
+	for _, it := range g.items {
+		it.settling = true
+	}
 	s := settlement(g.items)
 	r.mu.Unlock()
 	return r.e.o.Store.Settle(tx, r.sub, s)

@@ -79,13 +79,17 @@ func (r *runner) settleOnce(last bool) (more bool) {
 	switch {
 	case quipu.CodeOf(err) == quipu.CodeSuperseded || quipu.CodeOf(err) == quipu.CodeNoSubscription:
 		r.settling = outcomes{} // what they were the outcomes of is not delivered any more
+		r.plan.notCarried()
+		r.carried.Broadcast()
 		r.stop()
 		return false
 	case err != nil:
 		r.lastError = err.Error()
 		r.settling.putBack(part)
 		if last || !r.pauseSettling() {
-			return false // the events are delivered again after the next start
+			r.plan.notCarried() // the node stops; the events are delivered again after the next start
+			r.carried.Broadcast()
+			return false
 		}
 		return true
 	}
@@ -105,12 +109,10 @@ func (r *runner) settledDurably(part outcomes, floor uint64) {
 	items := part.done
 	for _, e := range part.ends {
 		items = append(items, e.item)
-		if e.keep {
-			r.lastDead = e.cause
-		}
 	}
-	r.plan.parkedDurably(part.parked)
+	r.plan.parkedDurably(part.parked, part.groups)
 	r.plan.settled(items)
+	r.carried.Broadcast()
 	r.kickSettling()
 	r.notify()
 }
@@ -142,10 +144,13 @@ func (r *runner) commit(tx *view.Tx, part outcomes, floor uint64) error {
 	return r.e.o.Store.Advance(tx, r.sub, floor)
 }
 
-// take takes out what fits into one record.
+// take takes out what fits into one record. Groups go with the last of the parked.
 func (o *outcomes) take() (part outcomes) {
 	part.done, o.done = cut(o.done, settleMax)
 	part.parked, o.parked = cut(o.parked, settleMax)
+	if len(o.parked) == 0 {
+		part.groups, o.groups = o.groups, nil
+	}
 	size := 0
 	for len(o.ends) > 0 && len(part.ends) < settleDeadMax && size < settleBytesMax {
 		size += len(o.ends[0].item.event.Data)
@@ -156,9 +161,9 @@ func (o *outcomes) take() (part outcomes) {
 
 // putBack is the reverse of take.
 func (o *outcomes) putBack(part outcomes) {
-	o.done = append(part.done, o.done...)
-	o.parked = append(part.parked, o.parked...)
-	o.ends = append(part.ends, o.ends...)
+	later := o.setback
+	o.done, o.setback = append(part.done, o.done...), part.setback
+	o.add(later)
 }
 
 func cut[T any](list []T, most int) (head, tail []T) {

@@ -75,7 +75,7 @@ func (e *Engine) subscriptionInfo(tx *view.Tx, s delivery.State, topic quipu.Top
 		}
 	}
 	if r := e.runner(s.Topic, s.Name); r != nil {
-		r.describe(&info)
+		r.describe(&info, topic.Last)
 	}
 	if info.Lag == 0 {
 		return info, nil
@@ -91,10 +91,12 @@ func (e *Engine) subscriptionInfo(tx *view.Tx, s delivery.State, topic quipu.Top
 	return info, err
 }
 
-// describe adds what only the runner knows.
-func (r *runner) describe(info *quipu.SubscriptionInfo) {
+// describe adds what the runner knows better than the view, or alone. last is the newest event of the topic.
+func (r *runner) describe(info *quipu.SubscriptionInfo, last uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	info.Done, info.Retrying = r.plan.floor, r.plan.retrying()
+	info.Lag = last - min(last, r.plan.loaded) + uint64(len(r.plan.items))
 	info.DeadLetter, info.LastError, info.Consumers = r.dead, r.lastError, len(r.consumers)
 	for _, it := range r.plan.items {
 		if it.flying {
