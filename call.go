@@ -143,6 +143,8 @@ type CallOp struct {
 type Calls interface {
 	// Call finds one by id. CodeNotFound.
 	Call(ctx context.Context, id string) (CallInfo, error)
+	// Slice shows all that a call did. CodeNotFound. What cannot be known any more is told by Missing.
+	Slice(ctx context.Context, id string) (CallSlice, error)
 	// Calls lists the newest first; of one function unless name is "".
 	Calls(ctx context.Context, name string, limit int) ([]CallInfo, error)
 }
