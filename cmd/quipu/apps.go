@@ -119,7 +119,7 @@ var kinds = []kind{
 			func(i quipu.CallInfo) []any {
 				return []any{i.ID, i.Function, i.Status, i.Start.Format(time.RFC3339)}
 			}),
-		get: func(ctx context.Context, node *sdk.Client, id string) (any, error) { return node.Call(ctx, id) }},
+		get: getCallView},
 	{name: "books", list: listing("NAME\tID\tTAIL\tTRIM", (*sdk.Client).Books, func(b sdk.Book) []any { return []any{b.Name, b.ID, b.Tail, b.Trim} })},
 }
 
@@ -207,11 +207,16 @@ func (c *cli) getCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if p, ok := v.(printer); ok && c.output == "table" {
-			return p.print(c)
-		}
-		return c.show(v)
+		return c.showOne(v)
 	}}
+}
+
+// showOne prints a value for people, if it has such a form and nothing else was asked for.
+func (c *cli) showOne(v any) error {
+	if p, ok := v.(printer); ok && c.output == "table" {
+		return p.print(c)
+	}
+	return c.show(v)
 }
 
 // printer is a value with a form for people that is not YAML.
