@@ -32,7 +32,7 @@ func (g *Gateway) topicRoutes() []adminRoute {
 		{id: "publish", method: "POST", path: "/topics/{topic}/events",
 			summary: "Publish the body, durable on return. Data of any content type gets an envelope; " + quipu.MediaCloudEvent + " is one; " + quipu.MediaCloudBatch + " is several, all or none.",
 			query:   publishParams, body: "*/*", bodyMax: quipu.TxBytesMax, status: 200, reply: jsonType, shape: sdk.Published{},
-			codes: []quipu.Code{quipu.CodeTopicName, quipu.CodeEventSize, quipu.CodeCloudEvent, quipu.CodeBadJSON, quipu.CodeTTL, quipu.CodeDelay, quipu.CodeTooMany, quipu.CodeBodySize}, serve: publish},
+			codes: []quipu.Code{quipu.CodeTopicName, quipu.CodeEventSize, quipu.CodeCloudEvent, quipu.CodeBadJSON, quipu.CodeTTL, quipu.CodeDelay, quipu.CodeTooMany, quipu.CodeTxSize, quipu.CodeBodySize}, serve: publish},
 		{id: "readTopic", method: "GET", path: "/topics/{topic}/events", summary: "Events in order, a line of JSON for each. Nothing is acknowledged. A topic that does not exist is empty.",
 			query: []param{{"from", "string", positionForms + "; default: end with follow, earliest without"},
 				{"follow", "boolean", "go on with new events"}, {"limit", "integer", "end after so many"}},

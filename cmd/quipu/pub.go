@@ -47,8 +47,8 @@ func (c *cli) pubCommand() *cobra.Command {
 	f.StringVar(&p.Subject, "subject", "", "subject of the event")
 	f.StringArrayVar(&p.extensions, "extension", nil, "name=value, another attribute of the event")
 	f.StringVar(&p.ContentType, "content-type", "", "of the data; default: JSON if it is, else text, else bytes; "+quipu.MediaCloudEvent+" for a whole event")
-	f.DurationVar(&p.TTL, "ttl", 0, "after which it is not delivered any more")
-	f.DurationVar(&p.Delay, "delay", 0, "before which it is not delivered; quipu topics cancel takes it back")
+	f.TextVar((*quipu.Duration)(&p.TTL), "ttl", quipu.Duration(0), "duration after which it is not delivered any more")
+	f.TextVar((*quipu.Duration)(&p.Delay), "delay", quipu.Duration(0), "duration before which it is not delivered; quipu topics cancel takes it back")
 	f.BoolVar(&p.Raw, "raw", false, "publish the data without an envelope")
 	cmd.MarkFlagsMutuallyExclusive("data", "file")
 	cmd.MarkFlagsMutuallyExclusive("data", "lines")
@@ -131,7 +131,7 @@ func (c *cli) printID(id string) error {
 }
 
 // pubLines publishes what waits, as one batch, and then what came meanwhile: a file goes in large pieces, and a
-// pipe line by line. An error names the first line that was not published.
+// pipe line by line. Lines are published in order, so that of a failure it is enough to say how many were.
 func (c *cli) pubLines(ctx context.Context, node *sdk.Client, p *pubArgs) error {
 	in := c.in
 	if p.file != "-" {
@@ -148,11 +148,11 @@ func (c *cli) pubLines(ctx context.Context, node *sdk.Client, p *pubArgs) error 
 		if len(batch) == 0 {
 			break
 		}
-		if err := c.pubBatch(ctx, node, p, batch); err != nil {
-			c.note("published %d lines; the first of the next %d was not", done, len(batch))
+		n, err := c.pubBatch(ctx, node, p, batch)
+		if done += n; err != nil {
+			c.note("published before that: %s", count(uint64(done), "line"))
 			return err
 		}
-		done += len(batch)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -215,7 +215,8 @@ func takeLines(ctx context.Context, lines <-chan []byte) (batch [][]byte) {
 	return batch
 }
 
-func (c *cli) pubBatch(ctx context.Context, node *sdk.Client, p *pubArgs, lines [][]byte) error {
+// pubBatch answers how many lines were published: all or none, unless they are raw.
+func (c *cli) pubBatch(ctx context.Context, node *sdk.Client, p *pubArgs, lines [][]byte) (int, error) {
 	if p.Raw {
 		return c.pubRaw(ctx, node, p, lines)
 	}
@@ -223,23 +224,23 @@ func (c *cli) pubBatch(ctx context.Context, node *sdk.Client, p *pubArgs, lines 
 	for i, line := range lines {
 		event, err := p.envelope(line)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		events[i] = event
 	}
 	ids, err := node.PublishBatch(ctx, p.topic, events, sdk.Publication{TTL: p.TTL, Delay: p.Delay})
 	for _, id := range ids {
 		if err := c.printID(id); err != nil {
-			return err
+			return len(ids), err
 		}
 	}
-	return err
+	return len(ids), err
 }
 
 // pubRaw goes one by one: a batch is of events with an envelope.
-func (c *cli) pubRaw(ctx context.Context, node *sdk.Client, p *pubArgs, lines [][]byte) error {
+func (c *cli) pubRaw(ctx context.Context, node *sdk.Client, p *pubArgs, lines [][]byte) (int, error) {
 	one := p.Publication
-	for _, line := range lines {
+	for n, line := range lines {
 		if one.Data = line; p.ContentType == "" {
 			one.ContentType = contentTypeOf(line)
 		}
@@ -248,10 +249,10 @@ func (c *cli) pubRaw(ctx context.Context, node *sdk.Client, p *pubArgs, lines []
 			err = c.printID(id)
 		}
 		if err != nil {
-			return err
+			return n, err
 		}
 	}
-	return nil
+	return len(lines), nil
 }
 
 // envelope makes a line an event, but for what the node adds.

@@ -90,7 +90,7 @@ func count(n uint64, what string) string {
 }
 
 func (c *cli) topicsSeek() *cobra.Command {
-	cmd := &cobra.Command{Use: "seek TOPIC SUBSCRIPTION --from PLACE", Short: "Move a subscription back or ahead", Args: cobra.ExactArgs(2), ValidArgsFunction: c.completeTopics}
+	cmd := &cobra.Command{Use: "seek TOPIC SUBSCRIPTION --from PLACE", Short: "Move a subscription back or ahead", Args: cobra.ExactArgs(2), ValidArgsFunction: c.completeSubscriptions}
 	from := ""
 	addFrom(cmd, &from, "what is delivered next")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -119,7 +119,7 @@ func (c *cli) topicsCancel() *cobra.Command {
 
 func (c *cli) topicsUnsubscribe() *cobra.Command {
 	return &cobra.Command{Use: "unsubscribe TOPIC SUBSCRIPTION", Short: "Remove a durable subscription", Args: cobra.ExactArgs(2),
-		ValidArgsFunction: c.completeTopics, RunE: func(cmd *cobra.Command, args []string) error {
+		ValidArgsFunction: c.completeSubscriptions, RunE: func(cmd *cobra.Command, args []string) error {
 			if err := c.sure(fmt.Sprintf("remove the subscription %s of topic %s", args[1], args[0])); err != nil {
 				return err
 			}
@@ -131,29 +131,40 @@ func (c *cli) topicsUnsubscribe() *cobra.Command {
 		}}
 }
 
-// completeTopics suggests topics for the first argument, and the subscriptions of that topic for a second.
-func (c *cli) completeTopics(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+// completeTopics suggests topics for the first argument.
+func (c *cli) completeTopics(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
 	node, err := c.client()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	var names []string
-	switch len(args) {
-	case 0:
-		topics, listErr := node.Topics(cmd.Context())
-		for _, t := range topics {
-			names = append(names, t.Name)
-		}
-		err = listErr
-	case 1:
-		topic, getErr := node.Topic(cmd.Context(), args[0])
-		for _, s := range topic.Subscriptions {
-			names = append(names, s.Name)
-		}
-		err = getErr
-	}
+	topics, err := node.Topics(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
+	}
+	for _, t := range topics {
+		names = append(names, t.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeSubscriptions suggests topics, and then the subscriptions of the one that was chosen.
+func (c *cli) completeSubscriptions(cmd *cobra.Command, args []string, word string) (names []string, _ cobra.ShellCompDirective) {
+	if len(args) != 1 {
+		return c.completeTopics(cmd, args, word)
+	}
+	node, err := c.client()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	topic, err := node.Topic(cmd.Context(), args[0])
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	for _, s := range topic.Subscriptions {
+		names = append(names, s.Name)
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
