@@ -230,6 +230,8 @@ var badRequests = []struct {
 	{"POST /topics/t/events", "[" + goodEvent + "] x", batchHeader, quipu.CodeCloudEvent},
 	{"POST /topics/t/events", "[" + goodEvent + `,{"id":"2"}]`, batchHeader, quipu.CodeCloudEvent},
 	{"POST /topics/t/events", "[" + strings.Repeat(goodEvent+",", quipu.PublishMax) + goodEvent + "]", batchHeader, quipu.CodeTooMany},
+	{"POST /topics/t/events", "x", "Ce-Specversion: 1.0", quipu.CodeCloudEvent},
+	{"POST /topics/t/events?id=1&source=s&type=t", "x", "Ce-Specversion: 0.3", quipu.CodeCloudEvent},
 	{"POST /topics/t/events?id=1", "[" + goodEvent + "]", batchHeader, quipu.CodeUsage},
 	{"POST /topics/t/events?raw=true", goodEvent, "Content-Type: application/cloudevents+json", quipu.CodeUsage},
 	{"POST /topics/t/events?raw=maybe", "x", "", quipu.CodeUsage},

@@ -94,6 +94,26 @@ func TestAnEventStaysWhatItIsAndTheQueryComesFirst(t *testing.T) {
 	h.hasFields(got[1], object{"id": "8", "source": "shop", "type": "returned"})
 }
 
+// SDKs of CloudEvents send attributes as headers unless they are told otherwise.
+func TestAnEventInBinaryModeKeepsTheAttributesOfItsHeaders(t *testing.T) {
+	h := open(t, "")
+	send := func(headers ...string) int {
+		headers = append(headers, "Ce-Specversion: 1.0", "Ce-Id: 7", "Ce-Type: sold", "Content-Type: application/json")
+		return h.ask("POST", adminPrefix+"/topics/t/events?subject=mine", `{"n":1}`, headers...).StatusCode
+	}
+	if status := send("Ce-Source: shop%20one", "Ce-Subject: theirs", "Ce-Tenant: a", "Ce-Time: 2026-01-01T00:00:00Z"); status != 200 {
+		t.Fatalf("status %d", status)
+	}
+	got := h.events("t", "")
+	h.hasFields(got[0], object{"specversion": "1.0", "id": "7", "source": "shop one", "type": "sold", "subject": "mine", "tenant": "a",
+		"time": "2026-01-01T00:00:00Z", "data": object{"n": 1.0}})
+	for _, wrong := range [][]string{{}, {"Ce-Source: s", "Ce-Time: now"}, {"Ce-Source: s", "Ce-My-Own: x"}, {"Ce-Source: %zz"}} {
+		if status := send(wrong...); status != 400 || len(h.events("t", "")) != 1 {
+			t.Errorf("%q: status %d", wrong, status)
+		}
+	}
+}
+
 func TestRawDataIsPublishedAsItIs(t *testing.T) {
 	h := open(t, "")
 	h.publish("t", "raw&id=mine", `{"a":1}`, "application/json")
