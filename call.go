@@ -12,6 +12,7 @@ const (
 	AtomicBodyMax = 6 << 20 // body of a request to, and of a reply from, an atomic function
 	CallDepthMax  = 16
 	ResultKept    = 24 * time.Hour
+	CallBodyKept  = 16 << 10 // bytes of a request's body that are kept with the result, and that a slice shows of any body
 )
 
 // Headers that calls carry.
@@ -84,10 +85,67 @@ type CallInfo struct {
 	Writes   int       `json:"writes"`
 }
 
+// CallSlice is the part of the log that one call is: what came in, what it read, what it did, what it answered.
+type CallSlice struct {
+	CallInfo
+	End      time.Time           `json:"end"`
+	Query    string              `json:"query,omitempty"`
+	Request  CallBody            `json:"request"`
+	Header   map[string][]string `json:"header,omitempty"` // of the reply
+	Reply    CallBody            `json:"reply"`
+	Snapshot Seq                 `json:"snapshot,omitempty"` // at which all reads were answered
+	Read     []CallKey           `json:"read,omitempty"`     // found or not
+	Ranges   []CallRange         `json:"ranges,omitempty"`   // listed
+	Written  []CallKey           `json:"written,omitempty"`
+	Events   []CallEvent         `json:"events,omitempty"` // published
+	Ops      []CallOp            `json:"ops,omitempty"`    // all that the record does, in order
+	// Missing says why what the record of the call would tell is not here; "" if it is.
+	Missing string `json:"missing,omitempty"`
+}
+
+// CallBody is up to CallBodyKept bytes of a body: Text if it is text, else Base64.
+type CallBody struct {
+	Size      int64  `json:"size"` // of all of it
+	Text      string `json:"text,omitempty"`
+	Base64    []byte `json:"base64,omitempty"`
+	Truncated bool   `json:"truncated,omitempty"`
+}
+
+// CallKey is a key of a view, as people know it.
+type CallKey struct {
+	View string `json:"view"`
+	Key  string `json:"key"`
+}
+
+// CallRange is a span of keys of a view, as people know them: from From on and before To, which "" leaves open,
+// or up to To itself.
+type CallRange struct {
+	View    string `json:"view"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+	Through bool   `json:"through,omitempty"`
+}
+
+// CallEvent is an event that a call published.
+type CallEvent struct {
+	Topic string `json:"topic"`
+	ID    string `json:"id"`
+	Size  int64  `json:"size"`
+}
+
+// CallOp is one change of one view, in words.
+type CallOp struct {
+	View string `json:"view"`
+	Text string `json:"text"`
+	Size int64  `json:"size"` // in the record
+}
+
 // Calls is the memory of calls: those with effects for ResultKept, others for a while on this node.
 type Calls interface {
 	// Call finds one by id. CodeNotFound.
 	Call(ctx context.Context, id string) (CallInfo, error)
+	// Slice shows all that a call did. CodeNotFound. What cannot be known any more is told by Missing.
+	Slice(ctx context.Context, id string) (CallSlice, error)
 	// Calls lists the newest first; of one function unless name is "".
 	Calls(ctx context.Context, name string, limit int) ([]CallInfo, error)
 }

@@ -52,7 +52,7 @@ type Topics interface {
 	Cancel(tx *view.Tx, topic, id string) error
 }
 
-// Options of a Caller. All fields are required but Observe.
+// Options of a Caller. All fields are required but Observe and what Slice needs.
 type Options struct {
 	Book    *view.Book
 	Results *Results
@@ -70,6 +70,10 @@ type Options struct {
 	AcquireJoined func(ctx context.Context, f quipu.Function) (Lease, error)
 	Clock         quipu.Clock
 	Observe       func(quipu.CallInfo) // told of each call when it has ended
+	// Log and LogBook are where Slice finds the records of Book; without Log it shows results only.
+	Log      quipu.Log
+	LogBook  quipu.Book
+	Describe map[string]Words // by view
 }
 
 // Caller calls functions. It is quipu.Invoker and quipu.Calls.

@@ -40,14 +40,19 @@ func NewResults(blobs Blobs) *Results { return &Results{blobs: blobs} }
 func (s *Results) Name() string { return Name }
 
 // result is what is kept of a call. Its byte form is the length of the JSON as varint, the JSON, and the
-// body of the reply. In the view the seq of the record, 8 bytes little-endian, comes before that.
+// body of the reply, then the start of the request's body. In the view the seq of the record, 8 bytes
+// little-endian, comes before that.
 type result struct {
 	Info   quipu.CallInfo      `json:"info"`
 	Header map[string][]string `json:"header,omitempty"`
 	Blob   *quipu.BlobRef      `json:"blob,omitempty"` // of the body, if it is large
 	Key    string              `json:"key,omitempty"`  // idempotency key
 	Hash   string              `json:"hash,omitempty"` // of the request that came with it
+	Query  string              `json:"query,omitempty"`
+	Sent   int                 `json:"sent,omitempty"` // bytes of the request's body
+	Kept   int                 `json:"kept,omitempty"` // of them here, up to CallBodyKept
 	body   []byte
+	input  []byte
 }
 
 var errResult = errors.New("malformed result of a call")
@@ -58,7 +63,8 @@ func (r *result) encode(buf []byte) ([]byte, error) {
 		return nil, err
 	}
 	buf = binary.AppendUvarint(buf, uint64(len(head)))
-	return append(append(buf, head...), r.body...), nil
+	buf = append(append(buf, head...), r.body...)
+	return append(buf, r.input...), nil
 }
 
 func decodeResult(b []byte) (*result, error) {
@@ -66,10 +72,14 @@ func decodeResult(b []byte) (*result, error) {
 	if n <= 0 || size > uint64(len(b)-n) {
 		return nil, errResult
 	}
-	r := &result{body: b[n+int(size):]}
+	r, rest := &result{}, b[n+int(size):]
 	if err := json.Unmarshal(b[n:n+int(size)], r); err != nil {
 		return nil, errors.Join(errResult, err)
 	}
+	if r.Kept < 0 || r.Kept > len(rest) {
+		return nil, errResult
+	}
+	r.body, r.input = rest[:len(rest)-r.Kept], rest[len(rest)-r.Kept:]
 	return r, nil
 }
 
@@ -84,7 +94,9 @@ const (
 
 // record adds the result of q to its transaction.
 func (s *Results) record(tx *view.Tx, q *request, h *held) error {
-	r := &result{Info: q.info, Header: h.header, Key: q.IdempotencyKey, Hash: q.hash, body: h.body}
+	r := &result{Info: q.info, Header: h.header, Key: q.IdempotencyKey, Hash: q.hash, body: h.body,
+		Query: q.RawQuery, Sent: len(q.body), Kept: min(len(q.body), quipu.CallBodyKept)}
+	r.input = q.body[:r.Kept]
 	if len(h.body) > quipu.InlineBytesMax {
 		ref, err := s.blobs.Put(h.body)
 		if err != nil {

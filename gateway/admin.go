@@ -100,7 +100,7 @@ var (
 
 // adminRoutes is the table of the admin API.
 func (g *Gateway) adminRoutes() []adminRoute {
-	return slices.Concat(g.nodeRoutes(), g.functionRoutes(), g.stateRoutes(), g.bookRoutes())
+	return slices.Concat(g.nodeRoutes(), g.functionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes())
 }
 
 func (g *Gateway) nodeRoutes() []adminRoute {
@@ -118,6 +118,8 @@ func (g *Gateway) nodeRoutes() []adminRoute {
 			status: 200, reply: jsonType, shape: sdk.Page[quipu.CallInfo]{}, serve: listCalls},
 		{id: "getCall", method: "GET", path: "/calls/{call}", summary: "One call.",
 			status: 200, reply: jsonType, shape: quipu.CallInfo{}, codes: []quipu.Code{quipu.CodeNotFound}, serve: getCall},
+		{id: "getCallSlice", method: "GET", path: "/calls/{call}/slice", summary: "All that one call did, from its own record: input, reads, writes, events, result, timing. missing, if set, says why that is not known.",
+			status: 200, reply: jsonType, shape: quipu.CallSlice{}, codes: []quipu.Code{quipu.CodeNotFound}, serve: getCallSlice},
 	}
 }
 

@@ -51,6 +51,14 @@ func getCall(a *ask) error {
 	return a.reply(call)
 }
 
+func getCallSlice(a *ask) error {
+	slice, err := a.ns.Slice(a.Context(), a.values["call"])
+	if err != nil {
+		return err
+	}
+	return a.reply(slice)
+}
+
 // deploy reads all of the bundle before anything happens.
 func deploy(a *ask) error {
 	app := a.query.Get("app")

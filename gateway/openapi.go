@@ -144,6 +144,8 @@ func (s *schemas) of(t reflect.Type) object {
 		return object{"type": "string", "pattern": "^[0-9a-f]{16}$"}
 	case t.Implements(textual):
 		return object{"type": "string"}
+	case t == reflect.TypeFor[json.RawMessage]():
+		return object{} // any value
 	case t == reflect.TypeFor[[]byte]():
 		return object{"type": "string", "contentEncoding": "base64"}
 	}
@@ -160,7 +162,7 @@ func (s *schemas) of(t reflect.Type) object {
 		return object{"type": "string"}
 	case reflect.Bool:
 		return object{"type": "boolean"}
-	case reflect.Int, reflect.Int64, reflect.Int32:
+	case reflect.Int, reflect.Int64, reflect.Int32, reflect.Uint64:
 		return object{"type": "integer"}
 	}
 	panic(fmt.Sprintf("gateway: %s has no place in the admin API", t)) // found by New, in every test
@@ -175,15 +177,27 @@ func (s *schemas) ofStruct(t reflect.Type) object {
 	properties, required := object{}, []string{}
 	schema := object{"type": "object", "properties": properties, "additionalProperties": false}
 	s.all[name] = schema // before its fields, which may refer to it
-	for i := range t.NumField() {
-		tag, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		properties[tag] = s.of(t.Field(i).Type)
+	for _, f := range fieldsOf(t) {
+		tag, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		properties[tag] = s.of(f.Type)
 		if options == "" {
 			required = append(required, tag)
 		}
 	}
 	schema["required"] = required
 	return ref
+}
+
+// fieldsOf has the fields of embedded structs in their place, as JSON has.
+func fieldsOf(t reflect.Type) (all []reflect.StructField) {
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Anonymous && f.Tag.Get("json") == "" {
+			all = append(all, fieldsOf(f.Type)...)
+		} else {
+			all = append(all, f)
+		}
+	}
+	return all
 }
 
 // typeName makes "Function" of quipu.Function and "FunctionPage" of sdk.Page[quipu.Function].

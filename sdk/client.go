@@ -207,6 +207,11 @@ func (c *Client) Call(ctx context.Context, id string) (quipu.CallInfo, error) {
 	return read[quipu.CallInfo](ctx, c, c.get("/calls/"+url.PathEscape(id), nil))
 }
 
+// CallSlice is all that one call did. CodeNotFound.
+func (c *Client) CallSlice(ctx context.Context, id string) (quipu.CallSlice, error) {
+	return read[quipu.CallSlice](ctx, c, c.get("/calls/"+url.PathEscape(id)+"/slice", nil))
+}
+
 // Invoke calls a function; path is escaped and starts with a slash. The reply is the function's, whatever its
 // status; it is an error only if the node could not get one. The caller closes its body.
 func (c *Client) Invoke(ctx context.Context, function, method, path string, header http.Header, body io.Reader) (*http.Response, error) {

@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/quipu-run/quipu"
@@ -76,6 +77,41 @@ type LogLine struct {
 	Stream   string    `json:"stream"` // stdout, stderr
 	Call     string    `json:"call,omitempty"`
 	Text     string    `json:"text"`
+}
+
+// Published is the answer to a publish: the id of the event, or those of a batch, in its order.
+type Published struct {
+	ID  string   `json:"id,omitempty"`
+	IDs []string `json:"ids,omitzero"`
+}
+
+// Event is one event of a topic. It has Event, or what was published without an envelope in the fields from
+// MessageID to DataBase64.
+type Event struct {
+	Topic   string          `json:"topic"`
+	Offset  uint64          `json:"offset"`
+	ID      string          `json:"id"` // SEQ.N: its place in the log
+	Time    time.Time       `json:"time"`
+	Expires time.Time       `json:"expires,omitzero"`
+	Event   json.RawMessage `json:"event,omitempty"` // the CloudEvent
+
+	MessageID   string          `json:"messageId,omitempty"`
+	ContentType string          `json:"contentType,omitempty"`
+	Data        json.RawMessage `json:"data,omitempty"` // JSON as it is, text as a string
+	DataBase64  []byte          `json:"data_base64,omitempty"`
+
+	Dead *quipu.DeadLetter `json:"dead,omitempty"` // why it was given up
+	Only string            `json:"only,omitempty"` // the one subscription that gets it
+}
+
+// SeekTo says where a subscription goes on.
+type SeekTo struct {
+	From string `json:"from"`
+}
+
+// Redriven counts the dead letters that were published again.
+type Redriven struct {
+	Redriven int `json:"redriven"`
 }
 
 // Progress is a line of a verify. The last one has OK or Problem.

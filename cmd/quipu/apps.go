@@ -107,6 +107,10 @@ var kinds = []kind{
 		}
 		return []any{r.Path, methods, r.Function}
 	})},
+	{name: "topics",
+		list: listing("NAME\tEVENTS\tBYTES\tSUBSCRIPTIONS\tLAG\tRETRYING\tDEAD LETTERS\tRETENTION", (*sdk.Client).Topics, topicRow),
+		get:  getTopicView,
+		rm:   func(ctx context.Context, node *sdk.Client, name string) error { return node.RemoveTopic(ctx, name) }},
 	{name: "instances", list: listing("ID\tFUNCTION\tREVISION\tSTATE\tPID\tCALLS\tSTARTED", (*sdk.Client).Instances, func(i sdk.Instance) []any {
 		return []any{i.ID, i.Function, i.Revision, i.State, i.PID, i.Calls, i.Started.Format(time.RFC3339)}
 	})},
@@ -115,7 +119,7 @@ var kinds = []kind{
 			func(i quipu.CallInfo) []any {
 				return []any{i.ID, i.Function, i.Status, i.Start.Format(time.RFC3339)}
 			}),
-		get: func(ctx context.Context, node *sdk.Client, id string) (any, error) { return node.Call(ctx, id) }},
+		get: getCallView},
 	{name: "books", list: listing("NAME\tID\tTAIL\tTRIM", (*sdk.Client).Books, func(b sdk.Book) []any { return []any{b.Name, b.ID, b.Tail, b.Trim} })},
 }
 
@@ -134,26 +138,64 @@ func kindOf(name, verb string, can func(kind) bool) (kind, error) {
 }
 
 func (c *cli) listCommand() *cobra.Command {
-	return &cobra.Command{Use: "ls [KIND]", Short: "List functions, routes, instances, calls or books", Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		k, err := kindOf(append(args, "functions")[0], "ls", func(k kind) bool { return k.list != nil })
-		if err != nil {
-			return err
+	can := func(k kind) bool { return k.list != nil }
+	return &cobra.Command{Use: "ls [KIND]", Short: "List functions, routes, topics, instances, calls or books", Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: c.completeKind(can),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.listKind(cmd.Context(), append(args, "functions")[0])
+		}}
+}
+
+func (c *cli) listKind(ctx context.Context, name string) error {
+	k, err := kindOf(name, "ls", func(k kind) bool { return k.list != nil })
+	if err != nil {
+		return err
+	}
+	node, err := c.client()
+	if err != nil {
+		return err
+	}
+	t, err := k.list(ctx, node)
+	if err != nil {
+		return err
+	}
+	return c.list(t)
+}
+
+// completeKind suggests a kind, and then, unless only kinds are wanted, what there is of it: the first column.
+func (c *cli) completeKind(can func(kind) bool) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			for _, k := range kinds {
+				if can(k) {
+					names = append(names, k.name)
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		}
+		k, err := kindOf(args[0], "", func(k kind) bool { return can(k) && k.get != nil })
+		if err != nil || len(args) > 1 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		node, err := c.client()
 		if err != nil {
-			return err
+			return nil, cobra.ShellCompDirectiveError
 		}
 		t, err := k.list(cmd.Context(), node)
 		if err != nil {
-			return err
+			return nil, cobra.ShellCompDirectiveError
 		}
-		return c.list(t)
-	}}
+		for _, row := range t.rows {
+			names = append(names, fmt.Sprint(row[0]))
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 func (c *cli) getCommand() *cobra.Command {
-	return &cobra.Command{Use: "get KIND NAME", Short: "Show one function or call", Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
-		k, err := kindOf(args[0], "get", func(k kind) bool { return k.get != nil })
+	can := func(k kind) bool { return k.get != nil }
+	return &cobra.Command{Use: "get KIND NAME", Short: "Show one function, topic or call", Args: cobra.ExactArgs(2), ValidArgsFunction: c.completeKind(can), RunE: func(cmd *cobra.Command, args []string) error {
+		k, err := kindOf(args[0], "get", can)
 		if err != nil {
 			return err
 		}
@@ -165,13 +207,25 @@ func (c *cli) getCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return c.show(v)
+		return c.showOne(v)
 	}}
 }
 
+// showOne prints a value for people, if it has such a form and nothing else was asked for.
+func (c *cli) showOne(v any) error {
+	if p, ok := v.(printer); ok && c.output == "table" {
+		return p.print(c)
+	}
+	return c.show(v)
+}
+
+// printer is a value with a form for people that is not YAML.
+type printer interface{ print(*cli) error }
+
 func (c *cli) removeCommand() *cobra.Command {
-	return &cobra.Command{Use: "rm KIND NAME", Short: "Take a function away", Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
-		k, err := kindOf(args[0], "rm", func(k kind) bool { return k.rm != nil })
+	can := func(k kind) bool { return k.rm != nil }
+	return &cobra.Command{Use: "rm KIND NAME", Short: "Take a function or a topic away", Args: cobra.ExactArgs(2), ValidArgsFunction: c.completeKind(can), RunE: func(cmd *cobra.Command, args []string) error {
+		k, err := kindOf(args[0], "rm", can)
 		if err != nil {
 			return err
 		}

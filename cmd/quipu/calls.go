@@ -21,16 +21,16 @@ func (c *cli) callCommands() []*cobra.Command {
 	calls.RunE = func(cmd *cobra.Command, args []string) error {
 		return c.listCalls(cmd, strings.Join(args, ""), *limit)
 	}
-	calls.AddCommand(&cobra.Command{Use: "get ID", Short: "Show one call", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+	calls.AddCommand(&cobra.Command{Use: "get ID", Short: "Show all that one call did", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		node, err := c.client()
 		if err != nil {
 			return err
 		}
-		call, err := node.Call(cmd.Context(), args[0])
+		call, err := getCallView(cmd.Context(), node, args[0])
 		if err != nil {
 			return err
 		}
-		return c.show(call)
+		return c.showOne(call)
 	}})
 	return []*cobra.Command{c.callCommand(), calls, c.logsCommand()}
 }

@@ -87,7 +87,7 @@ func (c *cli) complain(err error) {
 	if hint == "" {
 		hint = quipu.Codes[e.Code].Next
 	}
-	if e.Code == quipu.CodeNoNode {
+	if e.Code == quipu.CodeNoNode && e.Hint == "" {
 		hint = "start one here:   quipu dev\nor name another:  quipu --node URL ls"
 	}
 	fmt.Fprintf(c.err, "%s %s  [%s]\n", label, text, e.Code)
@@ -116,6 +116,7 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(c.nodeCommands()...)
 	root.AddCommand(c.appCommands()...)
 	root.AddCommand(c.callCommands()...)
+	root.AddCommand(c.topicCommands()...)
 	root.AddCommand(c.stateCommand(), c.logCommand(), c.doctorCommand(), c.explainCommand(), c.versionCommand())
 	return root
 }

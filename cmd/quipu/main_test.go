@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -52,6 +53,8 @@ func fakeNode() (*httptest.Server, error) {
 		ns.Book.Put("quipu/default", fmt.Sprintf("record %d", i), "t")
 	}
 	ns.Book.Put("quipu/bad", "x")
+	ns.PutDead("mailer-dead", `{"id":"1","data":"<x>"}`, quipu.DeadLetter{Topic: "orders", Subscription: "mailer", Offset: 1, Cause: "status 500", Attempts: 11})
+	ns.PutSubscription("orders", "mailer")
 	gw := gateway.New(gateway.Options{
 		Node: func() sdk.Node { return sdk.Node{PID: 1, HTTP: "127.0.0.1:8080", Version: "test"} },
 		Namespaces: func(name string) (gateway.Namespace, error) {
@@ -160,6 +163,76 @@ func TestASaveIsSeenAndWhatIsIgnoredIsNot(t *testing.T) {
 	cancel()
 	if err := <-done; err != context.Canceled {
 		t.Errorf("watch ended with %v", err)
+	}
+}
+
+func TestASubEndsCleanlyWhenItIsInterrupted(t *testing.T) {
+	node, err := fakeNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	ctx, interrupt := context.WithCancel(t.Context())
+	out, done := make(told, 1), make(chan int, 1)
+	go func() {
+		done <- run(ctx, []string{"sub", "mailer-dead", "--from", "earliest", "--node", node.URL}, nil, out, io.Discard)
+	}()
+	out.wait(t, `"cause":"status 500"`)
+	interrupt()
+	if code := <-done; code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+// A pipe that stays open must not hold back what came through it.
+func TestPublishedLinesAreAcknowledgedWhileTheInputIsOpen(t *testing.T) {
+	node, err := fakeNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	ctx, interrupt := context.WithCancel(t.Context())
+	in, writer := io.Pipe()
+	out, done := make(told, 1), make(chan int, 1)
+	go func() {
+		done <- run(ctx, []string{"pub", "t", "--lines", "--content-type", quipu.MediaCloudEvent, "--node", node.URL}, in, out, io.Discard)
+	}()
+	for _, id := range []string{"first", "second"} {
+		fmt.Fprintf(writer, `{"specversion":"1.0","id":%q,"source":"s","type":"t"}`+"\n", id)
+		out.wait(t, id)
+	}
+	interrupt()
+	if code := <-done; code != 0 {
+		t.Errorf("interrupted: exit %d", code)
+	}
+	writer.Close()
+}
+
+func TestAFileOfLinesIsPublishedWholeAndInOrder(t *testing.T) {
+	node, err := fakeNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	var in, ids, events bytes.Buffer
+	for i := range 3*batchLines + 7 {
+		fmt.Fprintf(&in, "line %d\n", i)
+	}
+	if code := run(t.Context(), []string{"pub", "t", "--lines", "--node", node.URL}, &in, &ids, os.Stderr); code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	if code := run(t.Context(), []string{"sub", "t", "--no-follow", "--node", node.URL}, nil, &events, os.Stderr); code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	want := strings.Fields(ids.String())
+	got := strings.Split(strings.TrimSpace(events.String()), "\n")
+	if len(want) != 3*batchLines+7 || len(got) != len(want) {
+		t.Fatalf("%d ids, %d events", len(want), len(got))
+	}
+	for i, line := range got {
+		if !strings.Contains(line, want[i]) || !strings.Contains(line, fmt.Sprintf(`"line %d"`, i)) {
+			t.Fatalf("event %d is %s, its id %s", i, line, want[i])
+		}
 	}
 }
 

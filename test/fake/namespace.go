@@ -244,6 +244,22 @@ func (n *Namespace) Call(_ context.Context, id string) (quipu.CallInfo, error) {
 	return quipu.CallInfo{}, &quipu.Error{Code: quipu.CodeNotFound, Text: fmt.Sprintf("no call has the id %q", id)}
 }
 
+// Slice tells the same of every call: it read a key, wrote one and published an event.
+func (n *Namespace) Slice(ctx context.Context, id string) (quipu.CallSlice, error) {
+	info, err := n.Call(ctx, id)
+	if err != nil {
+		return quipu.CallSlice{}, err
+	}
+	info.Seq, info.Reads, info.Writes = quipu.MakeSeq(1, 7), 2, 2
+	return quipu.CallSlice{CallInfo: info, End: info.Start.Add(time.Duration(info.Micros) * time.Microsecond), Query: "x=1",
+		Request: quipu.CallBody{Size: 20_000, Text: "first line\nsecond \x1b[31mline", Truncated: true},
+		Header:  map[string][]string{"Content-Type": {"image/png"}}, Reply: quipu.CallBody{Size: 2, Base64: []byte{0xff, 0}},
+		Snapshot: quipu.MakeSeq(1, 5), Read: []quipu.CallKey{{View: "kv", Key: "shared/n"}},
+		Ranges:  []quipu.CallRange{{View: "kv", From: "shared/a", To: "shared/c", Through: true}, {View: "kv", From: "shared/x"}},
+		Written: []quipu.CallKey{{View: "kv", Key: "shared/n"}}, Events: []quipu.CallEvent{{Topic: "orders", ID: "e1", Size: 120}},
+		Ops: []quipu.CallOp{{View: "kv", Text: "set shared/n", Size: 30}, {View: "call", Text: "keep the result", Size: 200}}}, nil
+}
+
 // Calls is quipu.Calls.
 func (n *Namespace) Calls(_ context.Context, name string, limit int) ([]quipu.CallInfo, error) {
 	n.mu.Lock()

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/quipu-run/quipu"
 )
@@ -31,11 +33,14 @@ func (t *Broker) Publish(_ context.Context, ms []quipu.Message) error {
 	t.lock.Lock()
 	defer t.lock.Unlock()
 	for _, m := range ms {
-		if m.Topic == "" || len(m.Topic) > quipu.TopicNameMax || strings.HasPrefix(m.Topic, quipu.PlatformTopicStart) {
+		if !isTopicName(m.Topic) {
 			return &quipu.Error{Code: quipu.CodeTopicName, Text: fmt.Sprintf("%q cannot be the name of a topic", m.Topic)}
 		}
 		if len(m.Data) > quipu.EventBytesMax {
 			return &quipu.Error{Code: quipu.CodeEventSize, Text: fmt.Sprintf("the event has %d bytes", len(m.Data))}
+		}
+		if m.Delay > quipu.DelayMax {
+			return &quipu.Error{Code: quipu.CodeDelay, Text: fmt.Sprintf("the delay is %s", m.Delay)}
 		}
 	}
 	t.seq++
@@ -54,6 +59,11 @@ func (t *Broker) Publish(_ context.Context, ms []quipu.Message) error {
 	close(t.changed)
 	t.changed = make(chan struct{})
 	return nil
+}
+
+func isTopicName(name string) bool {
+	return name != "" && len(name) <= quipu.TopicNameMax && !strings.HasPrefix(name, quipu.PlatformTopicStart) &&
+		utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
 // Cancel is quipu.Publisher.
@@ -75,6 +85,16 @@ func (t *Broker) PutDead(topic string, data string, d quipu.DeadLetter) {
 	t.seq++
 	t.events[topic] = append(t.events[topic], quipu.Event{Topic: topic, Offset: uint64(len(t.events[topic]) + 1),
 		Seq: quipu.MakeSeq(1, t.seq), ID: fmt.Sprint(t.seq), Time: Epoch, ContentType: quipu.MediaCloudEvent, Data: []byte(data), Dead: &d})
+}
+
+// PutSubscription gives a topic a durable subscription, to which nothing was delivered yet.
+func (t *Broker) PutSubscription(topic, name string) {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	if t.groups[topic] == nil {
+		t.groups[topic] = map[string]uint64{}
+	}
+	t.groups[topic][name] = 1
 }
 
 func noTopic(name string) error {
