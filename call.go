@@ -44,6 +44,8 @@ type CallReply struct {
 	Status int
 	Header http.Header
 	Body   io.ReadCloser
+	// Trailer is filled when Body was read to its end. Only calls of gRPC have any; nil otherwise.
+	Trailer http.Header
 	// Session is a session token: who sends it with a later call reads what this one read and wrote, or newer.
 	Session Seq
 }

@@ -1,11 +1,12 @@
-// Package dapr is the door for Dapr's HTTP API (as of Dapr 1.18), so that an app written for a Dapr sidecar
-// runs with its SDK unchanged: state, service invocation, metadata and health.
+// Package dapr is the door for Dapr's API (as of Dapr 1.18) over HTTP and gRPC, so that an app written for a Dapr
+// sidecar runs with its SDK unchanged: state, publish and subscribe, service invocation, secrets, metadata, health.
 //
-// Paths, statuses, headers and error bodies are Dapr's. What differs on purpose: a save of several keys happens
-// as a whole or not at all; values are kept byte for byte as sent; user mistakes that Dapr answers with 500
-// (a bad ttlInSeconds, an unknown concurrency) get 400; the alpha query API is refused. The door keeps no state
-// but the attributes set with PUT metadata, which end with it. What a 2xx promises, also after a crash, is what
-// quipu.Session promises: inside an atomic call it means "in the call's transaction".
+// Paths, methods, statuses, headers and errors are Dapr's. What differs on purpose: a save of several keys, or a
+// bulk publish, happens as a whole or not at all; values are kept byte for byte as sent; user mistakes that Dapr
+// answers with 500 (a bad ttlInSeconds, an unknown concurrency, a malformed CloudEvent) get 400; the alpha query API
+// is refused. The door keeps no state but the attributes set with PUT metadata, which end with it. What success
+// promises, also after a crash, is what quipu.Session promises: inside an atomic call it means "in the call's
+// transaction". Reading requests is apart from doing them, so that both protocols do the same.
 //
 // An app speaks through the listener of its instance, and its Session is that instance's. A client from outside
 // has no instance: like an app that daprd was started for, it has an app id, which is "default" unless the
@@ -14,6 +15,7 @@
 package dapr
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -30,16 +32,25 @@ const RuntimeVersion = "1.18.2"
 
 const bodyBytesMaxDefault = 64 << 20
 
-// Options are checked by Handler; a zero field gets the default it names.
+// Options are checked by New; a zero field gets the default it names. A request of gRPC is one of HTTP/2: the
+// functions see its metadata as headers, the called method as path, and no body.
 type Options struct {
 	// Session answers where the operations of a request belong. Required.
 	// CodeNoCall: an atomic function outside of a call.
 	Session func(*http.Request) (quipu.Session, error)
+	// AppID is whose request it is, in a call or not. nil means that of the Session.
+	AppID func(*http.Request) string
+	// Secrets are what the secret store holds for a request. nil means that there is no secret store.
+	Secrets func(*http.Request) (map[string]string, error)
+	// Subscriptions are shown in metadata. nil means none.
+	Subscriptions func(*http.Request) []quipu.TopicTrigger
+	// Subscribe is quipu.Topics' for the namespace of a request; nil means that streams of events are refused.
+	Subscribe func(*http.Request, context.Context, quipu.SubscribeRequest, func(context.Context, quipu.Event) quipu.Outcome) error
 	// Token is asked for in dapr-api-token, if RequireToken is set or the request has one.
 	Token        string
 	RequireToken bool
 	Logger       *slog.Logger // nil means slog.Default
-	BodyBytesMax int64        // 0 means 64 MiB
+	BodyBytesMax int64        // of a request, and of a message of gRPC; 0 means 64 MiB
 	Version      string       // of the node, shown in metadata
 }
 
@@ -51,8 +62,15 @@ func OutsideAppID(r *http.Request) string {
 	return "default"
 }
 
-// Handler serves one instance, or the clients from outside. It panics without Session.
-func Handler(opt Options) http.Handler {
+// Door serves one instance, or the clients from outside: HTTP by itself, gRPC by what GRPC makes.
+type Door struct {
+	opt      Options
+	mu       sync.Mutex
+	extended map[string]string // guarded by mu
+}
+
+// New panics without Session.
+func New(opt Options) *Door {
 	if opt.Session == nil {
 		panic("dapr: Session is required")
 	}
@@ -62,18 +80,34 @@ func Handler(opt Options) http.Handler {
 	if opt.BodyBytesMax == 0 {
 		opt.BodyBytesMax = bodyBytesMaxDefault
 	}
-	return &door{opt: opt, extended: map[string]string{"quipuVersion": opt.Version}}
+	return &Door{opt: opt, extended: map[string]string{"quipuVersion": opt.Version}}
 }
 
-type door struct {
-	opt      Options
-	mu       sync.Mutex
-	extended map[string]string // guarded by mu
+// Handler is a door that speaks HTTP alone.
+func Handler(opt Options) http.Handler { return New(opt) }
+
+// appID is "" if nobody says whose request it is.
+func (d *Door) appID(r *http.Request) (string, error) {
+	if d.opt.AppID != nil {
+		return d.opt.AppID(r), nil
+	}
+	session, err := d.opt.Session(r)
+	if quipu.CodeOf(err) == quipu.CodeNoCall {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return session.Function(), nil
 }
 
-const tokenHeader = "dapr-api-token"
+const (
+	tokenHeader      = "dapr-api-token"
+	permissionDenied = "ERR_PERMISSION_DENIED"
+	noShutdown       = "the platform starts and stops its instances; quipu rm functions NAME removes one"
+)
 
-func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parts := split(r.URL.EscapedPath())
 	health := isHealth(r.Method, parts)
 	if given := r.Header.Get(tokenHeader); !health && !d.admits(given) {
@@ -82,7 +116,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Header.Get(tokenHeader) == "" || !d.opt.RequireToken {
 		if err := gateway.CheckLocal(r); err != nil && !health {
-			d.fail(w, r, "ERR_PERMISSION_DENIED", err)
+			d.fail(w, r, permissionDenied, err)
 			return
 		}
 	}
@@ -97,7 +131,7 @@ func isHealth(method string, parts []string) bool {
 }
 
 // admits refuses a wrong token even where none is needed: it is a mistake that would otherwise show late.
-func (d *door) admits(given string) bool {
+func (d *Door) admits(given string) bool {
 	if given == "" || d.opt.Token == "" {
 		return !d.opt.RequireToken
 	}
@@ -110,7 +144,7 @@ func split(escaped string) []string {
 }
 
 // route finds the API; like daprd it takes everything else for an invocation.
-func (d *door) route(w http.ResponseWriter, r *http.Request, parts []string) {
+func (d *Door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 	version, api := parts[0], ""
 	if len(parts) > 1 {
 		api = parts[1]
@@ -120,12 +154,18 @@ func (d *door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 		d.state(w, r, parts[2:])
 	case version == "v1.0-alpha1" && api == "state" && len(parts) == 4 && parts[3] == "query":
 		answer(w, http.StatusInternalServerError, "ERR_STATE_STORE_NOT_SUPPORTED", "state store does not support querying")
+	case (version == "v1.0" || version == "v1.0-alpha1") && api == "publish" && len(parts) > 3 && parts[2] == "bulk":
+		d.publishBulk(w, r)
+	case version == "v1.0" && api == "publish":
+		d.publish(w, r)
+	case version == "v1.0" && api == "secrets" && len(parts) == 4:
+		d.secrets(w, r, unescape(parts[2]), unescape(parts[3]))
 	case version == "v1.0" && api == "metadata" && len(parts) <= 3:
 		d.metadata(w, r, parts[2:])
 	case isHealth(http.MethodGet, parts):
 		d.health(w, r)
 	case version == "v1.0" && api == "shutdown" && len(parts) == 2:
-		answer(w, http.StatusForbidden, "ERR_PERMISSION_DENIED", "the platform starts and stops its instances; quipu rm functions NAME removes one")
+		answer(w, http.StatusForbidden, permissionDenied, noShutdown)
 	default:
 		d.invoke(w, r)
 	}

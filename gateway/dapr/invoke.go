@@ -11,7 +11,7 @@ import (
 
 // invoke calls another function: /v1.0/invoke/{app}/method/{path...}, or any path with the target in the
 // header dapr-app-id, or as the user's password of basic authentication (http://dapr-app-id:NAME@host/path).
-func (d *door) invoke(w http.ResponseWriter, r *http.Request) {
+func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 	app, path := target(r)
 	if app == "" {
 		answer(w, http.StatusNotFound, "ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id")
@@ -19,12 +19,12 @@ func (d *door) invoke(w http.ResponseWriter, r *http.Request) {
 	}
 	session, err := d.opt.Session(r)
 	if err != nil {
-		d.failPrefix(w, r, "ERR_DIRECT_INVOKE", "failed to invoke, id: "+app+", err: ", err)
+		d.failInvoke(w, r, app, err)
 		return
 	}
 	body, err := gateway.LimitBody(r, d.opt.BodyBytesMax)
 	if err != nil {
-		d.failPrefix(w, r, "ERR_DIRECT_INVOKE", "failed to invoke, id: "+app+", err: ", err)
+		d.failInvoke(w, r, app, err)
 		return
 	}
 	c := gateway.CallOf(r, app, path, "dapr")
@@ -39,15 +39,21 @@ func (d *door) invoke(w http.ResponseWriter, r *http.Request) {
 	gateway.WriteReply(w, reply)
 }
 
-// failInvoke answers 500 as Dapr does for a target that is not there or does not answer, so that the retries of
+func (d *Door) failInvoke(w http.ResponseWriter, r *http.Request, app string, err error) {
+	p := d.invokeProblem(r, app, err)
+	answerWith(w, p.status, p)
+}
+
+// invokeProblem says 500 as Dapr does for a target that is not there or does not answer, so that the retries of
 // its clients work, and our status where it says more: too large, too many, too deep, not now.
-func (d *door) failInvoke(w http.ResponseWriter, r *http.Request, app string, err error) {
-	status, p := gateway.Problem(d.opt.Logger, r, err)
-	switch p.Code {
+func (d *Door) invokeProblem(r *http.Request, app string, err error) *problem {
+	p := d.problem(r, "ERR_DIRECT_INVOKE", "failed to invoke, id: "+app+", err: ", err)
+	p.reason = "" // Dapr gives none
+	switch quipu.CodeOf(err) {
 	case quipu.CodeNoFunction, quipu.CodeStart, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeReply, quipu.CodeReplySize, quipu.CodeStreaming:
-		status = http.StatusInternalServerError
+		p.status = http.StatusInternalServerError
 	}
-	answer(w, status, "ERR_DIRECT_INVOKE", "failed to invoke, id: %s, err: %s", app, text(p.Error, p.Code))
+	return p
 }
 
 // target is the function's name and the path to call. The path stays escaped as the client sent it.

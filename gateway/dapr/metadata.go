@@ -1,6 +1,7 @@
 package dapr
 
 import (
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -26,68 +27,126 @@ type actorRuntime struct {
 	HostReady bool   `json:"hostReady"`
 }
 
+type rule struct {
+	Match string `json:"match,omitempty"`
+	Path  string `json:"path,omitempty"`
+}
+
+type subscription struct {
+	PubSub     string            `json:"pubsubname"`
+	Topic      string            `json:"topic"`
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	Rules      []rule            `json:"rules,omitempty"`
+	DeadLetter string            `json:"deadLetterTopic"`
+	Type       string            `json:"type"`
+}
+
 type metadataReply struct {
 	ID             string            `json:"id"`
 	RuntimeVersion string            `json:"runtimeVersion"`
 	Components     []component       `json:"components"`
 	Extended       map[string]string `json:"extended"`
+	Subscriptions  []subscription    `json:"subscriptions,omitempty"`
 	ActorRuntime   actorRuntime      `json:"actorRuntime"`
 }
 
-func (d *door) metadata(w http.ResponseWriter, r *http.Request, parts []string) {
+func (d *Door) metadata(w http.ResponseWriter, r *http.Request, parts []string) {
 	switch {
 	case len(parts) == 0 && allow(w, r, http.MethodGet):
-		d.getMetadata(w, r)
+		m, err := d.describe(r)
+		if err != nil {
+			d.fail(w, r, "ERR_METADATA_GET", err)
+			return
+		}
+		answerWith(w, http.StatusOK, m)
 	case len(parts) == 1 && allow(w, r, http.MethodPut):
 		d.putMetadata(w, r, unescape(parts[0]))
 	}
 }
 
-// getMetadata works outside of a call too: SDKs ask when they start.
-func (d *door) getMetadata(w http.ResponseWriter, r *http.Request) {
-	id := ""
-	if session, err := d.opt.Session(r); err == nil {
-		id = session.Function()
-	} else if quipu.CodeOf(err) != quipu.CodeNoCall {
-		d.fail(w, r, "ERR_METADATA_GET", err)
-		return
+// describe works outside of a call too: SDKs ask when they start.
+func (d *Door) describe(r *http.Request) (metadataReply, error) {
+	id, err := d.appID(r)
+	if err != nil {
+		return metadataReply{}, err
 	}
 	d.mu.Lock()
 	extended := maps.Clone(d.extended)
 	d.mu.Unlock()
 	extended["daprRuntimeVersion"] = RuntimeVersion
-	capabilities := []string{"ETAG", "TRANSACTIONAL", "TTL"}
-	answerWith(w, http.StatusOK, metadataReply{ID: id, RuntimeVersion: RuntimeVersion, Extended: extended,
-		Components: []component{
-			{quipu.StoreDefault, "state.quipu", "v1", capabilities},
-			{quipu.StoreShared, "state.quipu", "v1", capabilities},
-		}, ActorRuntime: actorRuntime{Status: "DISABLED"}})
+	return metadataReply{ID: id, RuntimeVersion: RuntimeVersion, Extended: extended, Components: d.components(),
+		Subscriptions: d.subscriptions(r), ActorRuntime: actorRuntime{Status: "DISABLED"}}, nil
 }
 
-func (d *door) putMetadata(w http.ResponseWriter, r *http.Request, key string) {
+func (d *Door) components() []component {
+	state := []string{"ETAG", "TRANSACTIONAL", "TTL"}
+	all := []component{
+		{quipu.StoreDefault, "state.quipu", "v1", state},
+		{quipu.StoreShared, "state.quipu", "v1", state},
+		{quipu.PubSubDefault, "pubsub.quipu", "v1", []string{"MESSAGE_TTL", "BULK_PUBSUB"}},
+	}
+	if d.opt.Secrets != nil {
+		all = append(all, component{StoreSecrets, "secretstores.quipu", "v1", []string{}})
+	}
+	return all
+}
+
+// subscriptions are told as Dapr tells what an application asked for when it started.
+func (d *Door) subscriptions(r *http.Request) []subscription {
+	if d.opt.Subscriptions == nil {
+		return nil
+	}
+	var all []subscription
+	for _, t := range d.opt.Subscriptions(r) {
+		s := subscription{PubSub: quipu.PubSubDefault, Topic: t.Name, DeadLetter: t.DeadLetter, Type: "PROGRAMMATIC"}
+		for _, r := range t.Routes {
+			s.Rules = append(s.Rules, rule(r))
+		}
+		if t.Path != "" {
+			s.Rules = append(s.Rules, rule{Path: t.Path})
+		}
+		if t.Raw {
+			s.Metadata = map[string]string{rawKey: "true"}
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func (d *Door) putMetadata(w http.ResponseWriter, r *http.Request, key string) {
 	value, err := io.ReadAll(http.MaxBytesReader(w, r.Body, extendedBytesMax))
 	if err != nil {
 		answer(w, http.StatusBadRequest, "ERR_BODY_READ", "failed to read request body: %v", err)
 		return
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, old := d.extended[key]; !old && len(d.extended) >= extendedMax {
-		answer(w, http.StatusBadRequest, "ERR_BAD_REQUEST", "there are %d attributes already, which is the most", extendedMax)
+	if err := d.extend(key, string(value)); err != nil {
+		d.fail(w, r, "ERR_BAD_REQUEST", err)
 		return
 	}
-	d.extended[key] = string(value)
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// extend keeps an attribute for as long as the door is there.
+func (d *Door) extend(key, value string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, old := d.extended[key]; !old && len(d.extended) >= extendedMax || len(key)+len(value) > extendedBytesMax {
+		return &problem{status: http.StatusBadRequest, tag: "ERR_BAD_REQUEST",
+			message: fmt.Sprintf("there may be %d attributes of %d bytes, name included", extendedMax, extendedBytesMax)}
+	}
+	if key != "" { // nothing is what Dapr does then
+		d.extended[key] = value
+	}
+	return nil
+}
+
 // health answers 204 while the door is open: it opens when the node is ready.
-func (d *door) health(w http.ResponseWriter, r *http.Request) {
+func (d *Door) health(w http.ResponseWriter, r *http.Request) {
 	if !allow(w, r, http.MethodGet) {
 		return
 	}
 	if want := r.URL.Query(); want.Has("appid") {
-		session, err := d.opt.Session(r)
-		if err == nil && want.Get("appid") != session.Function() {
+		if id, err := d.appID(r); err == nil && id != "" && want.Get("appid") != id {
 			answer(w, http.StatusInternalServerError, "ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match")
 			return
 		}

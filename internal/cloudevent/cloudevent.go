@@ -33,6 +33,8 @@ type Attributes struct {
 	TraceParent, TraceState   string
 	Expiration                time.Time         // zero: never
 	Extensions                map[string]string // more attributes, and overrides of those above, by their names
+	// Fill lets Complete add what an event should have said itself, as Dapr does: id, source, type, specversion, time.
+	Fill bool
 }
 
 // NewID makes an id that no other event has.
@@ -44,7 +46,7 @@ func Wrap(a Attributes, data []byte) (id string, event []byte, err error) {
 	e := map[string]any{"specversion": "1.0", "id": a.ID, "source": a.Source, "type": a.Type,
 		"time": a.Time.UTC().Format(time.RFC3339Nano), "datacontenttype": a.DataContentType}
 	switch {
-	case isBinary(a.DataContentType):
+	case IsBinary(a.DataContentType):
 		e["data_base64"] = base64.StdEncoding.EncodeToString(data)
 	case IsJSON(a.DataContentType) && json.Valid(data):
 		e["data"] = json.RawMessage(data)
@@ -61,16 +63,24 @@ func Wrap(a Attributes, data []byte) (id string, event []byte, err error) {
 	return a.finish(e)
 }
 
-// Complete takes an event that is one already, checks it, and adds what is not there: the attributes of
-// Dapr, and the id if it lacks one. CodeCloudEvent.
+// Complete takes an event that is one already, checks it, and adds the attributes of Dapr: topic and pubsubname say
+// where it is, whatever it says, and the others are kept if they are there. CodeCloudEvent.
 func Complete(a Attributes, event []byte) (id string, completed []byte, err error) {
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(event, &raw); err != nil {
 		return "", nil, malformed("it is no JSON object: %v", err)
 	}
+	if raw == nil {
+		return "", nil, malformed("it is null")
+	}
+	if a.Fill {
+		a.fill(raw)
+	}
 	e := make(map[string]any, len(raw)+4)
 	for name, value := range raw {
-		e[name] = value
+		if name != "topic" && name != "pubsubname" {
+			e[name] = value
+		}
 	}
 	for _, name := range []string{"id", "source", "type", "specversion"} {
 		text := ""
@@ -85,6 +95,17 @@ func Complete(a Attributes, event []byte) (id string, completed []byte, err erro
 		}
 	}
 	return a.finish(e)
+}
+
+// fill adds what is missing. What is there but wrong stays, to be found wrong.
+func (a Attributes) fill(raw map[string]json.RawMessage) {
+	a.defaults()
+	for name, value := range map[string]string{"id": a.ID, "source": a.Source, "type": a.Type, "specversion": "1.0",
+		"time": a.Time.UTC().Format(time.RFC3339Nano)} {
+		if old, there := raw[name]; !there || string(old) == "null" {
+			raw[name], _ = json.Marshal(value) // a string always marshals
+		}
+	}
 }
 
 func malformed(format string, args ...any) error {
@@ -144,7 +165,14 @@ func IsJSON(contentType string) bool {
 	return media == "application/json" || strings.HasSuffix(media, "+json")
 }
 
-func isBinary(contentType string) bool {
+// IsText tells whether a content type says that data is text.
+func IsText(contentType string) bool {
+	media := mediaType(contentType)
+	return strings.HasPrefix(media, "text/") || media == "application/xml"
+}
+
+// IsBinary tells whether a content type says that data is bytes, which go as base64.
+func IsBinary(contentType string) bool {
 	media := mediaType(contentType)
 	return media == "application/octet-stream" || media == "application/x-protobuf"
 }

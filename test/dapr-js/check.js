@@ -47,7 +47,7 @@ async function main() {
   await assert.rejects(client.invoker.invoke('nobody', 'x', HttpMethod.GET), /ERR_DIRECT_INVOKE/);
 
   const metadata = await client.metadata.get();
-  assert.deepEqual(metadata.components.map((c) => c.name), ['statestore', 'shared']);
+  assert.deepEqual(metadata.components.map((c) => c.name), ['statestore', 'shared', 'pubsub']);
   assert.equal(await client.metadata.set('color', 'blue'), true);
 
   await client.stop();

@@ -21,6 +21,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/bundle"
+	"github.com/quipu-run/quipu/internal/grpcwire"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -163,6 +164,9 @@ func (n *Namespace) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.Cal
 		return nil, err
 	}
 	r.URL, r.Header, r.ContentLength = u, c.Header, c.ContentLength
+	if grpcwire.Is(c.Header.Get("Content-Type")) { // then h may be a grpc.Server, which wants HTTP/2
+		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+	}
 	w := newPipe()
 	go w.serve(h, r)
 	select {
@@ -173,7 +177,7 @@ func (n *Namespace) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.Cal
 	if failed.err != nil { // the request's body broke: its error is the call's
 		return nil, failed.err
 	}
-	return &quipu.CallReply{Call: id, Status: w.status, Header: w.sent, Body: w.out, Session: quipu.MakeSeq(1, 7)}, nil
+	return &quipu.CallReply{Call: id, Status: w.status, Header: w.sent, Body: w.out, Trailer: w.trailer, Session: quipu.MakeSeq(1, 7)}, nil
 }
 
 // watch keeps the error of a body.
@@ -192,17 +196,17 @@ func (w *watch) Read(b []byte) (int, error) {
 
 // pipe is a ResponseWriter whose body is read elsewhere.
 type pipe struct {
-	header, sent http.Header
-	status       int
-	once         sync.Once
-	started      chan struct{}
-	out          *io.PipeReader
-	in           *io.PipeWriter
+	header, sent, trailer http.Header
+	status                int
+	once                  sync.Once
+	started               chan struct{}
+	out                   *io.PipeReader
+	in                    *io.PipeWriter
 }
 
 func newPipe() *pipe {
 	out, in := io.Pipe()
-	return &pipe{header: http.Header{}, started: make(chan struct{}), out: out, in: in}
+	return &pipe{header: http.Header{}, trailer: http.Header{}, started: make(chan struct{}), out: out, in: in}
 }
 
 func (p *pipe) Header() http.Header { return p.header }
@@ -219,6 +223,24 @@ func (p *pipe) Write(b []byte) (int, error) {
 	return p.in.Write(b)
 }
 
+// Flush sends the headers; the body is never kept.
+func (p *pipe) Flush() { p.WriteHeader(http.StatusOK) }
+
+// end takes the trailers: those that were announced, and those with the prefix of net/http.
+func (p *pipe) end() {
+	for _, name := range p.sent.Values("Trailer") {
+		if values := p.header.Values(name); values != nil {
+			p.trailer[name] = values
+		}
+	}
+	for name, values := range p.header {
+		if name, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
+			p.trailer[name] = values
+		}
+	}
+	p.sent.Del("Trailer")
+}
+
 func (p *pipe) serve(h http.Handler, r *http.Request) {
 	defer func() {
 		why := recover()
@@ -227,6 +249,7 @@ func (p *pipe) serve(h http.Handler, r *http.Request) {
 			p.in.CloseWithError(fmt.Errorf("function panicked: %v", why))
 			return
 		}
+		p.end()
 		p.in.Close()
 	}()
 	h.ServeHTTP(p, r)

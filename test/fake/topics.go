@@ -217,6 +217,9 @@ func (t *Broker) Subscribe(ctx context.Context, r quipu.SubscribeRequest, delive
 	}
 	offset := t.groups[r.Topic][r.Name]
 	t.lock.Unlock()
+	if r.Ready != nil {
+		r.Ready()
+	}
 	for {
 		e, ok := t.next(ctx, r.Topic, offset, true)
 		if !ok {

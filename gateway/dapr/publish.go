@@ -1,0 +1,392 @@
+package dapr
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/cloudevent"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+)
+
+// destination of a publication. Its errors are Dapr's words.
+type destination struct{ pubsub, topic string }
+
+// publication is one event as a client sends it, whatever protocol it came by.
+type publication struct {
+	entry       string // of a bulk
+	contentType string
+	data        []byte
+	metadata    map[string]string
+}
+
+// publishAll makes events of publications and publishes them together.
+func (d *Door) publishAll(r *http.Request, to destination, ps []publication, metadata map[string]string) error {
+	session, err := d.opt.Session(r)
+	if err != nil {
+		return d.problem(r, "ERR_PUBSUB_PUBLISH_MESSAGE", "", err)
+	}
+	if err := to.check(metadata); err != nil {
+		return err
+	}
+	if len(ps) > quipu.PublishMax {
+		return d.publishProblem(r, to, &quipu.Error{Code: quipu.CodeTooMany, Text: fmt.Sprintf("there are %d events; the most at once is %d", len(ps), quipu.PublishMax)})
+	}
+	ms := make([]quipu.Message, 0, len(ps))
+	for _, p := range ps {
+		m, err := d.message(r, session.Function(), to, p)
+		if err != nil {
+			return err
+		}
+		ms = append(ms, m)
+	}
+	if len(ms) == 0 {
+		return nil
+	}
+	if err := session.Publish(r.Context(), ms); err != nil {
+		return d.publishProblem(r, to, err)
+	}
+	return nil
+}
+
+// message is a publication on its way to a topic, in its envelope unless it asks to be raw.
+func (d *Door) message(r *http.Request, appID string, to destination, p publication) (quipu.Message, error) {
+	m := quipu.Message{Topic: to.topic, ContentType: p.contentType, Data: p.data}
+	raw, err := isRaw(p.metadata)
+	if err == nil {
+		m.TTL, err = ttlOf(p.metadata)
+	}
+	if err == nil {
+		m.Delay, err = delayOf(p.metadata)
+	}
+	if err != nil {
+		return m, to.metadataProblem(p.metadata, err)
+	}
+	if raw && !cloudevent.IsCloudEvent(p.contentType) {
+		m.ID = cloudevent.NewID()
+		return m, nil
+	}
+	a := attributes(r.Header, appID, to, p)
+	if m.TTL > 0 {
+		a.Expiration = time.Now().Add(m.TTL)
+	}
+	var event []byte
+	if cloudevent.IsCloudEvent(p.contentType) {
+		m.ID, event, err = cloudevent.Complete(a, p.data)
+	} else {
+		m.ID, event, err = cloudevent.Wrap(a, p.data)
+	}
+	if err != nil {
+		return m, to.eventProblem(appID, err)
+	}
+	if !raw { // what is raw was only checked
+		m.Data = event
+	}
+	m.ContentType = quipu.MediaCloudEvent
+	return m, nil
+}
+
+// attributes are what Dapr puts around data; some can be chosen in metadata, under any case.
+func attributes(h http.Header, appID string, to destination, p publication) cloudevent.Attributes {
+	a := cloudevent.Attributes{Source: appID, Type: cloudevent.TypeDefault, Fill: true, DataContentType: p.contentType, Topic: to.topic, PubSub: to.pubsub,
+		TraceParent: h.Get("traceparent"), TraceState: h.Get("tracestate")}
+	for name, value := range p.metadata {
+		switch strings.ToLower(name) {
+		case "cloudevent.id":
+			a.ID = value
+		case "cloudevent.source":
+			a.Source = value
+		case "cloudevent.type":
+			a.Type = value
+		case "cloudevent.subject":
+			a.Subject = value
+		case "cloudevent.tracestate":
+			a.TraceState = value
+		}
+	}
+	// Dapr gives both the same value; the newer name wins.
+	if parent := get(p.metadata, "cloudevent.traceparent", "cloudevent.traceid"); parent != "" {
+		a.TraceParent = parent
+	}
+	return a
+}
+
+// rawKey is an exact name in Dapr, unlike others.
+const rawKey = "rawPayload"
+
+func isRaw(metadata map[string]string) (bool, error) {
+	value := metadata[rawKey]
+	if value == "" {
+		return false, nil
+	}
+	raw, err := strconv.ParseBool(value)
+	if err != nil {
+		return false, fmt.Errorf("%s value must be a valid boolean: actual is '%.40s'", rawKey, value)
+	}
+	return raw, nil
+}
+
+// get finds a value under one of its names in any case.
+func get(metadata map[string]string, names ...string) string {
+	for _, name := range names {
+		for key, value := range metadata {
+			if strings.EqualFold(key, name) && value != "" {
+				return value
+			}
+		}
+	}
+	return ""
+}
+
+// ttlOf is a duration or seconds, more than none.
+func ttlOf(metadata map[string]string) (time.Duration, error) {
+	ttl, err := seconds(get(metadata, "ttl", "ttlInSeconds"))
+	if err != nil {
+		return 0, fmt.Errorf("ttlInSeconds %w", err)
+	}
+	return ttl, nil
+}
+
+// delayOf is ours: Dapr has no delayed events.
+func delayOf(metadata map[string]string) (time.Duration, error) {
+	delay, err := seconds(get(metadata, "delay", "delaySeconds"))
+	if err != nil {
+		return 0, fmt.Errorf("delaySeconds %w", err)
+	}
+	return delay, nil
+}
+
+// seconds reads whole seconds or a duration like 1m30s; "" is none.
+func seconds(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	v, err := time.ParseDuration(text)
+	if n, intErr := strconv.ParseInt(text, 10, 32); intErr == nil {
+		v, err = time.Duration(n)*time.Second, nil
+	}
+	if err != nil || v <= 0 {
+		return 0, fmt.Errorf("must be a number of seconds above 0, or a duration like 1m30s: actual is '%.40s' [%s]", text, quipu.CodeTTL)
+	}
+	return v, nil
+}
+
+// check finds out whether there is such a place.
+func (to destination) check(metadata map[string]string) error {
+	p := &problem{status: http.StatusNotFound, code: codes.InvalidArgument, metadata: metadata}
+	switch {
+	case to.pubsub == "":
+		p.tag, p.reason, p.message = "ERR_PUBSUB_EMPTY", "DAPR_PUBSUB_NAME_EMPTY", "pubsub name is empty"
+	case to.pubsub != quipu.PubSubDefault:
+		p.tag, p.reason, p.message = "ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND", "pubsub "+to.pubsub+" is not found"
+		return p
+	case to.topic == "":
+		p.tag, p.reason, p.message = "ERR_TOPIC_NAME_EMPTY", "DAPR_PUBSUB_TOPIC_NAME_EMPTY", "topic is empty in pubsub "+to.pubsub
+	default:
+		return nil
+	}
+	return to.about(p)
+}
+
+// about names the pub/sub component in a problem, as Dapr does.
+func (to destination) about(p *problem) *problem {
+	p.resource = &errdetails.ResourceInfo{ResourceType: "pubsub", ResourceName: to.pubsub, Description: p.message}
+	return p
+}
+
+func (to destination) metadataProblem(metadata map[string]string, err error) error {
+	return to.about(&problem{status: http.StatusBadRequest, tag: "ERR_PUBSUB_REQUEST_METADATA", reason: "DAPR_PUBSUB_METADATA_DESERIALIZATION",
+		metadata: metadata, message: fmt.Sprintf("failed deserializing metadata. Error: %v", err)})
+}
+
+func (to destination) eventProblem(appID string, err error) error {
+	e := quipu.AsError(err)
+	return to.about(&problem{status: http.StatusBadRequest, tag: "ERR_PUBSUB_CLOUD_EVENTS_SER", reason: "DAPR_PUBSUB_CLOUD_EVENT_CREATION",
+		metadata: map[string]string{"appID": appID, "error": e.Text}, message: "cannot create cloudevent: " + text(e.Text, e.Code)})
+}
+
+// bulkProblem is of a bulk whose parts cannot be read; reason tells at which step.
+func (to destination) bulkProblem(reason, format string, err error) error {
+	return to.about(&problem{status: http.StatusBadRequest, tag: "ERR_PUBSUB_EVENTS_SER", reason: reason,
+		metadata: map[string]string{"error": err.Error()}, message: fmt.Sprintf(format, to.topic, to.pubsub, err)})
+}
+
+func (d *Door) publishProblem(r *http.Request, to destination, err error) error {
+	p := d.problem(r, "ERR_PUBSUB_PUBLISH_MESSAGE", fmt.Sprintf("error when publishing to topic %s in pubsub %s: ", to.topic, to.pubsub), err)
+	p.terse, p.reason = false, "DAPR_PUBSUB_PUBLISH_MESSAGE"
+	p.metadata = map[string]string{"topic": to.topic, "error": quipu.Codes[quipu.CodeOf(err)].Title}
+	return to.about(p)
+}
+
+// destinationOf reads {pubsub}/{topic...} after a prefix of an escaped path. A topic may have slashes.
+func destinationOf(escaped, prefix string) destination {
+	_, rest, _ := strings.Cut(escaped, prefix)
+	pubsub, topic, _ := strings.Cut(rest, "/")
+	return destination{unescape(pubsub), unescape(strings.TrimRight(topic, "/"))}
+}
+
+// publish is POST publish/{pubsub}/{topic...}.
+func (d *Door) publish(w http.ResponseWriter, r *http.Request) {
+	if !allow(w, r, http.MethodPost, http.MethodPut) {
+		return
+	}
+	to := destinationOf(r.URL.EscapedPath(), "/publish/")
+	metadata := queryMetadata(r)
+	defer d.bound(w, r)()
+	err := to.check(metadata)
+	var data []byte
+	if err == nil {
+		data, err = d.readEvent(r, to)
+	}
+	if err == nil {
+		err = d.publishAll(r, to, []publication{{contentType: r.Header.Get("Content-Type"), data: data, metadata: metadata}}, metadata)
+	}
+	if err != nil {
+		d.fail(w, r, "ERR_PUBSUB_PUBLISH_MESSAGE", err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// readEvent reads no more than an event may have.
+func (d *Door) readEvent(r *http.Request, to destination) ([]byte, error) {
+	data, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, quipu.EventBytesMax))
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, d.publishProblem(r, to, &quipu.Error{Code: quipu.CodeEventSize, Text: fmt.Sprintf("the event has more than %d bytes", over.Limit)})
+	case err != nil:
+		return nil, &problem{status: http.StatusBadRequest, tag: "ERR_BODY_READ", message: fmt.Sprintf("failed to read request body: %v", err)}
+	}
+	return data, nil
+}
+
+// bulkEntry is one of many in a request.
+type bulkEntry struct {
+	EntryID     string            `json:"entryId"`
+	Event       json.RawMessage   `json:"event"`
+	ContentType string            `json:"contentType"`
+	Metadata    map[string]string `json:"metadata"`
+}
+
+// publishBulk is POST publish/bulk/{pubsub}/{topic...}. The entries are published together or, unlike in Dapr,
+// none of them is.
+func (d *Door) publishBulk(w http.ResponseWriter, r *http.Request) {
+	if !allow(w, r, http.MethodPost, http.MethodPut) {
+		return
+	}
+	to := destinationOf(r.URL.EscapedPath(), "/publish/bulk/")
+	metadata := queryMetadata(r)
+	defer d.bound(w, r)()
+	err := to.check(metadata)
+	var ps []publication
+	if err == nil {
+		ps, err = readBulk(r, to, metadata)
+	}
+	if err == nil {
+		err = d.publishAll(r, to, ps, metadata)
+	}
+	if err != nil {
+		d.failBulk(w, r, ps, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// failBulk names every entry if it is the publishing that failed.
+func (d *Door) failBulk(w http.ResponseWriter, r *http.Request, ps []publication, err error) {
+	const tag = "ERR_PUBSUB_PUBLISH_MESSAGE"
+	p := d.problem(r, tag, "", err)
+	if p.reason != "DAPR_PUBSUB_PUBLISH_MESSAGE" {
+		answerWith(w, p.status, p)
+		return
+	}
+	type failed struct {
+		EntryID string `json:"entryId"`
+		Error   string `json:"error,omitempty"`
+	}
+	all := make([]failed, 0, len(ps))
+	for _, one := range ps {
+		all = append(all, failed{one.entry, p.message})
+	}
+	answerWith(w, p.status, map[string]any{"failedEntries": all, "errorCode": tag})
+}
+
+// readBulk reads the entries and checks that each can be told from the others.
+func readBulk(r *http.Request, to destination, metadata map[string]string) ([]publication, error) {
+	var entries []bulkEntry
+	if err := json.NewDecoder(r.Body).Decode(&entries); err != nil {
+		var over *http.MaxBytesError
+		if errors.As(err, &over) {
+			return nil, err
+		}
+		return nil, to.bulkProblem("DAPR_PUBSUB_UNMARSHAL_EVENTS", "error when unmarshaling the request for topic %s pubsub %s: %v", err)
+	}
+	ps := make([]publication, 0, len(entries))
+	for _, e := range entries {
+		data, err := e.data()
+		if err != nil {
+			return nil, to.bulkProblem("DAPR_PUBSUB_MARSHAL_ENVELOPE", "error when marshalling cloud event envelope for topic %s pubsub %s: %v", err)
+		}
+		ps = append(ps, publication{entry: e.EntryID, contentType: e.ContentType, data: data, metadata: merged(metadata, e.Metadata)})
+	}
+	return ps, to.distinct(ps)
+}
+
+func (to destination) distinct(ps []publication) error {
+	seen := make(map[string]bool, len(ps))
+	for _, p := range ps {
+		if p.entry == "" || seen[p.entry] {
+			return to.bulkProblem("DAPR_PUBSUB_MARSHAL_EVENTS", "error marshaling events to bytes for topic %s pubsub %s. error: %v",
+				errors.New("entryId is duplicated or not present for entry"))
+		}
+		seen[p.entry] = true
+	}
+	return nil
+}
+
+// merged is the metadata of a request with an entry's own over it.
+func merged(request, entry map[string]string) map[string]string {
+	out := make(map[string]string, len(request)+len(entry))
+	for _, from := range []map[string]string{request, entry} {
+		for name, value := range from {
+			out[name] = value
+		}
+	}
+	return out
+}
+
+var errMismatch = errors.New("error: mismatch between contentType and event")
+
+// data is what an entry's JSON stands for: JSON itself byte for byte, text of a string, bytes of base64.
+func (e bulkEntry) data() ([]byte, error) {
+	if cloudevent.IsJSON(e.ContentType) {
+		if e.Event == nil {
+			return []byte("null"), nil
+		}
+		return e.Event, nil
+	}
+	var s string
+	if err := json.Unmarshal(e.Event, &s); err != nil {
+		return nil, errMismatch
+	}
+	switch {
+	case cloudevent.IsText(e.ContentType):
+		return []byte(s), nil
+	case cloudevent.IsBinary(e.ContentType):
+		data, err := base64.StdEncoding.DecodeString(s)
+		if err != nil {
+			return nil, fmt.Errorf("error: unable to decode base64 %s data: %w", "application/octet-stream", err)
+		}
+		return data, nil
+	}
+	return nil, errMismatch
+}
