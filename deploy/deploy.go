@@ -33,15 +33,16 @@ type Blobs interface {
 	Get(ref quipu.BlobRef) ([]byte, error)
 }
 
-// Options of a View. All fields are required but Changed, Commit and Discover.
+// Options of a View. All fields are required but Changed, Commit and Inspect.
 type Options struct {
 	Dir           string // of built sources
 	Blobs         Blobs
 	Clock         quipu.Clock
 	CheckRoutes   func([]quipu.Function) error // refuses routes that collide
 	CheckSchedule func(cron, timezone string) error
-	// Discover asks a function of contract dapr, which lies built in dir, what it subscribes to.
-	Discover func(ctx context.Context, f quipu.Function, dir string) ([]quipu.TopicTrigger, error)
+	// Inspect looks at a function whose application lies built in dir: it refuses what cannot be, and answers
+	// what the function subscribes to besides its triggers.
+	Inspect func(ctx context.Context, f quipu.Function, dir string) ([]quipu.TopicTrigger, error)
 	// Commit takes part in the record of a deploy or a removal: app has these topics now, and the namespace these
 	// functions. topics is nil for a removal.
 	Commit func(tx *view.Tx, app string, topics map[string]quipu.TopicSpec, functions []quipu.Function) error
@@ -176,7 +177,7 @@ func (v *View) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.F
 			return nil, err
 		}
 	}
-	if err := v.discover(ctx, functions); err != nil {
+	if err := v.inspect(ctx, functions); err != nil {
 		return nil, err
 	}
 	if _, err := v.o.Blobs.Put(bundle); err != nil {
@@ -208,19 +209,21 @@ func (v *View) plan(app string, bundle []byte) (functions []quipu.Function, topi
 	return functions, m.topics, nil
 }
 
-// discover asks Dapr applications what they subscribe to.
-func (v *View) discover(ctx context.Context, functions []quipu.Function) (err error) {
-	for i := range functions {
-		f := &functions[i]
-		if f.Spec.Contract != quipu.ContractDapr || v.o.Discover == nil {
-			continue
-		}
-		if f.Subscriptions, err = v.o.Discover(ctx, *f, v.built.path(*f)); err != nil {
+// inspect lets others look at what was built.
+func (v *View) inspect(ctx context.Context, functions []quipu.Function) (err error) {
+	if v.o.Inspect == nil {
+		return nil
+	}
+	for i, f := range functions {
+		if functions[i].Subscriptions, err = v.o.Inspect(ctx, f, v.built.path(f)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// Folder is where the application of a function lies, built; it may have been removed.
+func (v *View) Folder(f quipu.Function) string { return v.built.path(f) }
 
 // revision names what runs: the same sources and the same spec give the same name.
 func revision(spec quipu.Spec, bundle quipu.BlobRef) string {

@@ -168,7 +168,7 @@ const markEnv = "QUIPU_RUN"
 func (i *Instance) environment() []string {
 	env := []string{
 		"PATH=" + searchPath(), "HOME=" + i.spec.Dir, "LANG=C.UTF-8", "TMPDIR=" + os.TempDir(),
-		"PORT=" + strconv.Itoa(i.port), "QUIPU_SOCKET=" + i.socket,
+		"PORT=" + strconv.Itoa(i.port), "APP_PORT=" + strconv.Itoa(i.port), "QUIPU_SOCKET=" + i.socket,
 		"QUIPU_FUNCTION=" + i.spec.Function, "QUIPU_INSTANCE=" + i.spec.ID,
 	}
 	env = append(env, i.spec.Env...)

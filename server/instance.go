@@ -9,7 +9,6 @@ import (
 	"net/http"
 
 	"github.com/quipu-run/quipu"
-	contract "github.com/quipu-run/quipu/contract/http"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/dapr"
 	"github.com/quipu-run/quipu/internal/linelog"
@@ -32,6 +31,7 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 		"DAPR_HTTP_ENDPOINT=http://127.0.0.1:" + port,
 		"DAPR_API_TOKEN=" + token,
 		"APP_ID=" + f.Name,
+		"APP_PROTOCOL=" + f.Spec.Protocol,
 		"K_SERVICE=" + f.Name,
 		"K_REVISION=" + f.Revision,
 		"QUIPU_FUNCTION=" + f.Name,
@@ -60,6 +60,12 @@ func (ns *namespace) openDoor(f quipu.Function, instance, token string) (port st
 		Session: func(r *http.Request) (quipu.Session, error) {
 			return ns.Session(f, instance, r.Header.Get(quipu.HeaderCallID))
 		},
+		AppID:         func(*http.Request) string { return f.Name },
+		Secrets:       func(*http.Request) (map[string]string, error) { return ns.secretsOf(f.Name) },
+		Subscriptions: func(*http.Request) []quipu.TopicTrigger { return f.Topics() },
+		Subscribe: func(_ *http.Request, ctx context.Context, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
+			return ns.Subscribe(ctx, s, deliver)
+		},
 	}), ns.node.cfg.Logger)
 	done := make(chan struct{})
 	go func() {
@@ -69,7 +75,7 @@ func (ns *namespace) openDoor(f quipu.Function, instance, token string) (port st
 	_, port, _ = net.SplitHostPort(l.Addr().String())
 	return port, func() {
 		if app, ok := ns.apps.LoadAndDelete(instance); ok {
-			app.(*contract.Client).Close()
+			app.(interface{ Close() }).Close()
 		}
 		_ = s.Close() // the instance is gone: nobody is left to hear
 		<-done

@@ -14,7 +14,6 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/call"
-	contract "github.com/quipu-run/quipu/contract/http"
 	"github.com/quipu-run/quipu/deploy"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/internal/delivery"
@@ -53,7 +52,7 @@ type namespace struct {
 	book   *view.Book
 	pool   *pool.Pool
 	lines  *linelog.Writer
-	apps   sync.Map // instance id -> *contract.Client
+	apps   sync.Map // instance id -> app
 	stop   context.CancelFunc
 	tasks  sync.WaitGroup
 }
@@ -145,7 +144,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	}
 	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Clock: n.clock, Logger: n.cfg.Logger})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
-		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, Commit: ns.deployed, Changed: ns.changed})
+		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, Inspect: ns.inspect, Commit: ns.deployed, Changed: ns.changed})
 	results := call.NewResults(n.blobs)
 	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.Functions, Put: ns.topic.Put})
 	ns.book, err = view.OpenBook(ctx, n.store, n.log, id, n.clock, ns.kv, ns.View, results, ns.topic, ns.ticker)
@@ -155,9 +154,9 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	publisher := topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
 		Plain: ns.State, Publish: publisher, Find: ns.Function, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe, Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
-		Call: ns.deliver, Function: ns.Function, Judge: judge, Publish: publisher})
+		Call: ns.deliver, Function: ns.Function, Judge: judge, Route: route, Publish: publisher})
 	if err := ns.start(); err != nil {
 		return nil, errors.Join(err, ns.book.Close())
 	}
@@ -223,18 +222,10 @@ func (ns *namespace) deliver(ctx context.Context, c trigger.Call) (trigger.Reply
 	return trigger.Reply{Status: out.Status, Body: out.Body, Lost: out.Lost, Settled: out.Settled}, err
 }
 
-// judge tells what the reply of a function means for an event: 2xx acknowledges it.
-func judge(_ quipu.Function, status int, _ []byte) quipu.Outcome {
-	if status >= 200 && status < 300 {
-		return quipu.Ack
-	}
-	return quipu.Retry
-}
-
 // lease is a place in an instance with the way to talk to it.
 type lease struct {
 	*pool.Lease
-	app *contract.Client
+	app app
 }
 
 func (l lease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) }
@@ -246,19 +237,8 @@ func (ns *namespace) acquirer(acquire func(ctx context.Context, name string) (*p
 		if err != nil {
 			return nil, err
 		}
-		return lease{l, ns.app(l)}, nil
+		return lease{l, ns.appOf(l)}, nil
 	}
-}
-
-// app is the client that all calls in an instance share; release of the instance closes it.
-func (ns *namespace) app(l *pool.Lease) *contract.Client {
-	if c, ok := ns.apps.Load(l.ID()); ok {
-		return c.(*contract.Client)
-	}
-	spec := l.Function().Spec
-	c, _ := ns.apps.LoadOrStore(l.ID(), contract.NewClient(contract.Options{
-		Dial: l.Instance().Dial, Conns: spec.Concurrency}))
-	return c.(*contract.Client)
 }
 
 // State is the state of a function outside of calls.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -15,21 +16,41 @@ import (
 func (n *Node) serve() {
 	n.listeners.serve(mainDoor, gateway.NewServer(n.gateway, n.cfg.Logger), n.fail)
 	n.listeners.serve(daprDoor, gateway.NewServer(dapr.Handler(dapr.Options{
-		Session: n.outside, Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version,
+		Session: n.outside, AppID: dapr.OutsideAppID, Secrets: n.outsideSecrets, Subscribe: n.outsideSubscribe, Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version,
 	}), n.cfg.Logger), n.fail)
 }
 
 // outside is the session of a Dapr client that is no instance: an app of the namespace it names.
 func (n *Node) outside(r *http.Request) (quipu.Session, error) {
-	name := r.Header.Get(sdk.HeaderNamespace)
-	if name == "" {
-		name = DefaultNamespace
-	}
-	ns, err := n.namespace(name)
+	ns, err := n.namespaceOf(r)
 	if err != nil {
 		return nil, err
 	}
 	return ns.Outside(dapr.OutsideAppID(r)), nil
+}
+
+func (n *Node) namespaceOf(r *http.Request) (*namespace, error) {
+	name := r.Header.Get(sdk.HeaderNamespace)
+	if name == "" {
+		name = DefaultNamespace
+	}
+	return n.namespace(name)
+}
+
+func (n *Node) outsideSecrets(r *http.Request) (map[string]string, error) {
+	ns, err := n.namespaceOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return ns.secretsOf(dapr.OutsideAppID(r))
+}
+
+func (n *Node) outsideSubscribe(r *http.Request, ctx context.Context, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
+	ns, err := n.namespaceOf(r)
+	if err != nil {
+		return err
+	}
+	return ns.Subscribe(ctx, s, deliver)
 }
 
 // status is what the node says about itself now.

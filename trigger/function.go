@@ -42,6 +42,7 @@ func (e *Engine) serve(r *runner, name string, o *planOptions) error {
 	}
 	c := &functionConsumer{r: r, f: f, t: t}
 	if len(t.Routes) > 0 {
+		o.batch = 1 // each event may go elsewhere
 		if c.route, err = e.o.Route(t); err != nil {
 			return err
 		}

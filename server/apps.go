@@ -1,0 +1,174 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/call"
+	contractdapr "github.com/quipu-run/quipu/contract/dapr"
+	contract "github.com/quipu-run/quipu/contract/http"
+	"github.com/quipu-run/quipu/internal/secret"
+	"github.com/quipu-run/quipu/kv"
+	"github.com/quipu-run/quipu/pool"
+	"github.com/quipu-run/quipu/topic"
+)
+
+// app is how we talk to an instance, in the way of its function's contract.
+type app interface {
+	Do(r *http.Request) (*http.Response, error)
+	Close()
+}
+
+func newApp(f quipu.Function, i quipu.Instance) app {
+	token := f.Spec.Env["APP_API_TOKEN"]
+	if f.Spec.Protocol == quipu.ProtocolGRPC {
+		return contractdapr.NewClient(contractdapr.Options{Dial: i.Dial, Token: token})
+	}
+	plain := contract.NewClient(contract.Options{Dial: i.Dial, Conns: f.Spec.Concurrency})
+	if f.Spec.Contract == quipu.ContractDapr {
+		return contractdapr.HTTP{App: plain, Token: token}
+	}
+	return plain
+}
+
+// appOf is the client that all calls in an instance share; release of the instance closes it.
+func (ns *namespace) appOf(l *pool.Lease) app {
+	if a, ok := ns.apps.Load(l.ID()); ok {
+		return a.(app)
+	}
+	a, _ := ns.apps.LoadOrStore(l.ID(), newApp(l.Function(), l.Instance()))
+	return a.(app)
+}
+
+// judge tells what the reply of a function means for an event: 2xx acknowledges it, but for what a Dapr application says
+// more.
+func judge(f quipu.Function, status int, body []byte) quipu.Outcome {
+	switch {
+	case f.Spec.Contract == quipu.ContractDapr:
+		return contractdapr.Judge(status, body)
+	case status >= 200 && status < 300:
+		return quipu.Ack
+	}
+	return quipu.Retry
+}
+
+// route makes the choice of a path for each event.
+func route(t quipu.TopicTrigger) (func(event []byte) string, error) {
+	r, err := contractdapr.NewRouter(t)
+	if err != nil {
+		return nil, err
+	}
+	return func(event []byte) string {
+		path, _ := r.Path(event)
+		return path
+	}, nil
+}
+
+// words are how views call what they have in a record.
+var words = map[string]call.Words{
+	kv.Name:    {Key: kv.DescribeKey, Op: kv.DescribeOp},
+	topic.Name: {Key: topic.DescribeKey, Op: topic.DescribeOp, Events: topic.DescribeEvents},
+}
+
+// inspect refuses an application whose secrets cannot be read, and asks a Dapr application what it subscribes to: the
+// application itself, and the files beside it.
+func (ns *namespace) inspect(ctx context.Context, f quipu.Function, dir string) ([]quipu.TopicTrigger, error) {
+	if _, err := secretsIn(dir); err != nil {
+		return nil, err
+	}
+	if f.Spec.Contract != quipu.ContractDapr {
+		return nil, nil
+	}
+	declared, warnings, err := contractdapr.ReadResources(os.DirFS(dir))
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		ns.node.cfg.Logger.Warn(w, "fn", f.Name)
+	}
+	said, err := ns.ask(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	list, err := contractdapr.Merge(f.Name, said, declared)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if _, err := route(list[i]); err != nil {
+			return nil, err
+		}
+		complete(&list[i])
+	}
+	return list, nil
+}
+
+// complete gives a subscription of Dapr what a trigger of quipu.yaml has by default.
+func complete(t *quipu.TopicTrigger) {
+	t.Batch = max(1, t.Batch)
+	if t.Retry == (quipu.RetrySpec{}) {
+		t.Retry = quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}
+	}
+}
+
+// askGrace is how long an application may take to end after it was asked.
+const askGrace = time.Second
+
+// ask starts one instance to hear what it subscribes to.
+func (ns *namespace) ask(ctx context.Context, f quipu.Function) ([]quipu.TopicTrigger, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.Spec.StartTimeout.Std())
+	defer cancel()
+	spec, release, err := ns.prepare(ctx, f, f.Name+"-asked-"+newToken()[:8])
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	instance, err := ns.node.runtime.Start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	defer instance.Stop(askGrace)
+	if err := instance.Ready(ctx); err != nil {
+		return nil, err
+	}
+	a := newApp(f, instance)
+	defer a.Close()
+	return contractdapr.Subscriptions(ctx, a)
+}
+
+// secretsOf are the secrets of an application that a function belongs to; none if there is no such function.
+func (ns *namespace) secretsOf(function string) (map[string]string, error) {
+	f, err := ns.Function(function)
+	if quipu.CodeOf(err) == quipu.CodeNoFunction {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	set, err := secretsIn(ns.Folder(f))
+	return set.Values(), err
+}
+
+func secretsIn(dir string) (secret.Set, error) {
+	info, err := os.Stat(filepath.Join(dir, secret.File))
+	if errors.Is(err, fs.ErrNotExist) {
+		return secret.Set{}, nil
+	}
+	if err == nil && info.Size() > secret.BytesMax {
+		err = &quipu.Error{Code: quipu.CodeManifest, Op: "deploy", Text: secret.File + " is too large"}
+	}
+	if err != nil {
+		return secret.Set{}, err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, secret.File))
+	if err != nil {
+		return secret.Set{}, err
+	}
+	return secret.Parse(text)
+}
