@@ -124,14 +124,28 @@ func call(ctx context.Context, c *http.Client, method, url, body string) error {
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	_, err = answerOf(c, r)
+	return err
+}
+
+// fetch is a GET that answers the body.
+func fetch(ctx context.Context, c *http.Client, url string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	if err != nil {
+		return nil, err
+	}
+	return answerOf(c, r)
+}
+
+func answerOf(c *http.Client, r *http.Request) ([]byte, error) {
 	resp, err := c.Do(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode >= 300 {
-		err = fmt.Errorf("%s %s: %s: %.200s", method, url, resp.Status, answer)
+		err = fmt.Errorf("%s %s: %s: %.200s", r.Method, r.URL, resp.Status, answer)
 	}
-	return err
+	return answer, err
 }

@@ -19,9 +19,8 @@ const (
 	opDelete                    // a topic with all that belongs to it
 	opSubscribe                 // a subscription is made or moved
 	opUnsubscribe
-	opSettle  // deliveries of a subscription came to an outcome
-	opAdvance // the floor of a subscription rises
-	opTrim    // the oldest events of a topic go
+	opSettle // deliveries of a subscription came to an outcome
+	opTrim   // the oldest events of a topic go
 )
 
 // Apply writes what one operation does.
@@ -53,8 +52,6 @@ func (v *View) Apply(b *view.Batch, op []byte, at view.At) error {
 		err = dropSubscription(b, topic, name)
 	case opSettle:
 		err = applySettle(b, r, at)
-	case opAdvance:
-		err = applyAdvance(b, r)
 	case opTrim:
 		err = applyTrim(b, r)
 	default:
@@ -187,17 +184,30 @@ func dropSubscription(b *view.Batch, topic, name string) error {
 }
 
 func applySettle(b *view.Batch, r *reader, at view.At) error {
-	sub := subName(r.str(), r.str()) + "\x00"
-	for _, offset := range r.uints() {
-		if err := b.Set(Name, donePrefix+sub+ordered(offset), nil); err != nil {
+	sub := subName(r.str(), r.str())
+	done, forget := r.uints(), r.uints()
+	floor, clear := r.uint(), r.uints()
+	for _, offset := range done {
+		if err := b.Set(Name, donePrefix+sub+"\x00"+ordered(offset), nil); err != nil {
 			return err
 		}
 	}
-	for _, offset := range r.uints() {
-		if err := b.Delete(Name, parkedPrefix+sub+ordered(offset)); err != nil {
+	for prefix, offsets := range map[string][]uint64{parkedPrefix: forget, donePrefix: clear} {
+		for _, offset := range offsets {
+			if err := b.Delete(Name, prefix+sub+"\x00"+ordered(offset)); err != nil {
+				return err
+			}
+		}
+	}
+	if floor > 0 {
+		if err := b.Set(Name, floorPrefix+sub, writer(nil).uint(floor)); err != nil {
 			return err
 		}
 	}
+	return applyParked(b, r, sub+"\x00", at)
+}
+
+func applyParked(b *view.Batch, r *reader, sub string, at view.At) error {
 	for n := r.uint(); n > 0 && !r.bad; n-- {
 		p := r.parked()
 		p.Due = time.Unix(0, at.Stamp).Add(time.Duration(r.uint()))
@@ -212,12 +222,6 @@ func applySettle(b *view.Batch, r *reader, at view.At) error {
 // parked is a parked event in an operation: without its due time, which follows as a delay.
 func (r *reader) parked() delivery.Parked {
 	return delivery.Parked{Offset: r.uint(), Attempts: int(r.uint()), Alone: int(r.uint()), Cause: r.str()}
-}
-
-func applyAdvance(b *view.Batch, r *reader) error {
-	sub, floor := subName(r.str(), r.str()), r.uint()
-	return errors.Join(b.Set(Name, floorPrefix+sub, writer(nil).uint(floor)),
-		b.DeleteRange(Name, donePrefix+sub+"\x00", donePrefix+sub+"\x00"+ordered(floor+1)))
 }
 
 func applyTrim(b *view.Batch, r *reader) error {

@@ -191,20 +191,11 @@ func (v *View) Settle(tx *view.Tx, s delivery.Subscription, o delivery.Settlemen
 	if err := guard(tx, s); err != nil {
 		return err
 	}
-	w := writer{opSettle}.str(s.Topic).str(s.Name).uints(o.Done).uints(o.Forget).uint(uint64(len(o.Parked)))
+	w := writer{opSettle}.str(s.Topic).str(s.Name).uints(o.Done).uints(o.Forget).uint(o.Floor).uints(o.Clear).uint(uint64(len(o.Parked)))
 	now := tx.Now()
 	for _, p := range o.Parked {
 		w = w.uint(p.Offset).uint(uint64(p.Attempts)).uint(uint64(p.Alone)).str(delivery.Cause(p.Cause)).
 			uint(uint64(max(0, p.Due.UnixNano()-now)))
 	}
 	return tx.Do(quipu.Op{View: Name, Body: w})
-}
-
-// Advance raises the floor of a subscription. It is for one caller at a time: the newest floor counts.
-// CodeSuperseded.
-func (v *View) Advance(tx *view.Tx, s delivery.Subscription, floor uint64) error {
-	if err := guard(tx, s); err != nil {
-		return err
-	}
-	return tx.Do(quipu.Op{View: Name, Body: writer{opAdvance}.str(s.Topic).str(s.Name).uint(floor)})
 }

@@ -82,7 +82,7 @@ func TestEffectsHappenExactlyOnceThroughCrashes(t *testing.T) {
 			return rng.IntN(100) < p
 		}
 		var plain log
-		w.deploy(atomic(on("sum", quipu.TopicTrigger{Name: "t", Batch: 7, Retry: quipu.RetrySpec{Max: 50, Backoff: 1}})), func([]event, int) int {
+		w.deploy(atomically(on("sum", quipu.TopicTrigger{Name: "t", Batch: 7, Retry: quipu.RetrySpec{Max: 50, Backoff: 1}})), func([]event, int) int {
 			if flaky(20) {
 				return 500
 			}
@@ -149,7 +149,7 @@ func TestEventsOfAKeyComeInOrder(t *testing.T) {
 func TestAPoisonedEventIsIsolatedAndItsNeighboursAreDoneOnce(t *testing.T) {
 	w := newWorld(t)
 	isPoison := func(e event) bool { return e.ID == "e0042" }
-	w.deploy(atomic(on("f", quipu.TopicTrigger{Name: "t", Batch: 100, Retry: quipu.RetrySpec{Max: 9, Backoff: quipu.Duration(time.Second)}})),
+	w.deploy(atomically(on("f", quipu.TopicTrigger{Name: "t", Batch: 100, Retry: quipu.RetrySpec{Max: 9, Backoff: quipu.Duration(time.Second)}})),
 		func(e []event, _ int) int {
 			if slices.ContainsFunc(e, isPoison) {
 				return 500
@@ -343,7 +343,7 @@ func TestATopicDeletedMeanwhileBeginsAnew(t *testing.T) {
 	w := newWorld(t)
 	var got log
 	enter, leave := make(chan struct{}, 10), make(chan struct{}, 10)
-	w.deploy(atomic(on("f", quipu.TopicTrigger{Name: "t"})), func(e []event, _ int) int {
+	w.deploy(atomically(on("f", quipu.TopicTrigger{Name: "t"})), func(e []event, _ int) int {
 		enter <- struct{}{}
 		<-leave
 		got.add(e)

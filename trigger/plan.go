@@ -62,6 +62,7 @@ type item struct {
 type group struct {
 	items []*item
 	due   time.Time
+	floor uint64 // that its settlement raises the view's to; 0 if it does not
 }
 
 // attempt is the number of the call that a group makes, from 1.
@@ -356,15 +357,22 @@ func (p *plan) settled(items []*item) {
 
 // rise moves the floor up over what is done or parked.
 func (p *plan) rise() {
-	for p.floor < p.loaded {
-		next := p.floor + 1
-		it := p.items[next]
-		if it != nil && !it.parked {
-			return
-		}
-		delete(p.done, next)
-		p.floor = next
+	for next := p.floorWith(nil); p.floor < next; {
+		p.floor++
+		delete(p.done, p.floor)
 	}
+}
+
+// floorWith is where the floor would be if some more events, that are outstanding now, were done or parked.
+func (p *plan) floorWith(more map[uint64]bool) uint64 {
+	floor := p.floor
+	for floor < p.loaded {
+		if it := p.items[floor+1]; it != nil && !it.parked && !more[floor+1] {
+			break
+		}
+		floor++
+	}
+	return floor
 }
 
 // setback is what follows a failure. Nothing of it is delivered again before it is durable: an event that was done

@@ -28,8 +28,10 @@ type runner struct {
 	consumers []*consumer
 	more      bool // there may be events after those loaded
 	settling  outcomes
-	advanced  uint64    // the floor that the view knows
-	carried   sync.Cond // an item is no longer being parked
+	advanced  uint64          // the floor that the view has
+	marks     map[uint64]bool // the events above it that the view has as done
+	raising   bool            // a settlement that raises it is under way
+	carried   sync.Cond       // an item is no longer being parked
 	lastError string
 }
 
@@ -72,7 +74,7 @@ func (e *Engine) newRunner(s delivery.State) (*runner, error) {
 	}
 	r := &runner{e: e, sub: state.Subscription, revision: e.revision(s), wake: make(chan struct{}, 1),
 		settle: make(chan struct{}, 1), more: true,
-		advanced: state.Floor, dead: s.Name + "-dead"}
+		advanced: state.Floor, marks: map[uint64]bool{}, dead: s.Name + "-dead"}
 	r.carried.L = &r.mu
 	r.ctx, r.stop = context.WithCancel(e.ctx)
 	o := planOptions{name: s.Name, batch: 1, retry: quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}}
@@ -82,6 +84,9 @@ func (e *Engine) newRunner(s delivery.State) (*runner, error) {
 		}
 	}
 	r.plan = newPlan(o, state)
+	for _, offset := range state.Done {
+		r.marks[offset] = true
+	}
 	if err := r.takeParked(state.Parked); err != nil {
 		return nil, err
 	}
@@ -229,6 +234,8 @@ func (r *runner) finish(g *group, res result) {
 	for _, it := range g.items {
 		it.settling = false
 	}
+	r.noted(settledIn(g), res.settled, g.floor)
+	g.floor = 0
 	if res.cause != "" {
 		r.lastError = res.cause
 	}
@@ -291,19 +298,6 @@ func (r *runner) detach(c *consumer) {
 	r.consumers = slices.DeleteFunc(r.consumers, func(x *consumer) bool { return x == c })
 }
 
-// settlement is the form in which the view takes acknowledged items.
-func settlement(items []*item) (s delivery.Settlement) {
-	for _, it := range items {
-		s.Done = append(s.Done, it.event.Offset)
-		if it.attempts > 0 || it.parked {
-			s.Forget = append(s.Forget, it.event.Offset)
-		}
-	}
-	slices.Sort(s.Done)
-	slices.Sort(s.Forget)
-	return s
-}
-
 // settleIn adds the acknowledgement of a group to a transaction. An item that is being parked must be so first: else
 // it could be parked after it was done.
 func (r *runner) settleIn(tx *view.Tx, g *group) error {
@@ -314,7 +308,11 @@ func (r *runner) settleIn(tx *view.Tx, g *group) error {
 	for _, it := range g.items {
 		it.settling = true
 	}
-	s := settlement(g.items)
+	if g.floor > 0 { // it lost to another commit, and is run again
+		r.raising, g.floor = false, 0
+	}
+	s := r.settlement(g.items, nil)
+	g.floor = s.Floor
 	r.mu.Unlock()
 	return r.e.o.Store.Settle(tx, r.sub, s)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/delivery"
 	"github.com/quipu-run/quipu/view"
 )
 
@@ -67,15 +68,16 @@ func (r *runner) settleOnce(last bool) (more bool) {
 	r.mu.Lock()
 	r.settling.parked = append(r.settling.parked, r.plan.carry(r.e.o.Clock.Now())...)
 	part := r.settling.take()
-	floor := r.plan.floor
+	s := r.settlement(part.items(), part.parked)
 	r.mu.Unlock()
-	if part.isEmpty() && floor == r.advanced {
+	if part.isEmpty() && s.Floor == 0 {
 		return false
 	}
 	ctx := context.Background() // what was delivered is to be settled even when the engine stops
-	_, err := r.e.o.Book.Change(ctx, func(tx *view.Tx) error { return r.commit(tx, part, floor) })
+	_, err := r.e.o.Book.Change(ctx, func(tx *view.Tx) error { return r.commit(tx, part, s) })
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.noted(s.Done, err == nil, s.Floor)
 	switch {
 	case quipu.CodeOf(err) == quipu.CodeSuperseded || quipu.CodeOf(err) == quipu.CodeNoSubscription:
 		r.settling = outcomes{} // what they were the outcomes of is not delivered any more
@@ -93,7 +95,7 @@ func (r *runner) settleOnce(last bool) (more bool) {
 		}
 		return true
 	}
-	r.settledDurably(part, floor)
+	r.settledDurably(part)
 	return !r.settling.isEmpty()
 }
 
@@ -104,24 +106,86 @@ func (r *runner) pauseSettling() bool {
 	return r.e.sleep(retryAfter, nil)
 }
 
-func (r *runner) settledDurably(part outcomes, floor uint64) {
-	r.advanced = max(r.advanced, floor)
-	items := part.done
-	for _, e := range part.ends {
-		items = append(items, e.item)
+// settlement is the form in which the view takes items that are done, or given up, and parked ones. It raises the
+// floor as far as it then can, unless another that does so is under way. mu is held.
+func (r *runner) settlement(items []*item, parked []delivery.Parked) (s delivery.Settlement) {
+	now := make(map[uint64]bool, len(items)+len(parked))
+	s.Parked = parked
+	for _, p := range parked {
+		now[p.Offset] = true
 	}
+	for _, it := range items {
+		now[it.event.Offset] = true
+		if it.attempts > 0 || it.parked {
+			s.Forget = append(s.Forget, it.event.Offset)
+		}
+	}
+	if floor := r.plan.floorWith(now); !r.raising && floor > r.advanced {
+		r.raising, s.Floor = true, floor
+		for offset := range r.marks {
+			if offset <= floor {
+				s.Clear = append(s.Clear, offset)
+			}
+		}
+	}
+	for _, it := range items {
+		if it.event.Offset > max(s.Floor, r.advanced) {
+			s.Done = append(s.Done, it.event.Offset)
+		}
+	}
+	for _, list := range [][]uint64{s.Done, s.Forget, s.Clear} {
+		slices.Sort(list)
+	}
+	return s
+}
+
+// noted remembers what a settlement has made of the view. mu is held.
+func (r *runner) noted(done []uint64, settled bool, floor uint64) {
+	if floor > 0 {
+		r.raising = false
+	}
+	if !settled {
+		return
+	}
+	if floor > 0 {
+		r.advanced = floor
+	}
+	for _, offset := range done {
+		if offset > r.advanced {
+			r.marks[offset] = true
+		}
+	}
+	if floor == 0 {
+		return
+	}
+	for offset := range r.marks {
+		if offset <= floor {
+			delete(r.marks, offset)
+		}
+	}
+}
+
+// settledIn are the offsets of a group that its settlement marked as done.
+func settledIn(g *group) (done []uint64) {
+	for _, it := range g.items {
+		if it.event.Offset > g.floor {
+			done = append(done, it.event.Offset)
+		}
+	}
+	return done
+}
+
+func (r *runner) settledDurably(part outcomes) {
 	r.plan.parkedDurably(part.parked, part.groups)
-	r.plan.settled(items)
+	r.plan.settled(part.items())
 	r.carried.Broadcast()
 	r.kickSettling()
 	r.notify()
 }
 
 // commit adds what was settled to a transaction: dead letters and their acknowledgement in one record.
-func (r *runner) commit(tx *view.Tx, part outcomes, floor uint64) error {
-	items := slices.Clone(part.done)
+func (r *runner) commit(tx *view.Tx, part outcomes, s delivery.Settlement) error {
 	for _, e := range part.ends {
-		items = append(items, e.item)
 		if !e.keep {
 			continue
 		}
@@ -131,17 +195,16 @@ func (r *runner) commit(tx *view.Tx, part outcomes, floor uint64) error {
 			return err
 		}
 	}
-	if !part.isEmpty() {
-		s := settlement(items)
-		s.Parked = part.parked
-		if err := r.e.o.Store.Settle(tx, r.sub, s); err != nil {
-			return err
-		}
+	return r.e.o.Store.Settle(tx, r.sub, s)
+}
+
+// items are those that are done or given up.
+func (o *outcomes) items() []*item {
+	items := slices.Clone(o.done)
+	for _, e := range o.ends {
+		items = append(items, e.item)
 	}
-	if floor == r.advanced {
-		return nil
-	}
-	return r.e.o.Store.Advance(tx, r.sub, floor)
+	return items
 }
 
 // take takes out what fits into one record. Groups go with the last of the parked.
@@ -164,6 +227,15 @@ func (o *outcomes) putBack(part outcomes) {
 	later := o.setback
 	o.done, o.setback = append(part.done, o.done...), part.setback
 	o.add(later)
+}
+
+func filter[T any](list []T, keep func(T) bool) (kept []T) {
+	for _, v := range list {
+		if keep(v) {
+			kept = append(kept, v)
+		}
+	}
+	return kept
 }
 
 func cut[T any](list []T, most int) (head, tail []T) {

@@ -348,11 +348,13 @@ func (e *Engine) redriveSome(tx *view.Tx, dead, origin string, from uint64) (nex
 		}
 		returned.Done = append(returned.Done, event.Offset)
 	}
+	n = len(returned.Done)
 	if origin == "" && from <= state.Floor+1 { // all up to here are
-		return next, len(returned.Done), e.o.Store.Advance(tx, state.Subscription, next-1)
+		isBelow := func(offset uint64) bool { return offset < next }
+		returned = delivery.Settlement{Floor: next - 1, Clear: filter(state.Done, isBelow)}
 	}
-	if len(returned.Done) == 0 {
+	if n == 0 && returned.Floor == 0 {
 		return next, 0, nil
 	}
-	return next, len(returned.Done), e.o.Store.Settle(tx, state.Subscription, returned)
+	return next, n, e.o.Store.Settle(tx, state.Subscription, returned)
 }

@@ -33,7 +33,6 @@ type Store interface {
 	Unsubscribe(tx *view.Tx, topic, name string) error
 	Seek(tx *view.Tx, topic, name string, to quipu.Position) error
 	Settle(tx *view.Tx, s delivery.Subscription, o delivery.Settlement) error
-	Advance(tx *view.Tx, s delivery.Subscription, floor uint64) error
 	State(tx *view.Tx, topic, name string) (delivery.State, error)
 	Subscriptions(tx *view.Tx, topic string) ([]delivery.State, error)
 	Info(tx *view.Tx, topic string) (quipu.TopicInfo, error)

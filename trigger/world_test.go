@@ -25,7 +25,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // world is a log, the views of events on it, and an engine that calls functions of the test.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	clock  *xtest.Clock
 	log    *xtest.Model
 	id     quipu.Book
@@ -52,7 +52,7 @@ type event struct {
 	Data json.RawMessage `json:"data"`
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{t: t, clock: xtest.NewClock(noon), fs: vfs.NewCrashableMem(), handle: map[string]func([]event, int) int{}, effects: &effects{}}
 	w.log = xtest.NewModel(w.clock)
 	var err error
@@ -174,7 +174,7 @@ func on(name string, t quipu.TopicTrigger) quipu.Function {
 	return quipu.Function{Name: name, Revision: "1", Spec: quipu.Spec{Triggers: []quipu.Trigger{{Topic: &t}}}}
 }
 
-func atomic(f quipu.Function) quipu.Function {
+func atomically(f quipu.Function) quipu.Function {
 	f.Spec.Atomic = true
 	return f
 }

@@ -38,10 +38,13 @@ type Parked struct {
 
 // Settlement is what became of deliveries: one record.
 type Settlement struct {
-	Done   []uint64
+	Done   []uint64 // above the floor
 	Parked []Parked
-	// Forget are offsets of Done that were parked before.
-	Forget []uint64
+	Forget []uint64 // parked before, and done now
+	// Floor is the new floor, 0 for none; Clear are those done above the old floor that it passes. Only one settlement
+	// with a floor may be under way at a time: the last one counts.
+	Floor uint64
+	Clear []uint64
 }
 
 // CauseBytesMax bounds Parked.Cause and quipu.DeadLetter.Cause.
