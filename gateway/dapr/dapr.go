@@ -44,8 +44,9 @@ type Options struct {
 	Secrets func(*http.Request) (map[string]string, error)
 	// Subscriptions are shown in metadata. nil means none.
 	Subscriptions func(*http.Request) []quipu.TopicTrigger
-	// Subscribe is quipu.Topics' for the namespace of a request; nil means that streams of events are refused.
-	Subscribe func(*http.Request, context.Context, quipu.SubscribeRequest, func(context.Context, quipu.Event) quipu.Outcome) error
+	// Subscribe is quipu.Topics' for the namespace of a request, until the request's context ends. nil means that
+	// streams of events are refused.
+	Subscribe func(*http.Request, quipu.SubscribeRequest, func(context.Context, quipu.Event) quipu.Outcome) error
 	// Token is asked for in dapr-api-token, if RequireToken is set or the request has one.
 	Token        string
 	RequireToken bool
@@ -67,6 +68,8 @@ type Door struct {
 	opt      Options
 	mu       sync.Mutex
 	extended map[string]string // guarded by mu
+	closing  context.Context   // ends with Close
+	close    context.CancelFunc
 }
 
 // New panics without Session.
@@ -80,8 +83,13 @@ func New(opt Options) *Door {
 	if opt.BodyBytesMax == 0 {
 		opt.BodyBytesMax = bodyBytesMaxDefault
 	}
-	return &Door{opt: opt, extended: map[string]string{"quipuVersion": opt.Version}}
+	d := &Door{opt: opt, extended: map[string]string{"quipuVersion": opt.Version}}
+	d.closing, d.close = context.WithCancel(context.Background())
+	return d
 }
+
+// Close ends the streams of events, now and later. Their clients are told to try again.
+func (d *Door) Close() { d.close() }
 
 // Handler is a door that speaks HTTP alone.
 func Handler(opt Options) http.Handler { return New(opt) }

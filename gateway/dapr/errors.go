@@ -110,8 +110,11 @@ func (d *Door) problem(r *http.Request, tag, prefix string, err error) *problem 
 	}
 	status, p := gateway.Problem(d.opt.Logger, r, err)
 	out := &problem{status: status, tag: tag, message: prefix + text(p.Error, p.Code), reason: tag, terse: true}
-	if p.Code == quipu.CodeNoCall {
+	switch p.Code {
+	case quipu.CodeNoCall:
 		out.code = codes.FailedPrecondition
+	case quipu.CodeSubscribed:
+		out.code = codes.AlreadyExists
 	}
 	return out
 }

@@ -197,6 +197,7 @@ func (w *watch) Read(b []byte) (int, error) {
 // pipe is a ResponseWriter whose body is read elsewhere.
 type pipe struct {
 	header, sent, trailer http.Header
+	announced             []string // trailers
 	status                int
 	once                  sync.Once
 	started               chan struct{}
@@ -214,6 +215,8 @@ func (p *pipe) Header() http.Header { return p.header }
 func (p *pipe) WriteHeader(status int) {
 	p.once.Do(func() {
 		p.status, p.sent = status, p.header.Clone()
+		p.announced = p.sent.Values("Trailer")
+		p.sent.Del("Trailer")
 		close(p.started)
 	})
 }
@@ -228,7 +231,7 @@ func (p *pipe) Flush() { p.WriteHeader(http.StatusOK) }
 
 // end takes the trailers: those that were announced, and those with the prefix of net/http.
 func (p *pipe) end() {
-	for _, name := range p.sent.Values("Trailer") {
+	for _, name := range p.announced {
 		if values := p.header.Values(name); values != nil {
 			p.trailer[name] = values
 		}
@@ -238,7 +241,6 @@ func (p *pipe) end() {
 			p.trailer[name] = values
 		}
 	}
-	p.sent.Del("Trailer")
 }
 
 func (p *pipe) serve(h http.Handler, r *http.Request) {

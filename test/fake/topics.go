@@ -222,7 +222,7 @@ func (t *Broker) Subscribe(ctx context.Context, r quipu.SubscribeRequest, delive
 	}
 	for {
 		e, ok := t.next(ctx, r.Topic, offset, true)
-		if !ok {
+		if !ok || ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if deliver(ctx, e) == quipu.Retry {

@@ -1,0 +1,98 @@
+package dapr
+
+import (
+	"context"
+
+	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// PublishEvent returns when the event is durable, or in the call's transaction.
+func (s *runtime) PublishEvent(ctx context.Context, in *rtv1.PublishEventRequest) (*emptypb.Empty, error) {
+	to := destination{in.GetPubsubName(), in.GetTopic()}
+	p := publication{contentType: in.GetDataContentType(), data: in.GetData(), metadata: in.GetMetadata()}
+	return &emptypb.Empty{}, s.d.publishAll(requestOf(ctx), to, []publication{p}, in.GetMetadata())
+}
+
+// BulkPublishEvent publishes all events or, unlike Dapr, none.
+func (s *runtime) BulkPublishEvent(ctx context.Context, in *rtv1.BulkPublishRequest) (*rtv1.BulkPublishResponse, error) {
+	to := destination{in.GetPubsubName(), in.GetTopic()}
+	ps := make([]publication, 0, len(in.GetEntries()))
+	for _, e := range in.GetEntries() {
+		ps = append(ps, publication{entry: e.GetEntryId(), contentType: e.GetContentType(), data: e.GetEvent(), metadata: merged(in.GetMetadata(), e.GetMetadata())})
+	}
+	err := to.check(in.GetMetadata())
+	if err == nil {
+		err = to.distinct(ps)
+	}
+	if err == nil {
+		err = s.d.publishAll(requestOf(ctx), to, ps, in.GetMetadata())
+	}
+	return &rtv1.BulkPublishResponse{}, err
+}
+
+// BulkPublishEventAlpha1 is the name it had before.
+func (s *runtime) BulkPublishEventAlpha1(ctx context.Context, in *rtv1.BulkPublishRequest) (*rtv1.BulkPublishResponse, error) {
+	return s.BulkPublishEvent(ctx, in)
+}
+
+// GetSecret answers no data for a secret that is not there.
+func (s *runtime) GetSecret(ctx context.Context, in *rtv1.GetSecretRequest) (*rtv1.GetSecretResponse, error) {
+	all, err := s.d.secretsOf(requestOf(ctx), in.GetStoreName())
+	if err != nil {
+		return nil, err
+	}
+	out := &rtv1.GetSecretResponse{}
+	if value, ok := all[in.GetKey()]; ok {
+		out.Data = map[string]string{in.GetKey(): value}
+	}
+	return out, nil
+}
+
+// GetBulkSecret answers all secrets.
+func (s *runtime) GetBulkSecret(ctx context.Context, in *rtv1.GetBulkSecretRequest) (*rtv1.GetBulkSecretResponse, error) {
+	all, err := s.d.secretsOf(requestOf(ctx), in.GetStoreName())
+	if err != nil {
+		return nil, err
+	}
+	out := &rtv1.GetBulkSecretResponse{Data: make(map[string]*rtv1.SecretResponse, len(all))}
+	for name, values := range bySecret(all) {
+		out.Data[name] = &rtv1.SecretResponse{Secrets: values}
+	}
+	return out, nil
+}
+
+// GetMetadata is what GET metadata answers.
+func (s *runtime) GetMetadata(ctx context.Context, _ *rtv1.GetMetadataRequest) (*rtv1.GetMetadataResponse, error) {
+	r := requestOf(ctx)
+	m, err := s.d.describe(r)
+	if err != nil {
+		return nil, s.d.problem(r, "ERR_METADATA_GET", "", err)
+	}
+	out := &rtv1.GetMetadataResponse{Id: m.ID, RuntimeVersion: m.RuntimeVersion, ExtendedMetadata: m.Extended,
+		ActorRuntime: &rtv1.ActorRuntime{RuntimeStatus: rtv1.ActorRuntime_DISABLED}}
+	for _, c := range m.Components {
+		out.RegisteredComponents = append(out.RegisteredComponents, &rtv1.RegisteredComponents{Name: c.Name, Type: c.Type, Version: c.Version, Capabilities: c.Capabilities})
+	}
+	for _, sub := range m.Subscriptions {
+		rules := &rtv1.PubsubSubscriptionRules{}
+		for _, one := range sub.Rules {
+			rules.Rules = append(rules.Rules, &rtv1.PubsubSubscriptionRule{Match: one.Match, Path: one.Path})
+		}
+		out.Subscriptions = append(out.Subscriptions, &rtv1.PubsubSubscription{PubsubName: sub.PubSub, Topic: sub.Topic, Metadata: sub.Metadata,
+			Rules: rules, DeadLetterTopic: sub.DeadLetter, Type: rtv1.PubsubSubscriptionType_PROGRAMMATIC})
+	}
+	return out, nil
+}
+
+// SetMetadata is PUT metadata.
+func (s *runtime) SetMetadata(_ context.Context, in *rtv1.SetMetadataRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.d.extend(in.GetKey(), in.GetValue())
+}
+
+// Shutdown is refused.
+func (s *runtime) Shutdown(context.Context, *rtv1.ShutdownRequest) (*emptypb.Empty, error) {
+	return nil, status.Error(codes.PermissionDenied, noShutdown)
+}

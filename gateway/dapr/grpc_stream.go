@@ -1,0 +1,166 @@
+package dapr
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/daprevent"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// inFlightMax is how many events of a stream wait for their outcome at once.
+const inFlightMax = 100
+
+var errClosing = status.Error(codes.Unavailable, "the node is stopping, or the instance is")
+
+// SubscribeTopicEventsAlpha1 delivers the events of a topic to a client, and takes their outcomes, until one of the
+// two ends the stream. The subscription has the app's id and outlives the stream: what comes meanwhile is
+// delivered to the next one. An event without an outcome at the end is delivered again.
+func (s *runtime) SubscribeTopicEventsAlpha1(stream rtv1.Dapr_SubscribeTopicEventsAlpha1Server) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	r := requestOf(stream.Context())
+	ask, raw, err := s.d.subscribeRequest(first.GetInitialRequest())
+	if err != nil {
+		return err
+	}
+	if ask.Name, err = s.d.appID(r); err != nil {
+		return s.d.problem(r, "ERR_PUBSUB_SUBSCRIBE", "", err)
+	}
+	if ask.Name == "" || s.d.opt.Subscribe == nil {
+		return status.Error(codes.FailedPrecondition, "events cannot be streamed here")
+	}
+	ctx, end := context.WithCancelCause(stream.Context())
+	defer end(nil)
+	defer context.AfterFunc(s.d.closing, func() { end(errClosing) })()
+	e := &eventStream{stream: stream, raw: raw, waiting: map[string][]chan quipu.Outcome{}}
+	ask.Ready = func() {
+		if err := e.send(initial); err != nil {
+			end(err)
+		}
+	}
+	go func() { end(e.receive()) }() // Recv ends with the stream, which is when this method returns
+	err = s.d.opt.Subscribe(r.WithContext(ctx), ask, e.deliver)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	if errors.Is(err, io.EOF) { // the client has said that it wants no more
+		return nil
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return status.FromContextError(err).Err()
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return s.d.problem(r, "ERR_PUBSUB_SUBSCRIBE", "", err)
+}
+
+// initial tells the client that the subscription is there.
+var initial = &rtv1.SubscribeTopicEventsResponseAlpha1{SubscribeTopicEventsResponseType: &rtv1.SubscribeTopicEventsResponseAlpha1_InitialResponse{
+	InitialResponse: &rtv1.SubscribeTopicEventsResponseInitialAlpha1{}}}
+
+// subscribeRequest checks what a client asks for.
+func (d *Door) subscribeRequest(in *rtv1.SubscribeTopicEventsRequestInitialAlpha1) (quipu.SubscribeRequest, bool, error) {
+	out := quipu.SubscribeRequest{Topic: in.GetTopic(), DeadLetter: in.GetDeadLetterTopic(), InFlight: inFlightMax,
+		Retry: quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}}
+	if in == nil {
+		return out, false, status.Error(codes.InvalidArgument, "initial request is required")
+	}
+	to := destination{in.GetPubsubName(), in.GetTopic()}
+	if err := to.check(in.GetMetadata()); err != nil {
+		return out, false, err
+	}
+	raw, err := isRaw(in.GetMetadata())
+	if err != nil {
+		return out, false, to.metadataProblem(in.GetMetadata(), err)
+	}
+	return out, raw, nil
+}
+
+// eventStream is an open stream of events.
+type eventStream struct {
+	stream rtv1.Dapr_SubscribeTopicEventsAlpha1Server
+	raw    bool
+
+	sending sync.Mutex // one message at a time
+
+	mu      sync.Mutex                      // guards waiting
+	waiting map[string][]chan quipu.Outcome // by id of the event, which two may share; in order of sending
+}
+
+func (e *eventStream) send(m *rtv1.SubscribeTopicEventsResponseAlpha1) error {
+	e.sending.Lock()
+	defer e.sending.Unlock()
+	return e.stream.Send(m)
+}
+
+// deliver sends an event and waits for its outcome.
+func (e *eventStream) deliver(ctx context.Context, event quipu.Event) quipu.Outcome {
+	m, err := daprevent.FromEvent(event, e.raw)
+	if err != nil {
+		return quipu.Drop // it will never be one that can be told
+	}
+	m.Path = "/"
+	done := make(chan quipu.Outcome, 1)
+	e.mu.Lock()
+	e.waiting[m.Id] = append(e.waiting[m.Id], done)
+	e.mu.Unlock()
+	err = e.send(&rtv1.SubscribeTopicEventsResponseAlpha1{SubscribeTopicEventsResponseType: &rtv1.SubscribeTopicEventsResponseAlpha1_EventMessage{EventMessage: m}})
+	if err != nil {
+		return quipu.Retry // the stream is broken, so nobody looks at waiting any more
+	}
+	select {
+	case outcome := <-done:
+		return outcome
+	case <-ctx.Done():
+		return quipu.Retry
+	}
+}
+
+// receive takes outcomes until the client ends the stream.
+func (e *eventStream) receive() error {
+	for {
+		in, err := e.stream.Recv()
+		if err != nil {
+			return err
+		}
+		done := in.GetEventProcessed()
+		if done == nil {
+			return status.Error(codes.InvalidArgument, "duplicate initial request received")
+		}
+		e.settle(done.GetId(), outcomeOf(done.GetStatus().GetStatus()))
+	}
+}
+
+// settle gives an outcome to the oldest event of an id. One for an event that nobody waits for means nothing.
+func (e *eventStream) settle(id string, o quipu.Outcome) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := e.waiting[id]
+	if len(all) == 0 {
+		return
+	}
+	all[0] <- o
+	if e.waiting[id] = all[1:]; len(all) == 1 {
+		delete(e.waiting, id)
+	}
+}
+
+// outcomeOf takes what it does not know for a failure.
+func outcomeOf(s rtv1.TopicEventResponse_TopicEventResponseStatus) quipu.Outcome {
+	switch s {
+	case rtv1.TopicEventResponse_SUCCESS:
+		return quipu.Ack
+	case rtv1.TopicEventResponse_DROP:
+		return quipu.Drop
+	}
+	return quipu.Retry
+}
