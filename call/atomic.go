@@ -192,7 +192,7 @@ func hold(f quipu.Function, r *http.Response) (*held, error) {
 			Text: fmt.Sprintf("function %s answered with more than %d MiB", f.Name, quipu.AtomicBodyMax>>20),
 			Hint: quipu.Codes[quipu.CodeReplySize].Next}
 	}
-	return &held{status: r.StatusCode, header: r.Header, body: body}, nil
+	return &held{status: r.StatusCode, header: r.Header, tail: r.Trailer, body: body}, nil
 }
 
 // join runs an atomic function inside the open call of another: in the same transaction, with a savepoint

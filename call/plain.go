@@ -40,7 +40,7 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 		return nil, err
 	}
 	q.info.Status = response.StatusCode
-	reply := &quipu.CallReply{Call: q.id, Status: response.StatusCode, Header: response.Header,
+	reply := &quipu.CallReply{Call: q.id, Status: response.StatusCode, Header: response.Header, Trailer: response.Trailer,
 		Session: c.o.Book.Applied()}
 	if q.IdempotencyKey != "" {
 		h, err := hold(q.f, response)
@@ -143,6 +143,7 @@ func (c *Caller) once(ctx context.Context, q *request, run func(context.Context,
 type held struct {
 	status int
 	header map[string][]string
+	tail   map[string][]string // trailers; they are not recorded
 	body   []byte
 }
 
@@ -150,6 +151,6 @@ type held struct {
 func (h *held) worthKeeping() bool { return h.status < 500 }
 
 func (h *held) reply(id string, seq quipu.Seq) *quipu.CallReply {
-	return &quipu.CallReply{Call: id, Status: h.status, Header: h.header, Session: seq,
+	return &quipu.CallReply{Call: id, Status: h.status, Header: h.header, Trailer: h.tail, Session: seq,
 		Body: io.NopCloser(bytes.NewReader(h.body))}
 }

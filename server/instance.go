@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
+	"sync"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
@@ -21,23 +23,25 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 	if err != nil {
 		return quipu.InstanceSpec{}, nil, err
 	}
-	token := newToken()
-	port, release, err := ns.openDoor(f, instance, token)
+	own, err := ns.openDoor(f, instance, newToken(), 0, 0)
 	if err != nil {
 		return quipu.InstanceSpec{}, nil, err
 	}
-	env := []string{
-		"DAPR_HTTP_PORT=" + port,
-		"DAPR_HTTP_ENDPOINT=http://127.0.0.1:" + port,
-		"DAPR_API_TOKEN=" + token,
-		"APP_ID=" + f.Name,
-		"APP_PROTOCOL=" + f.Spec.Protocol,
-		"K_SERVICE=" + f.Name,
-		"K_REVISION=" + f.Revision,
-		"QUIPU_FUNCTION=" + f.Name,
-		"QUIPU_INSTANCE=" + instance,
-		"QUIPU_NAMESPACE=" + ns.name,
+	release := func() {
+		if app, ok := ns.apps.LoadAndDelete(instance); ok {
+			app.(interface{ Close() }).Close()
+		}
+		own.close()
 	}
+	env := append(own.env(),
+		"APP_ID="+f.Name,
+		"APP_PROTOCOL="+f.Spec.Protocol,
+		"K_SERVICE="+f.Name,
+		"K_REVISION="+f.Revision,
+		"QUIPU_FUNCTION="+f.Name,
+		"QUIPU_INSTANCE="+instance,
+		"QUIPU_NAMESPACE="+ns.name,
+	)
 	if f.Spec.Concurrency == 1 {
 		// Idle threads of many Go schedulers take the processors from each other: docs/decisions/one-call-one-processor.md.
 		env = append(env, "GOMAXPROCS=1")
@@ -49,13 +53,16 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 		Env: env, Memory: f.Spec.Memory, Output: ns.output(f, instance)}, release, nil
 }
 
-// openDoor listens for one instance, so that its operations are known to be its own.
-func (ns *namespace) openDoor(f quipu.Function, instance, token string) (port string, release func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, fmt.Errorf("listen for instance %s: %w", instance, err)
-	}
-	s := gateway.NewServer(dapr.Handler(dapr.Options{
+// ownDoor is the pair of Dapr listeners of one instance, so that its operations are known to be its own.
+type ownDoor struct {
+	token, http, grpc string // ports
+	servers           []server
+	running           sync.WaitGroup
+}
+
+// openDoor listens for one instance, at any free ports where they are 0.
+func (ns *namespace) openDoor(f quipu.Function, instance, token string, httpPort, grpcPort int) (_ *ownDoor, err error) {
+	d := dapr.New(dapr.Options{
 		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger,
 		Session: func(r *http.Request) (quipu.Session, error) {
 			return ns.Session(f, instance, r.Header.Get(quipu.HeaderCallID))
@@ -63,23 +70,54 @@ func (ns *namespace) openDoor(f quipu.Function, instance, token string) (port st
 		AppID:         func(*http.Request) string { return f.Name },
 		Secrets:       func(*http.Request) (map[string]string, error) { return ns.secretsOf(f.Name) },
 		Subscriptions: func(*http.Request) []quipu.TopicTrigger { return f.Topics() },
-		Subscribe: func(_ *http.Request, ctx context.Context, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
-			return ns.Subscribe(ctx, s, deliver)
+		Subscribe: func(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
+			return ns.Subscribe(r.Context(), s, deliver)
 		},
-	}), ns.node.cfg.Logger)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = s.Serve(l) // ends with release; before that, only if the listener breaks, which its instance will see
-	}()
-	_, port, _ = net.SplitHostPort(l.Addr().String())
-	return port, func() {
-		if app, ok := ns.apps.LoadAndDelete(instance); ok {
-			app.(interface{ Close() }).Close()
+	})
+	own := &ownDoor{token: token}
+	defer func() {
+		if err != nil {
+			own.close()
 		}
-		_ = s.Close() // the instance is gone: nobody is left to hear
-		<-done
-	}, nil
+	}()
+	if own.http, err = own.open(gateway.NewServer(d, ns.node.cfg.Logger), httpPort); err != nil {
+		return nil, fmt.Errorf("listen for instance %s: %w", instance, err)
+	}
+	if own.grpc, err = own.open(grpcServer{d.GRPC(), d}, grpcPort); err != nil {
+		return nil, fmt.Errorf("listen for instance %s: %w", instance, err)
+	}
+	return own, nil
+}
+
+// open serves at a port and answers which it is.
+func (o *ownDoor) open(s server, port int) (string, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return "", err
+	}
+	o.servers = append(o.servers, s)
+	o.running.Go(func() {
+		_ = s.Serve(l) // ends with close; before that, only if the listener breaks, which its instance will see
+	})
+	_, taken, err := net.SplitHostPort(l.Addr().String())
+	return taken, err
+}
+
+// close cuts everybody off: the instance is gone.
+func (o *ownDoor) close() {
+	for _, s := range o.servers {
+		_ = s.Close() // nobody is left to hear
+	}
+	o.running.Wait()
+}
+
+// env is what an application finds its door by.
+func (o *ownDoor) env() []string {
+	return []string{
+		"DAPR_HTTP_PORT=" + o.http, "DAPR_HTTP_ENDPOINT=http://127.0.0.1:" + o.http,
+		"DAPR_GRPC_PORT=" + o.grpc, "DAPR_GRPC_ENDPOINT=http://127.0.0.1:" + o.grpc,
+		"DAPR_API_TOKEN=" + o.token,
+	}
 }
 
 func newToken() string {

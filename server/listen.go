@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/gateway/dapr"
+	"google.golang.org/grpc"
 )
 
 // door is one of the node's listeners.
@@ -22,6 +24,7 @@ type door struct {
 var (
 	mainDoor = door{"HTTP", "--port"}
 	daprDoor = door{"Dapr HTTP", "--dapr-http-port"}
+	grpcDoor = door{"Dapr gRPC", "--dapr-grpc-port"}
 )
 
 // listeners are the node's open doors.
@@ -29,8 +32,51 @@ type listeners struct {
 	open map[door]net.Listener
 
 	mu      sync.Mutex // guards servers
-	servers []*http.Server
+	servers []server
 	running sync.WaitGroup
+}
+
+// server is an http.Server, or what does as it does.
+type server interface {
+	Serve(l net.Listener) error // ends with http.ErrServerClosed
+	Shutdown(ctx context.Context) error
+	Close() error
+}
+
+// grpcServer is a grpc.Server that ends as an http.Server does.
+type grpcServer struct {
+	*grpc.Server
+	door *dapr.Door
+}
+
+func (s grpcServer) Serve(l net.Listener) error {
+	if err := s.Server.Serve(l); err != nil {
+		return err
+	}
+	return http.ErrServerClosed
+}
+
+// Shutdown ends streams of events, and waits for other calls until ctx ends.
+func (s grpcServer) Shutdown(ctx context.Context) error {
+	s.door.Close()
+	done := make(chan struct{})
+	go func() {
+		s.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close cuts calls off.
+func (s grpcServer) Close() error {
+	s.door.Close()
+	s.Stop()
+	return nil
 }
 
 // listen opens all doors, so that a taken port is known before anything else happens.
@@ -45,7 +91,7 @@ func listen(cfg Config) (*listeners, error) {
 			Hint: quipu.Codes[quipu.CodeOpenListen].Next}
 	}
 	l := &listeners{open: map[door]net.Listener{}}
-	for d, port := range map[door]int{mainDoor: cfg.Port, daprDoor: cfg.DaprHTTPPort} {
+	for d, port := range map[door]int{mainDoor: cfg.Port, daprDoor: cfg.DaprHTTPPort, grpcDoor: cfg.DaprGRPCPort} {
 		if err := l.listen(d, host, port, cfg.FreePorts); err != nil {
 			return nil, errors.Join(err, l.close(context.Background()))
 		}
@@ -80,7 +126,7 @@ func (l *listeners) listen(d door, host string, port int, free bool) error {
 func (l *listeners) address(d door) string { return l.open[d].Addr().String() }
 
 // serve answers at a door until close. A door that breaks is told to failed.
-func (l *listeners) serve(d door, s *http.Server, failed func(error)) {
+func (l *listeners) serve(d door, s server, failed func(error)) {
 	l.mu.Lock()
 	l.servers = append(l.servers, s)
 	l.mu.Unlock()

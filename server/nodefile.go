@@ -14,7 +14,7 @@ const nodeFile = "node.json"
 
 func (n *Node) describe() sdk.Node {
 	return sdk.Node{
-		PID: os.Getpid(), HTTP: n.listeners.address(mainDoor), DaprHTTP: n.listeners.address(daprDoor),
+		PID: os.Getpid(), HTTP: n.listeners.address(mainDoor), DaprHTTP: n.listeners.address(daprDoor), DaprGRPC: n.listeners.address(grpcDoor),
 		Version: n.cfg.Version, Data: n.cfg.Data, Started: n.started,
 	}
 }

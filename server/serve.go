@@ -15,9 +15,11 @@ import (
 // serve opens the doors: from here on requests are answered.
 func (n *Node) serve() {
 	n.listeners.serve(mainDoor, gateway.NewServer(n.gateway, n.cfg.Logger), n.fail)
-	n.listeners.serve(daprDoor, gateway.NewServer(dapr.Handler(dapr.Options{
-		Session: n.outside, AppID: dapr.OutsideAppID, Secrets: n.outsideSecrets, Subscribe: n.outsideSubscribe, Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version,
-	}), n.cfg.Logger), n.fail)
+	outside := dapr.New(dapr.Options{
+		Session: n.outside, AppID: dapr.OutsideAppID, Secrets: n.outsideSecrets, Subscribe: n.outsideSubscribe,
+		Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version})
+	n.listeners.serve(daprDoor, gateway.NewServer(outside, n.cfg.Logger), n.fail)
+	n.listeners.serve(grpcDoor, grpcServer{outside.GRPC(), outside}, n.fail)
 }
 
 // outside is the session of a Dapr client that is no instance: an app of the namespace it names.
@@ -45,12 +47,12 @@ func (n *Node) outsideSecrets(r *http.Request) (map[string]string, error) {
 	return ns.secretsOf(dapr.OutsideAppID(r))
 }
 
-func (n *Node) outsideSubscribe(r *http.Request, ctx context.Context, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
+func (n *Node) outsideSubscribe(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
 	ns, err := n.namespaceOf(r)
 	if err != nil {
 		return err
 	}
-	return ns.Subscribe(ctx, s, deliver)
+	return ns.Subscribe(r.Context(), s, deliver)
 }
 
 // status is what the node says about itself now.

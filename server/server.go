@@ -37,6 +37,7 @@ type Config struct {
 	Listen       string // host; "" means 127.0.0.1
 	Port         int    // of the main listener; 0 means any free one, as for the others
 	DaprHTTPPort int
+	DaprGRPCPort int
 	FreePorts    bool   // take a free port where one is taken
 	Token        string // asked for by the admin API and the outside doors; required beyond loopback
 	// InstanceToken makes every instance prove itself with DAPR_API_TOKEN, as a production node does.

@@ -203,6 +203,9 @@ func (e *Engine) Subscribe(ctx context.Context, req quipu.SubscribeRequest, deli
 	if err != nil {
 		return err
 	}
+	if req.Ready != nil {
+		req.Ready()
+	}
 	inFlight := req.InFlight
 	if inFlight == 0 {
 		inFlight = inFlightDefault

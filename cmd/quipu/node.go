@@ -33,7 +33,7 @@ func runNode(ctx context.Context, n NodeConfig) error {
 		return err
 	}
 	return server.Run(ctx, server.Config{
-		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort,
+		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort,
 		Token: token, InstanceToken: n.RequireToken, Version: n.Version, Ready: n.Ready,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})

@@ -39,7 +39,7 @@ func nodeFlags(cmd *cobra.Command) *NodeConfig {
 	f.StringVar(&n.Listen, "listen", "127.0.0.1", "host to listen on")
 	f.IntVar(&n.Port, "port", 8080, "port for people and callers; 0 for any free one")
 	f.IntVar(&n.DaprHTTPPort, "dapr-http-port", 3500, "port of Dapr's HTTP API; 0 for any free one")
-	f.IntVar(&n.DaprGRPCPort, "dapr-grpc-port", 50001, "port of Dapr's gRPC API, which this version does not serve yet")
+	f.IntVar(&n.DaprGRPCPort, "dapr-grpc-port", 50001, "port of Dapr's gRPC API; 0 for any free one")
 	f.StringVar(&n.TokenFile, "token-file", "", "file with the token that the admin API asks for")
 	return n
 }
@@ -48,7 +48,7 @@ func nodeFlags(cmd *cobra.Command) *NodeConfig {
 func (c *cli) runNode(cmd *cobra.Command, n *NodeConfig) error {
 	ready := n.Ready
 	n.Ready = func(node sdk.Node) {
-		c.note("quipu %s is ready\n  routes and admin API  http://%s\n  Dapr HTTP             http://%s\n  data                  %s", node.Version, node.HTTP, node.DaprHTTP, n.Data)
+		c.note("quipu %s is ready\n  routes and admin API  http://%s\n  Dapr HTTP             http://%s\n  Dapr gRPC             %s\n  data                  %s", node.Version, node.HTTP, node.DaprHTTP, node.DaprGRPC, n.Data)
 		if ready != nil {
 			ready(node)
 		}
