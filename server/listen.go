@@ -1,11 +1,13 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -91,8 +93,15 @@ func listen(cfg Config) (*listeners, error) {
 			Hint: quipu.Codes[quipu.CodeOpenListen].Next}
 	}
 	l := &listeners{open: map[door]net.Listener{}}
-	for d, port := range map[door]int{mainDoor: cfg.Port, daprDoor: cfg.DaprHTTPPort, grpcDoor: cfg.DaprGRPCPort} {
-		if err := l.listen(d, host, port, cfg.FreePorts); err != nil {
+	type at struct {
+		door
+		port int
+	}
+	wanted := []at{{mainDoor, cfg.Port}, {daprDoor, cfg.DaprHTTPPort}, {grpcDoor, cfg.DaprGRPCPort}}
+	// Ports that were named come first: a door that takes any free one could take another's.
+	slices.SortStableFunc(wanted, func(a, b at) int { return cmp.Compare(b.port, a.port) })
+	for _, w := range wanted {
+		if err := l.listen(w.door, host, w.port, cfg.FreePorts); err != nil {
 			return nil, errors.Join(err, l.close(context.Background()))
 		}
 	}
