@@ -100,7 +100,7 @@ var (
 
 // adminRoutes is the table of the admin API.
 func (g *Gateway) adminRoutes() []adminRoute {
-	return slices.Concat(g.nodeRoutes(), g.functionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes())
+	return slices.Concat(g.nodeRoutes(), g.functionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.attachRoutes())
 }
 
 func (g *Gateway) nodeRoutes() []adminRoute {

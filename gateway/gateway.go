@@ -35,6 +35,9 @@ type Namespace interface {
 	quipu.Invoker
 	quipu.Calls
 	quipu.Topics
+	// Attach makes an application that runs by itself part of the namespace until ctx ends, and tells how it stands.
+	// CodeUsage, CodePortTaken, CodeAppCallback.
+	Attach(ctx context.Context, appID string, a sdk.Attachment, tell func(sdk.Attached) error) error
 	// State is the state as a function sees it: its name prefixes the keys of StoreDefault. An empty
 	// name is nobody's prefix and sees only StoreShared.
 	State(function string) quipu.State

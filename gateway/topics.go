@@ -1,9 +1,7 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"math"
 	"net/http"
 	"strconv"
@@ -107,13 +105,7 @@ func seek(a *ask) error {
 		return err
 	}
 	var to sdk.SeekTo
-	in := json.NewDecoder(bytes.NewReader(body))
-	in.DisallowUnknownFields()
-	err = in.Decode(&to)
-	if err == nil && in.More() {
-		err = errors.New("something follows the object")
-	}
-	if err != nil {
+	if err := decodeStrict(body, &to); err != nil {
 		return &quipu.Error{Code: quipu.CodeBadJSON, Text: "the body is not {\"from\": …}: " + clip(err.Error())}
 	}
 	from, err := positionOf(to.From, time.Now())

@@ -137,3 +137,31 @@ const (
 	HeaderExpires    = "Quipu-Expires" // of a value read: RFC 3339
 	NamespaceDefault = "default"
 )
+
+// Attachment is an application that runs by itself and becomes part of a namespace.
+type Attachment struct {
+	Port         int               `json:"port"`     // it listens on, or will; 0: it only calls
+	Protocol     string            `json:"protocol"` // http or grpc
+	Concurrency  int               `json:"concurrency,omitempty"`
+	DaprHTTPPort int               `json:"daprHTTPPort,omitempty"` // it wants; 0: any free one
+	DaprGRPCPort int               `json:"daprGRPCPort,omitempty"`
+	AppToken     string            `json:"appToken,omitempty"`  // that it asks for in dapr-api-token
+	Resources    map[string]string `json:"resources,omitempty"` // Dapr's resource files, by name
+}
+
+// States of an attached application.
+const (
+	AttachedOpen      = "open"      // its Dapr ports are
+	AttachedListening = "listening" // it was heard, and gets events and calls
+)
+
+// Attached tells how an attached application stands: a line each time that changes. It stays attached as long as the
+// client reads.
+type Attached struct {
+	State         string   `json:"state,omitempty"`
+	DaprHTTP      string   `json:"daprHTTP,omitempty"` // ports
+	DaprGRPC      string   `json:"daprGRPC,omitempty"`
+	Token         string   `json:"token,omitempty"` // for dapr-api-token
+	Subscriptions []string `json:"subscriptions,omitempty"`
+	Problem       *Problem `json:"problem,omitempty"` // why it ended
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,12 +26,12 @@ type app interface {
 	Close()
 }
 
-func newApp(f quipu.Function, i quipu.Instance) app {
+func newApp(f quipu.Function, dial func(context.Context) (net.Conn, error)) app {
 	token := f.Spec.Env["APP_API_TOKEN"]
 	if f.Spec.Protocol == quipu.ProtocolGRPC {
-		return contractdapr.NewClient(contractdapr.Options{Dial: i.Dial, Token: token})
+		return contractdapr.NewClient(contractdapr.Options{Dial: dial, Token: token})
 	}
-	plain := contract.NewClient(contract.Options{Dial: i.Dial, Conns: f.Spec.Concurrency})
+	plain := contract.NewClient(contract.Options{Dial: dial, Conns: f.Spec.Concurrency})
 	if f.Spec.Contract == quipu.ContractDapr {
 		return contractdapr.HTTP{App: plain, Token: token}
 	}
@@ -42,7 +43,7 @@ func (ns *namespace) appOf(l *pool.Lease) app {
 	if a, ok := ns.apps.Load(l.ID()); ok {
 		return a.(app)
 	}
-	a, _ := ns.apps.LoadOrStore(l.ID(), newApp(l.Function(), l.Instance()))
+	a, _ := ns.apps.LoadOrStore(l.ID(), newApp(l.Function(), l.Instance().Dial))
 	return a.(app)
 }
 
@@ -137,7 +138,7 @@ func (ns *namespace) ask(ctx context.Context, f quipu.Function) ([]quipu.TopicTr
 	if err := instance.Ready(ctx); err != nil {
 		return nil, err
 	}
-	a := newApp(f, instance)
+	a := newApp(f, instance.Dial)
 	defer a.Close()
 	return contractdapr.Subscriptions(ctx, a)
 }

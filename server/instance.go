@@ -23,7 +23,7 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 	if err != nil {
 		return quipu.InstanceSpec{}, nil, err
 	}
-	own, err := ns.openDoor(f, instance, newToken(), 0, 0)
+	own, err := ns.openDoor(f, instance, newToken(), 0, 0, f.Topics)
 	if err != nil {
 		return quipu.InstanceSpec{}, nil, err
 	}
@@ -61,7 +61,8 @@ type ownDoor struct {
 }
 
 // openDoor listens for one instance, at any free ports where they are 0.
-func (ns *namespace) openDoor(f quipu.Function, instance, token string, httpPort, grpcPort int) (_ *ownDoor, err error) {
+func (ns *namespace) openDoor(f quipu.Function, instance, token string, httpPort, grpcPort int,
+	subscriptions func() []quipu.TopicTrigger) (_ *ownDoor, err error) {
 	d := dapr.New(dapr.Options{
 		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger,
 		Session: func(r *http.Request) (quipu.Session, error) {
@@ -69,7 +70,7 @@ func (ns *namespace) openDoor(f quipu.Function, instance, token string, httpPort
 		},
 		AppID:         func(*http.Request) string { return f.Name },
 		Secrets:       func(*http.Request) (map[string]string, error) { return ns.secretsOf(f.Name) },
-		Subscriptions: func(*http.Request) []quipu.TopicTrigger { return f.Topics() },
+		Subscriptions: func(*http.Request) []quipu.TopicTrigger { return subscriptions() },
 		Subscribe: func(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
 			return ns.Subscribe(r.Context(), s, deliver)
 		},

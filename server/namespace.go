@@ -44,17 +44,18 @@ type namespace struct {
 	*call.Caller
 	*trigger.Engine
 
-	node   *Node
-	name   string
-	kv     *kv.Store
-	topic  *topic.View
-	ticker *trigger.Ticker
-	book   *view.Book
-	pool   *pool.Pool
-	lines  *linelog.Writer
-	apps   sync.Map // instance id -> app
-	stop   context.CancelFunc
-	tasks  sync.WaitGroup
+	node     *Node
+	name     string
+	kv       *kv.Store
+	topic    *topic.View
+	ticker   *trigger.Ticker
+	book     *view.Book
+	pool     *pool.Pool
+	lines    *linelog.Writer
+	apps     sync.Map // instance id -> app
+	attached attachments
+	stop     context.CancelFunc
+	tasks    sync.WaitGroup
 }
 
 // openNamespaces opens the default namespace and all that have a book.
@@ -153,10 +154,10 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	}
 	publisher := topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
-		Plain: ns.State, Publish: publisher, Find: ns.Function, Acquire: ns.acquirer(ns.pool.Acquire),
+		Plain: ns.State, Publish: publisher, Find: ns.find, Acquire: ns.acquirer(ns.pool.Acquire),
 		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe, Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
-		Call: ns.deliver, Function: ns.Function, Judge: judge, Route: route, Publish: publisher})
+		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher})
 	if err := ns.start(); err != nil {
 		return nil, errors.Join(err, ns.book.Close())
 	}
@@ -233,6 +234,9 @@ func (l lease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) 
 // acquirer waits for a place in one of the pool's two ways.
 func (ns *namespace) acquirer(acquire func(ctx context.Context, name string) (*pool.Lease, error)) func(context.Context, quipu.Function) (call.Lease, error) {
 	return func(ctx context.Context, f quipu.Function) (call.Lease, error) {
+		if l := ns.attached.lease(f); l != nil {
+			return l, nil
+		}
 		l, err := acquire(ctx, f.Name)
 		if err != nil {
 			return nil, err

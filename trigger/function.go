@@ -28,27 +28,29 @@ func (e *Engine) serve(r *runner, name string, o *planOptions) error {
 	if !ok {
 		return nil
 	}
-	o.batch, o.retry, o.adaptive = max(1, t.Batch), t.Retry, f.Spec.Atomic
-	o.calls = min(callsMax, f.Spec.Concurrency*f.Spec.Scale.Max)
-	o.keepDead = t.DeadLetter != ""
-	if t.DeadLetter != "" {
-		r.dead = t.DeadLetter
-	} else {
+	c := &functionConsumer{r: r, f: f, t: t}
+	*o, err = e.optionsFor(c)
+	o.name = r.sub.Name
+	if r.dead = t.DeadLetter; r.dead == "" {
 		r.dead = DeadLetterTopic(f.Name)
 	}
-	if t.Key != "" {
-		path := keyPath(t.Key)
+	r.consumers = []*consumer{{max: o.calls, deliver: c.deliver}}
+	return err
+}
+
+// optionsFor is how a function wants its events, with the choice of their paths.
+func (e *Engine) optionsFor(c *functionConsumer) (o planOptions, err error) {
+	o = planOptions{batch: max(1, c.t.Batch), retry: c.t.Retry, adaptive: c.f.Spec.Atomic, keepDead: c.t.DeadLetter != "",
+		calls: min(callsMax, c.f.Spec.Concurrency*c.f.Spec.Scale.Max)}
+	if c.t.Key != "" {
+		path := keyPath(c.t.Key)
 		o.key = func(ev quipu.Event) string { return keyOf(ev, path) }
 	}
-	c := &functionConsumer{r: r, f: f, t: t}
-	if len(t.Routes) > 0 {
+	if len(c.t.Routes) > 0 {
 		o.batch = 1 // each event may go elsewhere
-		if c.route, err = e.o.Route(t); err != nil {
-			return err
-		}
+		c.route, err = e.o.Route(c.t)
 	}
-	r.consumers = []*consumer{{max: o.calls, deliver: c.deliver}}
-	return nil
+	return o, err
 }
 
 // DeadLetterTopic is where events go that a function has given up, if its trigger names nothing else.

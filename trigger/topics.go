@@ -190,22 +190,6 @@ func (e *Engine) again(topic string, next uint64) (uint64, error) {
 
 // Subscribe hands events to deliver until ctx ends.
 func (e *Engine) Subscribe(ctx context.Context, req quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
-	err := e.change(ctx, func(tx *view.Tx) error {
-		s, err := e.o.Store.State(tx, req.Topic, req.Name)
-		if err == nil && s.Function != "" {
-			return served(req.Topic, req.Name)
-		}
-		if quipu.CodeOf(err) == quipu.CodeNoSubscription {
-			return e.o.Store.Subscribe(tx, req.Topic, req.Name, "", quipu.Position{})
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if req.Ready != nil {
-		req.Ready()
-	}
 	inFlight := req.InFlight
 	if inFlight == 0 {
 		inFlight = inFlightDefault
@@ -217,8 +201,49 @@ func (e *Engine) Subscribe(ctx context.Context, req quipu.SubscribeRequest, deli
 		}
 		return result{each: []quipu.Outcome{outcome}, cause: "the consumer asked for it again"}
 	}}
+	o := planOptions{batch: 1, retry: req.Retry, keepDead: req.DeadLetter != ""}
+	return e.consume(ctx, key{req.Topic, req.Name}, quipu.Position{}, req.Ready, func(r *runner) *consumer {
+		r.adopt(o, req.DeadLetter)
+		return c
+	})
+}
+
+// Serve makes a function that comes and goes the consumer of its subscription, in the way that t says, until ctx ends.
+func (e *Engine) Serve(ctx context.Context, f quipu.Function, t quipu.TopicTrigger) error {
+	return e.consume(ctx, key{t.Name, f.Name}, quipu.Position{Earliest: t.From == FromEarliest}, nil, func(r *runner) *consumer {
+		c := &functionConsumer{r: r, f: f, t: t}
+		o, err := e.optionsFor(c)
+		if err != nil { // whoever attached it has checked its routes
+			return &consumer{}
+		}
+		r.adopt(o, t.DeadLetter)
+		return &consumer{max: o.calls, deliver: c.deliver}
+	})
+}
+
+// inFlightDefault is how many events a consumer gets before it has said what became of the first.
+const inFlightDefault = 100
+
+// consume makes sure of a subscription and attaches a consumer to each of its runners in turn, until ctx ends.
+func (e *Engine) consume(ctx context.Context, k key, from quipu.Position, ready func(), attach func(*runner) *consumer) error {
+	err := e.change(ctx, func(tx *view.Tx) error {
+		s, err := e.o.Store.State(tx, k.topic, k.name)
+		if err == nil && s.Function != "" {
+			return served(k.topic, k.name)
+		}
+		if quipu.CodeOf(err) == quipu.CodeNoSubscription {
+			return e.o.Store.Subscribe(tx, k.topic, k.name, "", from)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if ready != nil {
+		ready()
+	}
 	for ctx.Err() == nil && e.ctx.Err() == nil {
-		e.serveStream(ctx, req, c)
+		e.consumeRunner(ctx, k, attach)
 	}
 	if ctx.Err() == nil {
 		return &quipu.Error{Code: quipu.CodeStopping, Op: "topic.subscribe"}
@@ -226,13 +251,10 @@ func (e *Engine) Subscribe(ctx context.Context, req quipu.SubscribeRequest, deli
 	return ctx.Err()
 }
 
-// inFlightDefault is how many events a consumer gets before it has said what became of the first.
-const inFlightDefault = 100
-
-// serveStream attaches a consumer to the runner of its subscription until that ends, or ctx.
-func (e *Engine) serveStream(ctx context.Context, req quipu.SubscribeRequest, c *consumer) {
+// consumeRunner attaches a consumer to the runner of a subscription until that ends, or ctx.
+func (e *Engine) consumeRunner(ctx context.Context, k key, attach func(*runner) *consumer) {
 	e.mu.Lock()
-	r, changed := e.runners[key{req.Topic, req.Name}], e.changed
+	r, changed := e.runners[k], e.changed
 	e.mu.Unlock()
 	if r == nil || r.ctx.Err() != nil {
 		select {
@@ -242,7 +264,8 @@ func (e *Engine) serveStream(ctx context.Context, req quipu.SubscribeRequest, c 
 		}
 		return
 	}
-	r.attachStream(c, req)
+	c := attach(r)
+	r.attach(c)
 	defer r.detach(c)
 	select {
 	case <-r.ctx.Done():
@@ -250,18 +273,18 @@ func (e *Engine) serveStream(ctx context.Context, req quipu.SubscribeRequest, c 
 	}
 }
 
-// attachStream adds a consumer that says itself how it wants its events.
-func (r *runner) attachStream(c *consumer, req quipu.SubscribeRequest) {
+// adopt takes over how the newest consumer wants its events.
+func (r *runner) adopt(o planOptions, dead string) {
 	r.mu.Lock()
-	r.plan.o.calls, r.plan.limit = callsMax, callsMax
-	if req.DeadLetter != "" {
-		r.dead, r.plan.o.keepDead = req.DeadLetter, true
+	defer r.mu.Unlock()
+	if o.retry == (quipu.RetrySpec{}) {
+		o.retry = r.plan.o.retry
 	}
-	if req.Retry != (quipu.RetrySpec{}) {
-		r.plan.o.retry = req.Retry
+	o.name, o.key, o.adaptive, o.calls = r.plan.o.name, nil, false, callsMax
+	r.plan.o, r.plan.limit = o, callsMax
+	if dead != "" {
+		r.dead = dead
 	}
-	r.mu.Unlock()
-	r.attach(c)
 }
 
 // redriver is the subscription of a dead-letter topic that knows which letters Redrive has returned.

@@ -50,10 +50,10 @@ func (c *cli) listCalls(cmd *cobra.Command, name string, limit int) error {
 	}))
 }
 
-// failedCall is the exit code of a call whose reply, which is printed, was of an error.
-type failedCall struct{ status int }
+// shown is a failure that its user has seen: the reply of a call, which is printed, or the end of an application.
+type shown string
 
-func (f failedCall) Error() string { return fmt.Sprintf("the function answered %d", f.status) }
+func (s shown) Error() string { return string(s) }
 
 func (c *cli) callCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "call NAME [-d DATA | -f FILE]", Short: "Call a function: POST to / and print the reply", Args: cobra.ExactArgs(1)}
@@ -101,7 +101,7 @@ func (c *cli) call(cmd *cobra.Command, name string, body []byte) error {
 		}
 		if resp.StatusCode >= 400 {
 			c.note("%s answered %s; call %s", name, resp.Status, resp.Header.Get(quipu.HeaderCallID))
-			return failedCall{resp.StatusCode}
+			return shown("the function answered " + resp.Status)
 		}
 		return nil
 	})

@@ -70,7 +70,7 @@ func exitCode(err error) int {
 
 // complain says what happened, why, and what to type.
 func (c *cli) complain(err error) {
-	var silent failedCall
+	var silent shown
 	if errors.As(err, &silent) {
 		return
 	}
@@ -117,7 +117,7 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(c.appCommands()...)
 	root.AddCommand(c.callCommands()...)
 	root.AddCommand(c.topicCommands()...)
-	root.AddCommand(c.stateCommand(), c.logCommand(), c.doctorCommand(), c.explainCommand(), c.versionCommand())
+	root.AddCommand(c.stateCommand(), c.logCommand(), c.doctorCommand(), c.explainCommand(), c.versionCommand(), c.runCommand())
 	return root
 }
 

@@ -19,6 +19,7 @@ type NodeConfig struct {
 	Port         int    // 0 means any free one, here and below
 	DaprHTTPPort int
 	DaprGRPCPort int
+	FreePorts    bool   // take a free port where one is taken
 	TokenFile    string // "" means no token, which only loopback may do
 	RequireToken bool   // instances must send DAPR_API_TOKEN
 	Version      string
@@ -33,7 +34,7 @@ func runNode(ctx context.Context, n NodeConfig) error {
 		return err
 	}
 	return server.Run(ctx, server.Config{
-		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort,
+		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort, FreePorts: n.FreePorts,
 		Token: token, InstanceToken: n.RequireToken, Version: n.Version, Ready: n.Ready,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})

@@ -298,6 +298,21 @@ func (n *Namespace) Calls(_ context.Context, name string, limit int) ([]quipu.Ca
 	return out, nil
 }
 
+// Attach tells that the application is attached, and that it listens if it is to, and waits for ctx.
+func (n *Namespace) Attach(ctx context.Context, appID string, a sdk.Attachment, tell func(sdk.Attached) error) error {
+	if appID == "taken" {
+		return &quipu.Error{Code: quipu.CodeUsage, Text: "a function of that name is deployed"}
+	}
+	err := tell(sdk.Attached{State: sdk.AttachedOpen, DaprHTTP: "3501", DaprGRPC: "50002", Token: "secret"})
+	if err == nil && a.Port != 0 {
+		err = tell(sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{"orders"}})
+	}
+	if err == nil {
+		<-ctx.Done()
+	}
+	return err
+}
+
 // Instances lists Running.
 func (n *Namespace) Instances() []sdk.Instance { return n.Running }
 

@@ -1,0 +1,258 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/call"
+	contractdapr "github.com/quipu-run/quipu/contract/dapr"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+// attachments are applications that run by themselves: quipu run started them, or somebody else did. Each is a
+// plain function of contract dapr whose instances we neither start nor stop; it is known while its client stays
+// connected. Its durable subscriptions outlive it.
+type attachments struct {
+	mu   sync.Mutex
+	of   map[string][]*attachment // by app id
+	next atomic.Uint64
+}
+
+type attachment struct {
+	f      quipu.Function
+	id     string // of the instance
+	app    app
+	topics atomic.Pointer[[]quipu.TopicTrigger] // what it subscribes to, once that is known
+}
+
+// Limits of what may be attached, and of how.
+const (
+	attachedMax         = 1000 // instances of a namespace
+	attachedConcurrency = 1000
+	attachedTimeout     = 60 * time.Second
+	dialEvery           = 50 * time.Millisecond
+)
+
+var appIDForm = regexp.MustCompile(`^[A-Za-z0-9]([-_A-Za-z0-9]{0,61}[A-Za-z0-9])?$`)
+
+// Attach makes an application that listens on a port of this machine, or will, part of the namespace until ctx ends.
+func (ns *namespace) Attach(ctx context.Context, appID string, a sdk.Attachment, tell func(sdk.Attached) error) error {
+	f, err := ns.attachedFunction(appID, a)
+	if err != nil {
+		return err
+	}
+	declared, err := declaredIn(a.Resources)
+	if err != nil {
+		return err
+	}
+	one := &attachment{f: f, id: appID + "-attached-" + newToken()[:8]}
+	one.app = newApp(f, reachable(a.Port).Dial)
+	defer one.app.Close()
+	own, err := ns.openDoor(f, one.id, newToken(), a.DaprHTTPPort, a.DaprGRPCPort, one.subscriptions)
+	if err != nil {
+		return &quipu.Error{Code: quipu.CodePortTaken, Op: "app.attach", Text: "the Dapr ports of the application cannot be opened", Err: err,
+			Hint: "choose others with --dapr-http-port and --dapr-grpc-port, or leave them out"}
+	}
+	defer own.close()
+	if err := ns.attached.add(one); err != nil {
+		return err
+	}
+	defer ns.attached.remove(one)
+	if err := tell(sdk.Attached{State: sdk.AttachedOpen, DaprHTTP: own.http, DaprGRPC: own.grpc, Token: own.token}); err != nil {
+		return err
+	}
+	if a.Port == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	return ns.serveAttached(ctx, one, declared, tell)
+}
+
+// serveAttached waits for the application to listen, hears what it subscribes to, and delivers until ctx ends.
+func (ns *namespace) serveAttached(ctx context.Context, one *attachment, declared []contractdapr.Declared, tell func(sdk.Attached) error) error {
+	if err := one.listens(ctx); err != nil {
+		return nil // it never did; its client left
+	}
+	said, err := contractdapr.Subscriptions(ctx, one.app)
+	if err == nil {
+		said, err = contractdapr.Merge(one.f.Name, said, declared)
+	}
+	if err != nil {
+		return err
+	}
+	list := sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{}}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	for i := range said {
+		complete(&said[i])
+		list.Subscriptions = append(list.Subscriptions, said[i].Name)
+		serving.Go(func() {
+			if err := ns.Serve(ctx, one.f, said[i]); ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+	}
+	one.topics.Store(&said)
+	if err := tell(list); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+func (one *attachment) subscriptions() []quipu.TopicTrigger {
+	if list := one.topics.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
+// listens waits until the application accepts connections.
+func (one *attachment) listens(ctx context.Context) error {
+	tick := time.NewTicker(dialEvery)
+	defer tick.Stop()
+	for {
+		conn, err := reachable(one.port()).Dial(ctx)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (one *attachment) port() int {
+	port, err := strconv.Atoi(one.f.Spec.Env["APP_PORT"])
+	if err != nil {
+		panic("server: an attached application without a port: " + err.Error()) // attachedFunction wrote it
+	}
+	return port
+}
+
+func (ns *namespace) attachedFunction(appID string, a sdk.Attachment) (f quipu.Function, err error) {
+	refuse := func(format string, args ...any) error {
+		return &quipu.Error{Code: quipu.CodeUsage, Op: "app.attach", Text: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case !appIDForm.MatchString(appID):
+		return f, refuse("%.80q cannot be an app id: letters, digits, hyphens and underscores, at most 63", appID)
+	case a.Port < 0 || a.Port > 65535 || a.DaprHTTPPort < 0 || a.DaprHTTPPort > 65535 || a.DaprGRPCPort < 0 || a.DaprGRPCPort > 65535:
+		return f, refuse("a port is from 0 to 65535")
+	case a.Protocol != quipu.ProtocolHTTP && a.Protocol != quipu.ProtocolGRPC:
+		return f, refuse("the protocol is %q, but must be %s or %s", a.Protocol, quipu.ProtocolHTTP, quipu.ProtocolGRPC)
+	case a.Concurrency < 0 || a.Concurrency > attachedConcurrency:
+		return f, refuse("the concurrency is %d, but must be at most %d", a.Concurrency, attachedConcurrency)
+	}
+	if _, err := ns.View.Function(appID); err == nil {
+		return f, refuse("a function %q is deployed; choose another app id, or remove it: quipu rm function %s", appID, appID)
+	}
+	spec := quipu.Spec{Contract: quipu.ContractDapr, Protocol: a.Protocol, Concurrency: a.Concurrency, Scale: quipu.Scale{Max: 1},
+		Timeout: quipu.Duration(attachedTimeout), StartTimeout: quipu.Duration(attachedTimeout),
+		Env: map[string]string{"APP_PORT": strconv.Itoa(a.Port), "APP_API_TOKEN": a.AppToken}}
+	if spec.Concurrency == 0 {
+		spec.Concurrency = attachedConcurrency
+	}
+	return quipu.Function{Name: appID, Revision: "attached", App: appID, Spec: spec, Deployed: ns.node.clock.Now()}, nil
+}
+
+// declaredIn reads the subscriptions of Dapr's resource files, by name.
+func declaredIn(files map[string]string) (all []contractdapr.Declared, err error) {
+	for name, text := range files {
+		list, _, err := contractdapr.ParseResources(name, []byte(text))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}
+
+func (s *attachments) add(one *attachment) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, list := range s.of {
+		n += len(list)
+	}
+	if n >= attachedMax {
+		return &quipu.Error{Code: quipu.CodeTooMany, Op: "app.attach", Text: fmt.Sprintf("%d applications are attached, which is the most", n)}
+	}
+	if s.of == nil {
+		s.of = map[string][]*attachment{}
+	}
+	s.of[one.f.Name] = append(s.of[one.f.Name], one)
+	return nil
+}
+
+func (s *attachments) remove(one *attachment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var left []*attachment
+	for _, other := range s.of[one.f.Name] {
+		if other != one {
+			left = append(left, other)
+		}
+	}
+	if s.of[one.f.Name] = left; left == nil {
+		delete(s.of, one.f.Name)
+	}
+}
+
+// pick takes the instances of an app id by turns; nil if there is none.
+func (s *attachments) pick(appID string) *attachment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.of[appID]
+	if len(list) == 0 {
+		return nil
+	}
+	return list[s.next.Add(1)%uint64(len(list))]
+}
+
+// find is what a name stands for: an attached application, or a deployed function.
+func (ns *namespace) find(name string) (quipu.Function, error) {
+	if one := ns.attached.pick(name); one != nil {
+		return one.f, nil
+	}
+	return ns.View.Function(name)
+}
+
+// attachedLease is a place in an attached application, which has as many as are asked for.
+type attachedLease struct{ *attachment }
+
+func (l attachedLease) ID() string                                 { return l.id }
+func (l attachedLease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) }
+func (attachedLease) Release()                                     {}
+func (attachedLease) Kill()                                        {} // it is not ours
+
+// lease is a place in an attached application; nil if there is none of that name.
+func (s *attachments) lease(f quipu.Function) call.Lease {
+	if one := s.pick(f.Name); one != nil {
+		return attachedLease{one}
+	}
+	return nil
+}
+
+// reachable is an application on a port of this machine, as far as newApp needs one.
+type reachable int
+
+func (p reachable) Dial(ctx context.Context) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(p))))
+}
