@@ -139,6 +139,9 @@ func (c *Client) call(ctx context.Context, method string, md metadata.MD, in, ou
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound { // how servers of more than gRPC say that they do not have a method
+		return resp.Header, status.New(codes.Unimplemented, "the application does not have the method "+method), nil
+	}
 	if resp.StatusCode != http.StatusOK || !grpcwire.Is(resp.Header.Get("Content-Type")) {
 		return nil, nil, &quipu.Error{Code: quipu.CodeReply, Op: "instance.request", Text: "the instance answers with something that is not gRPC",
 			Hint: "protocol: grpc is for applications that serve Dapr's AppCallback; quipu logs NAME shows its output"}
