@@ -67,6 +67,9 @@ func (c *Client) event(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.Topic == "" {
+		in.Topic = topicOf(r)
+	}
 	if in.Path, err = c.route(r.Context(), r.URL.EscapedPath()); err != nil {
 		return nil, err
 	}
@@ -82,6 +85,11 @@ func (c *Client) event(r *http.Request) (*http.Response, error) {
 		return judged(r, quipu.Drop), nil
 	}
 	return refused(r, s), nil
+}
+
+// topicOf is the topic that the trigger names, for an event in an envelope that was not made here.
+func topicOf(r *http.Request) string {
+	return strings.TrimLeft(strings.TrimPrefix(r.Header.Get(quipu.HeaderTrigger), "topic"), " :/=")
 }
 
 // refused is an error as an answer to an event. No code means that nobody wants it, as 404 does over HTTP.
@@ -149,7 +157,9 @@ func (c *Client) readBulk(r *http.Request) (*rtv1.TopicEventBulkRequest, error) 
 		if err != nil {
 			return nil, err
 		}
-		in.Topic, in.PubsubName = e.Topic, e.PubsubName
+		if in.Topic, in.PubsubName = e.Topic, e.PubsubName; in.Topic == "" {
+			in.Topic = topicOf(r)
+		}
 		in.Entries = append(in.Entries, daprevent.Entry(strconv.Itoa(i), e))
 	}
 	in.Path, err = c.route(r.Context(), r.URL.EscapedPath())

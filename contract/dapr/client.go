@@ -28,7 +28,6 @@ const (
 	messageBytesMaxDefault = 64 << 20
 	headerBytesMax         = 64 << 10
 	idleMax                = time.Minute
-	pingAfter              = 15 * time.Second
 )
 
 // Options of a Client.
@@ -62,7 +61,8 @@ func NewClient(o Options) *Client {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: headerBytesMax,
 		IdleConnTimeout:        idleMax,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter},
+		// No pings: servers of gRPC take a connection away from who asks more often than every five minutes, and a
+		// process that ends breaks its connections anyway.
 	}}
 }
 

@@ -180,6 +180,11 @@ func TestAnEventIsACallback(t *testing.T) {
 			t.Errorf("%v", code)
 		}
 	}
+	answer, failure = rtv1.TopicEventResponse_SUCCESS, nil
+	do(t, c, "POST /x", `{"specversion":"1.0","id":"1","source":"s","type":"t"}`, "Quipu-Trigger: topic from/elsewhere")
+	if got.GetTopic() != "from/elsewhere" || got.GetPubsubName() != "pubsub" {
+		t.Errorf("an event that does not say where it is: %v", got)
+	}
 	r := httptest.NewRequest("POST", "/x", strings.NewReader("garbage"))
 	r.Header.Set("Quipu-Trigger", "topic orders")
 	if _, err := c.Do(r); quipu.CodeOf(err) != quipu.CodeCloudEvent {
