@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -16,7 +15,6 @@ import (
 	"github.com/quipu-run/quipu/internal/daprevent"
 	"github.com/quipu-run/quipu/internal/grpcwire"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -31,7 +29,7 @@ func (c *Client) invoke(r *http.Request) (*http.Response, error) {
 	in := &commonv1.InvokeRequest{Method: strings.TrimPrefix(r.URL.Path, "/"), Data: &anypb.Any{Value: body}, ContentType: r.Header.Get("Content-Type"),
 		HttpExtension: &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_Verb(commonv1.HTTPExtension_Verb_value[r.Method]), Querystring: r.URL.RawQuery}}
 	var reply commonv1.InvokeResponse
-	header, s, err := c.call(r.Context(), rtv1.AppCallback_OnInvoke_FullMethodName, metadataOf(r.Header), in, &reply)
+	header, s, err := c.call(r.Context(), rtv1.AppCallback_OnInvoke_FullMethodName, grpcwire.HTTPMetadata(r.Header), in, &reply)
 	if err != nil {
 		return nil, err
 	}
@@ -69,11 +67,14 @@ func (c *Client) event(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.Topic == "" {
+		in.Topic = topicOf(r)
+	}
 	if in.Path, err = c.route(r.Context(), r.URL.EscapedPath()); err != nil {
 		return nil, err
 	}
 	var reply rtv1.TopicEventResponse
-	_, s, err := c.call(r.Context(), rtv1.AppCallback_OnTopicEvent_FullMethodName, metadataOf(r.Header), in, &reply)
+	_, s, err := c.call(r.Context(), rtv1.AppCallback_OnTopicEvent_FullMethodName, grpcwire.HTTPMetadata(r.Header), in, &reply)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +85,11 @@ func (c *Client) event(r *http.Request) (*http.Response, error) {
 		return judged(r, quipu.Drop), nil
 	}
 	return refused(r, s), nil
+}
+
+// topicOf is the topic that the trigger names, for an event in an envelope that was not made here.
+func topicOf(r *http.Request) string {
+	return strings.TrimLeft(strings.TrimPrefix(r.Header.Get(quipu.HeaderTrigger), "topic"), " :/=")
 }
 
 // refused is an error as an answer to an event. No code means that nobody wants it, as 404 does over HTTP.
@@ -115,7 +121,7 @@ func (c *Client) bulk(r *http.Request) (*http.Response, error) {
 	var reply rtv1.TopicEventBulkResponse
 	var s *status.Status
 	for _, method := range []string{rtv1.AppCallback_OnBulkTopicEvent_FullMethodName, rtv1.AppCallbackAlpha_OnBulkTopicEventAlpha1_FullMethodName} {
-		if _, s, err = c.call(r.Context(), method, metadataOf(r.Header), in, &reply); err != nil {
+		if _, s, err = c.call(r.Context(), method, grpcwire.HTTPMetadata(r.Header), in, &reply); err != nil {
 			return nil, err
 		}
 		if s.Code() != codes.Unimplemented {
@@ -151,7 +157,9 @@ func (c *Client) readBulk(r *http.Request) (*rtv1.TopicEventBulkRequest, error) 
 		if err != nil {
 			return nil, err
 		}
-		in.Topic, in.PubsubName = e.Topic, e.PubsubName
+		if in.Topic, in.PubsubName = e.Topic, e.PubsubName; in.Topic == "" {
+			in.Topic = topicOf(r)
+		}
 		in.Entries = append(in.Entries, daprevent.Entry(strconv.Itoa(i), e))
 	}
 	in.Path, err = c.route(r.Context(), r.URL.EscapedPath())
@@ -195,34 +203,6 @@ func response(r *http.Request, status int, h http.Header, body []byte) *http.Res
 	return &http.Response{Status: strconv.Itoa(status) + " " + http.StatusText(status), StatusCode: status, Proto: "HTTP/2.0", ProtoMajor: 2, Header: h,
 		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Trailer: http.Header{}, Request: r}
 }
-
-// metadataOf is what Dapr tells an application of a request's headers: those of HTTP itself get a prefix, so that
-// they do not get in the way of gRPC's own.
-func metadataOf(h http.Header) metadata.MD {
-	md := metadata.MD{}
-	for name, values := range h {
-		key := strings.ToLower(name)
-		if permanent[name] {
-			key = "dapr-" + key
-		}
-		if strings.HasPrefix(key, "grpc-") || name == "Te" || name == "Trailer" || name == "User-Agent" {
-			continue
-		}
-		md[key] = slices.Clone(values)
-	}
-	return md
-}
-
-// permanent is the list that Dapr has of them.
-var permanent = maps.Collect(func(yield func(string, bool) bool) {
-	for name := range strings.FieldsSeq("Accept Accept-Charset Accept-Language Accept-Ranges Connection Keep-Alive Proxy-Connection Transfer-Encoding Upgrade " +
-		"Cache-Control Content-Type Content-Length Cookie Date Expect From Host If-Match If-Modified-Since If-None-Match If-Schedule-Tag-Match " +
-		"If-Unmodified-Since Max-Forwards Origin Pragma Referer Via Warning") {
-		if !yield(name, true) {
-			return
-		}
-	}
-})
 
 // statusOf is the status of HTTP that Dapr gives a code of gRPC.
 func statusOf(code codes.Code) int {

@@ -28,7 +28,6 @@ const (
 	messageBytesMaxDefault = 64 << 20
 	headerBytesMax         = 64 << 10
 	idleMax                = time.Minute
-	pingAfter              = 15 * time.Second
 )
 
 // Options of a Client.
@@ -62,7 +61,8 @@ func NewClient(o Options) *Client {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: headerBytesMax,
 		IdleConnTimeout:        idleMax,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter},
+		// No pings: servers of gRPC take a connection away from who asks more often than every five minutes, and a
+		// process that ends breaks its connections anyway.
 	}}
 }
 
@@ -139,6 +139,9 @@ func (c *Client) call(ctx context.Context, method string, md metadata.MD, in, ou
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound { // how servers of more than gRPC say that they do not have a method
+		return resp.Header, status.New(codes.Unimplemented, "the application does not have the method "+method), nil
+	}
 	if resp.StatusCode != http.StatusOK || !grpcwire.Is(resp.Header.Get("Content-Type")) {
 		return nil, nil, &quipu.Error{Code: quipu.CodeReply, Op: "instance.request", Text: "the instance answers with something that is not gRPC",
 			Hint: "protocol: grpc is for applications that serve Dapr's AppCallback; quipu logs NAME shows its output"}

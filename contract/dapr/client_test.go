@@ -180,6 +180,11 @@ func TestAnEventIsACallback(t *testing.T) {
 			t.Errorf("%v", code)
 		}
 	}
+	answer, failure = rtv1.TopicEventResponse_SUCCESS, nil
+	do(t, c, "POST /x", `{"specversion":"1.0","id":"1","source":"s","type":"t"}`, "Quipu-Trigger: topic from/elsewhere")
+	if got.GetTopic() != "from/elsewhere" || got.GetPubsubName() != "pubsub" {
+		t.Errorf("an event that does not say where it is: %v", got)
+	}
 	r := httptest.NewRequest("POST", "/x", strings.NewReader("garbage"))
 	r.Header.Set("Quipu-Trigger", "topic orders")
 	if _, err := c.Do(r); quipu.CodeOf(err) != quipu.CodeCloudEvent {
@@ -339,18 +344,26 @@ func TestACallOfGRPCGoesThroughByteForByteBothWays(t *testing.T) {
 }
 
 func TestWhatIsNoGRPCAndWhatBreaksAreToldApart(t *testing.T) {
-	plain := httptest.NewUnstartedServer(http.NotFoundHandler())
+	plain := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != rtv1.AppCallback_OnInvoke_FullMethodName {
+			http.NotFound(w, r)
+		}
+	}))
 	plain.Config.Protocols = new(http.Protocols)
 	plain.Config.Protocols.SetUnencryptedHTTP2(true)
 	plain.Start()
 	defer plain.Close()
+	dial := func(ctx context.Context) (net.Conn, error) { return net.Dial("tcp", plain.Listener.Addr().String()) }
+	none := NewClient(Options{Dial: dial})
+	if status, body, _ := do(t, none, "POST /x", envelope, "Quipu-Trigger: topic"); Judge(status, []byte(body)) != quipu.Drop {
+		t.Errorf("a server of more than gRPC that has no such method: %d %s", status, body)
+	}
+	none.Close()
 	for name, c := range map[string]struct {
 		dial func(context.Context) (net.Conn, error)
 		want quipu.Code
 	}{
-		"a server of HTTP": {func(ctx context.Context) (net.Conn, error) {
-			return net.Dial("tcp", plain.Listener.Addr().String())
-		}, quipu.CodeReply},
+		"a server of HTTP": {dial, quipu.CodeReply},
 		"a closed connection": {func(context.Context) (net.Conn, error) {
 			a, b := net.Pipe()
 			return a, b.Close()

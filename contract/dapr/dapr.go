@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/quipu-run/quipu"
@@ -144,7 +145,7 @@ func callback(format string, args ...any) error {
 	return &quipu.Error{Code: quipu.CodeAppCallback, Op: "app.subscribe", Text: fmt.Sprintf(format, args...), Hint: quipu.Codes[quipu.CodeAppCallback].Next}
 }
 
-// trigger is the subscription in our words. Rules without a match are the default, and end the list.
+// trigger is the subscription in our words.
 func (d declared) trigger() (quipu.TopicTrigger, error) {
 	t := quipu.TopicTrigger{Name: d.Topic, DeadLetter: d.DeadLetter, Batch: 1,
 		Retry: quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}}
@@ -157,33 +158,57 @@ func (d declared) trigger() (quipu.TopicTrigger, error) {
 	case len(d.Routes.Rules) > rulesMax:
 		return t, callback("the subscription to topic %q has %d rules; the most is %d", d.Topic, len(d.Routes.Rules), rulesMax)
 	}
+	if d.Bulk.Enabled {
+		t.Batch = d.Bulk.batch()
+	}
+	err := d.route(&t)
+	if err == nil {
+		t.Raw, err = d.raw()
+	}
+	if err == nil {
+		_, err = NewRouter(t)
+	}
+	return t, err
+}
+
+// route says where events go. A rule without a match is the default, and ends the list.
+func (d declared) route(t *quipu.TopicTrigger) error {
 	t.Path = pathOf(d.Route)
 	if d.Routes.Default != "" {
 		t.Path = pathOf(d.Routes.Default)
 	}
 	for _, r := range d.Routes.Rules {
-		if strings.TrimSpace(r.Match) == "" {
+		if r.Path == "" {
+			return callback("the subscription to topic %q has a rule without a path", d.Topic)
+		}
+		match := strings.TrimSpace(r.Match)
+		if match == "" {
 			t.Path = pathOf(r.Path)
-			break
+			return nil
 		}
-		t.Routes = append(t.Routes, quipu.Route{Match: strings.TrimSpace(r.Match), Path: pathOf(r.Path)})
+		t.Routes = append(t.Routes, quipu.Route{Match: match, Path: pathOf(r.Path)})
 	}
-	switch raw := d.Metadata["rawPayload"]; strings.ToLower(raw) {
-	case "", "false", "0", "f":
-	case "true", "1", "t":
-		t.Raw = true
-	default:
-		return t, callback("the subscription to topic %q has rawPayload %q, which is neither true nor false", d.Topic, raw)
+	return nil
+}
+
+func (d declared) raw() (bool, error) {
+	text := d.Metadata["rawPayload"]
+	if text == "" {
+		return false, nil
 	}
-	if d.Bulk.Enabled {
-		t.Batch = min(max(d.Bulk.Max, 0), quipu.BatchEventsMax)
-		if d.Bulk.Max == 0 {
-			t.Batch = bulkDefault
-		}
-		t.Batch = max(t.Batch, 1)
+	raw, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, callback("the subscription to topic %q has rawPayload %q, which is neither true nor false", d.Topic, text)
 	}
-	_, err := NewRouter(t)
-	return t, err
+	return raw, nil
+}
+
+// batch is how many events go together at most.
+func (b bulk) batch() int {
+	if b.Max == 0 {
+		return bulkDefault
+	}
+	return max(min(b.Max, quipu.BatchEventsMax), 1)
 }
 
 // pathOf makes a path of a route, which Dapr lets be one without its leading slash; "" stays "".

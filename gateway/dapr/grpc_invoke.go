@@ -41,7 +41,8 @@ func (s *runtime) InvokeService(ctx context.Context, in *rtv1.InvokeServiceReque
 	if int64(len(body)) > s.d.opt.BodyBytesMax {
 		return nil, s.d.invokeProblem(r, app, &quipu.Error{Code: quipu.CodeReplySize, Text: fmt.Sprintf("the reply has more than %d bytes", s.d.opt.BodyBytesMax)})
 	}
-	md := headersOf(reply)
+	md := grpcwire.HTTPMetadata(reply.Header)
+	about(md, reply)
 	md.Set("dapr-http-status", strconv.Itoa(reply.Status))
 	if err := grpc.SetHeader(ctx, md); err != nil {
 		return nil, err
@@ -94,14 +95,12 @@ func (d *Door) callOf(r *http.Request, session quipu.Session, app string) quipu.
 	return c
 }
 
-// headersOf are a reply's headers and its call's id as metadata.
-func headersOf(reply *quipu.CallReply) metadata.MD {
-	md := grpcwire.Metadata(reply.Header)
+// about adds what our doors tell of every call.
+func about(md metadata.MD, reply *quipu.CallReply) {
 	md.Set(quipu.HeaderCallID, reply.Call)
 	if reply.Session != 0 {
 		md.Set(quipu.HeaderSession, reply.Session.String())
 	}
-	return md
 }
 
 // proxy carries a call of any method to the application in dapr-app-id, messages both ways as they come, unread.
@@ -138,7 +137,9 @@ func (d *Door) relay(stream grpc.ServerStream, reply *quipu.CallReply) error {
 		}
 		return status.Error(codes.Internal, "the function answered with something that is not gRPC")
 	}
-	if err := stream.SendHeader(headersOf(reply)); err != nil {
+	md := grpcwire.Metadata(reply.Header)
+	about(md, reply)
+	if err := stream.SendHeader(md); err != nil {
 		return err
 	}
 	for {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"sync"
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -51,7 +52,12 @@ func (s *runtime) SubscribeTopicEventsAlpha1(stream rtv1.Dapr_SubscribeTopicEven
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	if errors.Is(err, io.EOF) { // the client has said that it wants no more
+	return s.d.endOf(r, err)
+}
+
+// endOf is how the client is told why its stream ended.
+func (d *Door) endOf(r *http.Request, err error) error {
+	if errors.Is(err, io.EOF) { // it has said itself that it wants no more
 		return nil
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -60,7 +66,7 @@ func (s *runtime) SubscribeTopicEventsAlpha1(stream rtv1.Dapr_SubscribeTopicEven
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	return s.d.problem(r, "ERR_PUBSUB_SUBSCRIBE", "", err)
+	return d.problem(r, "ERR_PUBSUB_SUBSCRIBE", "", err)
 }
 
 // initial tells the client that the subscription is there.

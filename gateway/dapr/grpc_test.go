@@ -433,3 +433,27 @@ func TestAProxiedStreamGoesBothWaysAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAnOperationOverGRPCNamesItsCall(t *testing.T) {
+	h := open(t)
+	outside := h.opt.Session
+	h.opt.Session = func(r *http.Request) (quipu.Session, error) {
+		if r.Header.Get(quipu.HeaderCallID) != "c7" {
+			return nil, &quipu.Error{Code: quipu.CodeNoCall, Text: "no call is open"}
+		}
+		return outside(r)
+	}
+	c := h.grpc()
+	_, err := c.GetState(t.Context(), &rtv1.GetStateRequest{StoreName: "statestore", Key: "k"})
+	c.fails(err, codes.FailedPrecondition, "ERR_STATE_GET", "no call is open [Q0507]")
+	_, err = c.PublishEvent(t.Context(), &rtv1.PublishEventRequest{PubsubName: "pubsub", Topic: "t"})
+	c.fails(err, codes.FailedPrecondition, "ERR_PUBSUB_PUBLISH_MESSAGE", "Q0507")
+	_, err = c.InvokeService(t.Context(), &rtv1.InvokeServiceRequest{Id: "callee"})
+	c.fails(err, codes.FailedPrecondition, "", "Q0507")
+	if _, err = c.GetState(c.as("shop", "quipu-call-id", "c7"), &rtv1.GetStateRequest{StoreName: "statestore", Key: "k"}); err != nil {
+		t.Error(err)
+	}
+	if m, err := c.GetMetadata(t.Context(), &rtv1.GetMetadataRequest{}); err != nil || m.GetRuntimeVersion() == "" {
+		t.Errorf("metadata needs no call: %v", err)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -148,9 +149,40 @@ func Metadata(h http.Header) metadata.MD {
 	return md
 }
 
-// reserved are headers that a transport sets by itself.
-var reserved = map[string]bool{"content-type": true, "content-length": true, "te": true, "trailer": true, "user-agent": true, "connection": true,
-	"transfer-encoding": true, "date": true, "host": true}
+// reserved are headers that a transport sets by itself, or that belong to one connection, where HTTP/2 has no place
+// for them.
+var reserved = set("content-type content-length te trailer user-agent date host " +
+	"connection keep-alive proxy-connection proxy-authenticate proxy-authorization transfer-encoding upgrade http2-settings")
+
+// HTTPMetadata are headers of plain HTTP as Dapr tells them to who speaks gRPC: those that are registered for HTTP
+// itself get the prefix dapr-, so that they do not get in the way of gRPC's own.
+func HTTPMetadata(h http.Header) metadata.MD {
+	md := make(metadata.MD, len(h))
+	for name, values := range h {
+		name = strings.ToLower(name)
+		switch {
+		case permanent[name]:
+			name = "dapr-" + name
+		case reserved[name], strings.HasPrefix(name, "grpc-"), strings.HasPrefix(name, ":"):
+			continue
+		}
+		md[name] = slices.Clone(values)
+	}
+	return md
+}
+
+// permanent is Dapr's list of them.
+var permanent = set("accept accept-charset accept-language accept-ranges connection keep-alive proxy-connection transfer-encoding upgrade " +
+	"cache-control content-type content-length cookie date expect from host if-match if-modified-since if-none-match if-schedule-tag-match " +
+	"if-unmodified-since max-forwards origin pragma referer via warning")
+
+func set(names string) map[string]bool {
+	out := map[string]bool{}
+	for name := range strings.FieldsSeq(names) {
+		out[name] = true
+	}
+	return out
+}
 
 // decodeBinary takes base64 with or without padding.
 func decodeBinary(s string) ([]byte, error) {

@@ -1,0 +1,41 @@
+// Package daprgo runs the official Go SDK of Dapr, unmodified, as a client and as applications over HTTP and gRPC,
+// against our doors. The programs are a module of their own, in app, since the SDK is no dependency of ours; app is
+// also an application that a node can deploy as it is.
+package daprgo
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/quipu-run/quipu/internal/secret"
+	"github.com/quipu-run/quipu/test/daprnode"
+)
+
+func TestTheOfficialSDKWorksUnchanged(t *testing.T) {
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./...")
+	build.Dir, build.Env = "app", append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly", "GOWORK=off")
+	if out, err := build.CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "GOPROXY=off") {
+			t.Skip("run go mod download in app first")
+		}
+		t.Fatalf("%v\n%s", err, out)
+	}
+	text, err := os.ReadFile(filepath.Join("app", secret.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := secret.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := daprnode.Start(t, secrets.Values())
+	n.Run("shop-http", "http", "app", filepath.Join(bin, "shop-http"))
+	n.Run("shop-grpc", "grpc", "app", filepath.Join(bin, "shop-grpc"))
+	for range 2 { // it may run again against the same node
+		n.Client("app", filepath.Join(bin, "check"))
+	}
+}
