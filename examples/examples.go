@@ -5,5 +5,5 @@ import "embed"
 
 // Flights is the application that quipu demo runs, with its data.
 //
-//go:embed flights/quipu.yaml flights/stats/main.go flights/table/main.go flights/data/flights-20k.csv.gz
+//go:embed flights/quipu.yaml flights/app flights/data/flights-20k.csv.gz
 var Flights embed.FS

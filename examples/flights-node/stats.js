@@ -1,43 +1,27 @@
-// Stats adds a batch of flights to sums per origin airport, hour of day and band of distance.
+// Stats adds flights, up to a hundred in a call, to sums per origin airport, hour of day and band of distance.
 //
-// It is ordinary code: it reads, adds and writes. Because the function is declared atomic, a crash at any line,
-// or two instances at the same airport, lose and double nothing.
+// It is ordinary code: it reads, adds and writes. Because the function is declared atomic, that the events are done is part
+// of the same commit as the sums: a crash at any line, or two instances at the same airport, lose and double nothing.
 const app = require('./app.js');
 
 const bandEdges = [250, 500, 1000, 2000]; // miles
 const delayEdges = [-10, 0, 15, 30, 60, 120]; // minutes
 
-async function handle(body) {
-  const flights = parse(body);
+async function handle(_, body) {
+  const flights = app.parse(body).map((event) => event.data);
+  app.check(flights);
   const origins = [...new Set(flights.map((f) => f.origin))];
-  const values = await app.getAll(['airports', ...origins.map((origin) => 'airport/' + origin)]);
-  const changes = new Map();
-  for (const flight of flights) {
-    const key = 'airport/' + flight.origin;
-    // Sums of an airport: "hour/band" -> flights, minutes of delay, then a histogram of delays.
-    if (!changes.has(key)) changes.set(key, values.get(key) ?? {});
-    add(changes.get(key), flight);
+  const changes = await app.getAll(origins.map((origin) => 'airport/' + origin));
+  const added = origins.filter((origin) => !changes.has('airport/' + origin));
+  for (const origin of added) changes.set('airport/' + origin, {});
+  // Sums of an airport: "hour/band" -> flights, minutes of delay, then a histogram of delays.
+  for (const flight of flights) add(changes.get('airport/' + flight.origin), flight);
+  if (added.length > 0) {
+    const known = (await app.getAll(['airports'])).get('airports') ?? [];
+    changes.set('airports', [...known, ...added].sort());
   }
-  const known = values.get('airports') ?? [];
-  const airports = new Set([...known, ...origins]);
-  if (airports.size > known.length) changes.set('airports', [...airports].sort());
-  if (changes.size > 0) await app.setAll(changes);
+  await app.setAll(changes);
   return { added: flights.length };
-}
-
-// parse answers the flights of a request, all of them sound.
-function parse(body) {
-  let flights;
-  try {
-    flights = JSON.parse(body);
-  } catch (problem) {
-    throw new app.BadRequest(`not a list of flights: ${problem.message}`);
-  }
-  const sound = (f) => f?.date?.length >= 13 && f.origin && Number.isInteger(f.delay) && Number.isInteger(f.distance);
-  if (!Array.isArray(flights) || !flights.every(sound)) {
-    throw new app.BadRequest('not a list of flights with date, origin, delay and distance');
-  }
-  return flights;
 }
 
 function add(sums, flight) {

@@ -7,17 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/quipu-run/quipu"
-	"github.com/quipu-run/quipu/examples"
-	"github.com/quipu-run/quipu/internal/bundle"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -81,178 +75,80 @@ func play(ctx context.Context, o Options, s *show, n *node, flights []Flight) er
 	if err != nil {
 		return err
 	}
-	if o.App == "" {
-		s.say("2. Deploy two functions in Go: stats, which is atomic, and table")
-	} else {
-		s.say("2. Deploy the functions of %s: stats, which is atomic, and table", o.App)
-	}
+	s.say("2. Deploy four functions%s: ingest publishes flights, stats sums them up,\n   hourly writes a summary by the clock, report serves both", of(o.App))
 	if err := deploy(ctx, client, o.App); err != nil {
 		return err
 	}
+	before, err := published(ctx, client)
+	if err != nil {
+		return err
+	}
 	s.say("3. Send %d flights in batches of %d, and meanwhile kill -9 what runs them", len(flights), batchDefault)
-	f := &feed{url: "http://" + n.info.HTTP + "/flights", run: fmt.Sprintf("demo-%d", time.Now().UnixNano()),
-		batch: batchDefault, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: senders}}}
+	f := newFeed(n, fmt.Sprintf("demo-%d", time.Now().UnixNano()), batchDefault)
 	k := &killer{show: s, node: n, client: client, at: []int{30, 50, 70}, total: len(flights)}
-	s.begin(len(flights))
+	if err := sendAndKill(ctx, f, k, flights); err != nil {
+		return err
+	}
+	s.say("   %d batches had to be sent again; each was published once", f.retries.Load())
+	s.say("4. Wait until stats has done all events, after one more kill")
+	start := time.Now()
+	if err := k.killNode(ctx); err != nil {
+		return err
+	}
+	topic, err := settled(ctx, client)
+	if err != nil {
+		return err
+	}
+	dead, err := deadLetters(ctx, client)
+	if err != nil {
+		return err
+	}
+	s.say("   %d events are done, %d given up, after %s", topic.Last-before, dead, time.Since(start).Round(time.Millisecond))
+	r, err := f.report(ctx)
+	if err != nil {
+		return err
+	}
+	s.say("   hourly ran %d times", r.summary.Written)
+	return judge(o.Out, int(topic.Last-before), r, flights)
+}
+
+func of(app string) string {
+	if app == "" {
+		return " in Go"
+	}
+	return " of " + app
+}
+
+// sendAndKill sends all flights while the killer is at work.
+func sendAndKill(ctx context.Context, f *feed, k *killer, flights []Flight) error {
+	k.show.begin(len(flights))
 	killing := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	progress := make(chan int, len(flights)/batchDefault+1)
 	go func() { killing <- k.run(ctx, progress) }()
-	err = f.all(ctx, flights, func(sent int) {
-		s.progress(sent)
+	err := f.all(ctx, flights, func(sent int) {
+		k.show.progress(sent)
 		progress <- sent
 	})
 	close(progress)
-	if err = errors.Join(err, <-killing); err != nil {
-		return err
-	}
-	s.say("4. %d batches had to be sent again; each was counted once", f.retries.Load())
-	counted, err := f.table(ctx, "http://"+n.info.HTTP+"/table")
-	if err != nil {
-		return err
-	}
-	return judge(o.Out, counted, Direct(flights))
+	return errors.Join(err, <-killing)
 }
 
-func judge(out io.Writer, counted, direct Table) error {
-	compare(out, counted, direct)
-	if wrong := differences(counted, direct); len(wrong) > 0 {
-		fmt.Fprintf(out, "  NOT EXACT: %d cells differ, the first is %s\n", len(wrong), wrong[0])
+// judge compares what the functions came to with what the flights themselves say.
+func judge(out io.Writer, events int, r report, flights []Flight) error {
+	direct, hours := Direct(flights), DirectHours(flights)
+	compare(out, r.table, direct)
+	wrong := append(differences(r.table, direct), hourDifferences(r.summary.Hours, hours)...)
+	if events != len(flights) {
+		wrong = append(wrong, fmt.Sprintf("the number of events: %d for %d flights", events, len(flights)))
+	}
+	if len(wrong) > 0 {
+		fmt.Fprintf(out, "  NOT EXACT: %d places differ, the first is %s\n", len(wrong), wrong[0])
 		return ErrInexact
 	}
-	fmt.Fprintf(out, "  exact: all %d airports, hours and distances are equal to the last digit\n", len(direct))
+	fmt.Fprintf(out, "  exact: all %d airports, hours and distances are equal to the last digit, and each of %d events\n  was counted once\n", len(direct), events)
 	return nil
-}
-
-// killer kills instances, then the node, then instances again, each when a percentage was sent.
-type killer struct {
-	show   *show
-	node   *node
-	client *sdk.Client
-	at     []int // percent: instances, node, instances
-	total  int
-}
-
-func (k *killer) run(ctx context.Context, progress <-chan int) error {
-	next := 0
-	for sent := range progress {
-		if next == len(k.at) || 100*sent < k.at[next]*k.total {
-			continue
-		}
-		var err error
-		if next == 1 {
-			err = k.killNode(ctx)
-		} else {
-			err = k.killInstances(ctx)
-		}
-		if err != nil {
-			return err
-		}
-		next++
-	}
-	return nil
-}
-
-func (k *killer) killInstances(ctx context.Context) error {
-	list, err := k.client.Instances(ctx)
-	if err != nil {
-		return err
-	}
-	killed := 0
-	for _, i := range list {
-		if i.PID > 0 && syscall.Kill(i.PID, syscall.SIGKILL) == nil {
-			killed++
-		}
-	}
-	k.show.say("   kill -9: %d instances of functions", killed)
-	return nil
-}
-
-func (k *killer) killNode(ctx context.Context) error {
-	pid := k.node.cmd.Process.Pid
-	if err := k.node.kill(); err != nil {
-		return err
-	}
-	start := time.Now()
-	if err := k.node.start(ctx); err != nil {
-		return err
-	}
-	k.show.say("   kill -9: the node, process %d; started again and ready after %s", pid, time.Since(start).Round(time.Millisecond))
-	return nil
-}
-
-// load reads flights from a file, or those that come with the binary.
-func load(name string) ([]Flight, error) {
-	var r io.ReadCloser
-	var err error
-	if name == "" {
-		r, err = examples.Flights.Open("flights/data/flights-20k.csv.gz")
-	} else {
-		r, err = os.Open(name)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	flights, err := ReadFlights(r)
-	if err == nil && len(flights) == 0 {
-		err = errors.New("there are no flights in the file")
-	}
-	return flights, err
-}
-
-// deploy sends the application in dir, or the embedded one, and empties what an earlier demo left in its data
-// directory.
-func deploy(ctx context.Context, client *sdk.Client, dir string) (err error) {
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "quipu-flights-"); err != nil {
-			return fmt.Errorf("make a folder for the example: %w", err)
-		}
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		if err := unpackExample(dir); err != nil {
-			return fmt.Errorf("unpack the example: %w", err)
-		}
-	}
-	packed, err := bundle.Pack(ctx, dir)
-	if err != nil {
-		return err
-	}
-	if _, err := client.Deploy(ctx, "flights", packed); err != nil {
-		return err
-	}
-	return empty(ctx, client)
-}
-
-// unpackExample copies the embedded example, without the flights.
-func unpackExample(dir string) error {
-	app, err := fs.Sub(examples.Flights, "flights")
-	if err != nil {
-		return err
-	}
-	if err := os.CopyFS(dir, app); err != nil {
-		return err
-	}
-	return os.RemoveAll(filepath.Join(dir, "data"))
-}
-
-// empty deletes the sums of an earlier run.
-func empty(ctx context.Context, client *sdk.Client) error {
-	state := client.State("shared", "")
-	for {
-		page, err := state.List(ctx, quipu.ListRequest{Prefix: "airport"})
-		if err != nil {
-			return err
-		}
-		for _, item := range page.Items {
-			if err := state.Apply(ctx, quipu.Change{Key: item.Key, Delete: true}); err != nil {
-				return err
-			}
-		}
-		if page.Next == "" {
-			return nil
-		}
-	}
 }
 
 // next tells what to try on the node that was left running.
@@ -260,8 +156,11 @@ func next(out io.Writer, n *node) {
 	host := "http://" + n.info.HTTP
 	fmt.Fprint(out, strings.ReplaceAll(`
   The node is running. Try, in another terminal:
-    curl HOST/table                          the sums, from the function table
+    curl HOST/table                          the sums that stats keeps
+    curl HOST/hours                          the summary that hourly writes each second
     quipu --node HOST ls                     functions, routes, instances
+    quipu --node HOST get topic flights      its events, who has done how many
+    quipu --node HOST sub flights --from earliest --limit 3
     quipu --node HOST calls stats            the calls, each one record
     quipu --node HOST state get airport/ATL --store shared
     quipu --node HOST log tail quipu/default

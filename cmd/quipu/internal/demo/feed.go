@@ -24,12 +24,17 @@ const (
 // feed sends flights in batches, each until it was answered with success. Each has a key, so that the platform
 // knows a batch that it counted before its answer was lost.
 type feed struct {
-	url     string
+	host    string // of the node
 	run     string // makes keys of this run its own
 	batch   int    // flights in one request
 	client  *http.Client
 	sent    atomic.Int64 // flights acknowledged
 	retries atomic.Int64 // requests that had to be made again
+}
+
+func newFeed(n *node, run string, batch int) *feed {
+	return &feed{host: "http://" + n.info.HTTP, run: run, batch: batch,
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: senders}}}
 }
 
 // all sends everything with a few senders at a time; after each batch it calls done.
@@ -84,7 +89,7 @@ func (f *feed) send(ctx context.Context, from int, flights []Flight) error {
 }
 
 func (f *feed) post(ctx context.Context, key string, body []byte) error {
-	r, err := http.NewRequestWithContext(ctx, "POST", f.url, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, "POST", f.host+"/flights", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -100,22 +105,4 @@ func (f *feed) post(ctx context.Context, key string, body []byte) error {
 		err = fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(answer))
 	}
 	return err
-}
-
-// table asks the function table for the sums.
-func (f *feed) table(ctx context.Context, url string) (Table, error) {
-	r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := f.client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET %s: %s", url, resp.Status)
-	}
-	var t Table
-	return t, json.NewDecoder(resp.Body).Decode(&t)
 }

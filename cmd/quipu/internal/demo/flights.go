@@ -83,6 +83,36 @@ func Direct(flights []Flight) Table {
 	return t
 }
 
+// Hour is what the functions know of an hour of the day: its flights, minutes of delay, and the airport with the most
+// flights.
+type Hour struct {
+	Flights int    `json:"flights"`
+	Minutes int    `json:"minutes"`
+	Busiest string `json:"busiest"`
+}
+
+// DirectHours computes the summary from the flights themselves.
+func DirectHours(flights []Flight) map[string]Hour {
+	hours, count := map[string]Hour{}, map[[2]string]int{}
+	for _, f := range flights {
+		name := f.Date[11:13]
+		h := hours[name]
+		h.Flights++
+		h.Minutes += f.Delay
+		hours[name] = h
+		count[[2]string{name, f.Origin}]++
+	}
+	for at, n := range count {
+		name, airport := at[0], at[1]
+		h := hours[name]
+		if most := count[[2]string{name, h.Busiest}]; n > most || n == most && airport < h.Busiest {
+			h.Busiest = airport
+			hours[name] = h
+		}
+	}
+	return hours
+}
+
 // above counts the edges that are not above x.
 func above(edges []int, x int) int {
 	n := 0
@@ -133,4 +163,15 @@ func differences(a, b Table) (found []string) {
 	}
 	slices.Sort(found)
 	return slices.Compact(found)
+}
+
+// hourDifferences lists hours that are not the same in both.
+func hourDifferences(a, b map[string]Hour) (found []string) {
+	for n := range 24 {
+		name := fmt.Sprintf("%02d", n)
+		if a[name] != b[name] {
+			found = append(found, fmt.Sprintf("hour %s: %+v, want %+v", name, a[name], b[name]))
+		}
+	}
+	return found
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,7 +51,7 @@ func TestKillsLoseAndDoubleNothing(t *testing.T) {
 	if err := deploy(ctx, client, ""); err != nil {
 		t.Fatal(err)
 	}
-	f := &feed{url: "http://" + n.info.HTTP + "/flights", batch: 50, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: senders}}}
+	f := newFeed(n, "", 50)
 	k := &randomKiller{t: t, node: n, client: client, rng: rand.New(rand.NewPCG(seed, 0)),
 		stop: make(chan struct{}), done: make(chan struct{})}
 	go k.run(ctx)
@@ -66,12 +65,16 @@ func TestKillsLoseAndDoubleNothing(t *testing.T) {
 	}
 	close(k.stop)
 	<-k.done
-	counted, err := f.table(ctx, "http://"+n.info.HTTP+"/table")
+	topic, err := settled(ctx, client)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if wrong := differences(counted, Direct(all)); len(wrong) > 0 {
-		t.Errorf("%d flights sent, %d counted; %d cells differ, the first is %s", len(all), counted.flights(), len(wrong), wrong[0])
+	r, err := f.report(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := judge(t.Output(), int(topic.Last), r, all); err != nil {
+		t.Errorf("%d flights sent, %d published, %d counted: %v", len(all), topic.Last, r.table.flights(), err)
 	}
 	t.Logf("%d flights, %d kills of the node, %d of instances, %d batches sent again", len(all), k.kills(), k.instances.Load(), f.retries.Load())
 	if err := n.stop(); err != nil {
