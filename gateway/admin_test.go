@@ -71,6 +71,7 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"unsubscribe":    {"DELETE", "/topics/orders%2Feu%20%C3%A9/subscriptions/mail%2Fer", "", ""},
 	"seek":           {"POST", "/topics/orders%2Feu%20%C3%A9/subscriptions/mail%2Fer/seek", `{"from":"earliest"}`, ""},
 	"redrive":        {"POST", "/topics/mailer-dead/redrive", "", ""},
+	"attach":         {"POST", "/apps/brief/attach", `{"port":7000,"protocol":"grpc"}`, ""},
 	"listBooks":      {"GET", "/books", "", ""},
 	"readBook":       {"GET", "/books/quipu%2Fdefault/records?limit=2", "", ""},
 	"tailBook":       {"GET", "/books/quipu%2Fdefault/tail?from=0", "", ""},

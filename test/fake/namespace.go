@@ -298,7 +298,7 @@ func (n *Namespace) Calls(_ context.Context, name string, limit int) ([]quipu.Ca
 	return out, nil
 }
 
-// Attach tells that the application is attached, and that it listens if it is to, and waits for ctx.
+// Attach tells that the application is attached, and that it listens if it is to, and waits for ctx unless it is brief.
 func (n *Namespace) Attach(ctx context.Context, appID string, a sdk.Attachment, tell func(sdk.Attached) error) error {
 	if appID == "taken" {
 		return &quipu.Error{Code: quipu.CodeUsage, Text: "a function of that name is deployed"}
@@ -307,7 +307,7 @@ func (n *Namespace) Attach(ctx context.Context, appID string, a sdk.Attachment, 
 	if err == nil && a.Port != 0 {
 		err = tell(sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{"orders"}})
 	}
-	if err == nil {
+	if err == nil && appID != "brief" {
 		<-ctx.Done()
 	}
 	return err
