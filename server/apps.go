@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/quipu-run/quipu"
@@ -143,17 +145,25 @@ func (ns *namespace) ask(ctx context.Context, f quipu.Function) ([]quipu.TopicTr
 	return contractdapr.Subscriptions(ctx, a)
 }
 
-// secretsOf are the secrets of an application that a function belongs to; none if there is no such function.
+// secretsOf are the secrets of the application that a function belongs to. Who is no function has those of all
+// applications; of two with one name, that of the application whose name comes first.
 func (ns *namespace) secretsOf(function string) (map[string]string, error) {
-	f, err := ns.Function(function)
-	if quipu.CodeOf(err) == quipu.CodeNoFunction {
-		return nil, nil
+	if f, err := ns.View.Function(function); err == nil {
+		set, err := secretsIn(ns.Folder(f))
+		return set.Values(), err
 	}
-	if err != nil {
-		return nil, err
+	all, byApp := map[string]string{}, map[string]quipu.Function{}
+	for _, f := range ns.Functions() {
+		byApp[f.App] = f
 	}
-	set, err := secretsIn(ns.Folder(f))
-	return set.Values(), err
+	for _, app := range slices.Backward(slices.Sorted(maps.Keys(byApp))) {
+		set, err := secretsIn(ns.Folder(byApp[app]))
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(all, set.Values())
+	}
+	return all, nil
 }
 
 func secretsIn(dir string) (secret.Set, error) {
