@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"mime"
 	"slices"
 	"strings"
@@ -40,27 +41,69 @@ type Attributes struct {
 // NewID makes an id that no other event has.
 func NewID() string { return ulid.Make().String() }
 
-// Wrap puts data into an envelope: JSON as it is, text as a string, bytes as data_base64, by their content type.
+// Wrap puts data into an envelope: JSON as it is, text as a string, bytes as data_base64, by their content type. It is
+// on the way of every event that is published, so it writes the JSON itself.
 func Wrap(a Attributes, data []byte) (id string, event []byte, err error) {
 	a.defaults()
-	e := map[string]any{"specversion": "1.0", "id": a.ID, "source": a.Source, "type": a.Type,
-		"time": a.Time.UTC().Format(time.RFC3339Nano), "datacontenttype": a.DataContentType}
-	switch {
-	case IsBinary(a.DataContentType):
-		e["data_base64"] = base64.StdEncoding.EncodeToString(data)
-	case IsJSON(a.DataContentType) && json.Valid(data):
-		e["data"] = json.RawMessage(data)
-	case utf8.Valid(data):
-		e["data"] = string(data)
-	default:
-		e["data_base64"] = base64.StdEncoding.EncodeToString(data)
-	}
-	for name, value := range map[string]string{"subject": a.Subject, "dataschema": a.DataSchema} {
-		if value != "" {
-			e[name] = value
+	event = make([]byte, 0, len(data)+len(data)/3+512)
+	event = append(event, `{"specversion":"1.0"`...)
+	for _, f := range [...]struct{ name, value string }{
+		{"id", a.ID}, {"source", a.Source}, {"type", a.Type}, {"time", a.Time.UTC().Format(time.RFC3339Nano)},
+		{"datacontenttype", a.DataContentType}, {"subject", a.Subject}, {"dataschema", a.DataSchema}, {"topic", a.Topic},
+		{"pubsubname", a.PubSub}, {"traceid", a.TraceParent}, {"traceparent", a.TraceParent}, {"tracestate", a.TraceState},
+		{"expiration", a.expiration()},
+	} {
+		if _, overridden := a.Extensions[f.name]; f.value != "" && !overridden {
+			event = appendField(event, f.name, f.value)
 		}
 	}
-	return a.finish(e)
+	for _, name := range slices.Sorted(maps.Keys(a.Extensions)) {
+		if !isReserved(name) {
+			event = appendField(event, name, a.Extensions[name])
+		}
+	}
+	if own, ok := a.Extensions["id"]; ok {
+		a.ID = own
+	}
+	return a.ID, append(appendData(event, a.DataContentType, data), '}'), nil
+}
+
+func appendField(to []byte, name, value string) []byte {
+	return appendString(append(appendString(append(to, ','), name), ':'), value)
+}
+
+// appendString writes a JSON string.
+func appendString(to []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			text, _ := json.Marshal(s) // a string always marshals
+			return append(to, text...)
+		}
+	}
+	return append(append(append(to, '"'), s...), '"')
+}
+
+func appendData(to []byte, contentType string, data []byte) []byte {
+	switch {
+	case !IsBinary(contentType) && IsJSON(contentType) && json.Valid(data):
+		return append(append(to, `,"data":`...), data...)
+	case !IsBinary(contentType) && utf8.Valid(data):
+		return appendString(append(to, `,"data":`...), string(data))
+	}
+	to = append(to, `,"data_base64":"`...)
+	return append(base64.StdEncoding.AppendEncode(to, data), '"')
+}
+
+// isReserved tells whether an attribute is none that can be overridden.
+func isReserved(name string) bool {
+	return name == "data" || name == "data_base64" || name == "specversion"
+}
+
+func (a *Attributes) expiration() string {
+	if a.Expiration.IsZero() {
+		return ""
+	}
+	return a.Expiration.UTC().Format(time.RFC3339)
 }
 
 // Complete takes an event that is one already, checks it, and adds the attributes of Dapr: topic and pubsubname say
@@ -134,17 +177,14 @@ func (a *Attributes) defaults() {
 // finish adds what Dapr adds and writes the event.
 func (a *Attributes) finish(e map[string]any) (string, []byte, error) {
 	own := map[string]string{"topic": a.Topic, "pubsubname": a.PubSub, "traceid": a.TraceParent, "traceparent": a.TraceParent,
-		"tracestate": a.TraceState}
-	if !a.Expiration.IsZero() {
-		own["expiration"] = a.Expiration.UTC().Format(time.RFC3339)
-	}
+		"tracestate": a.TraceState, "expiration": a.expiration()}
 	for name, value := range own {
 		if _, there := e[name]; !there && value != "" {
 			e[name] = value
 		}
 	}
 	for name, value := range a.Extensions {
-		if slices.Contains([]string{"data", "data_base64", "specversion"}, name) {
+		if isReserved(name) {
 			continue
 		}
 		e[name] = value
@@ -181,6 +221,9 @@ func IsBinary(contentType string) bool {
 func IsCloudEvent(contentType string) bool { return mediaType(contentType) == quipu.MediaCloudEvent }
 
 func mediaType(contentType string) string {
+	if !strings.ContainsAny(contentType, "; ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		return contentType // as it nearly always is
+	}
 	media, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
 		media, _, _ = strings.Cut(contentType, ";")
