@@ -157,7 +157,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 		Plain: ns.State, Publish: publisher, Find: ns.find, Acquire: ns.acquirer(ns.pool.Acquire),
 		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe, Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
-		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher})
+		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(name)})
 	if err := ns.start(); err != nil {
 		return nil, errors.Join(err, ns.book.Close())
 	}

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/dapr"
@@ -60,27 +59,4 @@ func (n *Node) status() sdk.Node {
 	info := n.info
 	info.UptimeSec = int64(time.Since(n.started).Seconds())
 	return info
-}
-
-// measure registers the figures of calls and the log, and answers the observer of calls.
-func (n *Node) measure() func(quipu.CallInfo) {
-	runs := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "quipu_call_runs_total", Help: "Runs of calls: one each, and one more for each lost conflict."}, []string{"function"})
-	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "quipu_call_seconds", Help: "Time of calls from arrival until their commit was asked for, or their reply.",
-		Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}, []string{"function"})
-	gauge := func(name, help string, value func() float64) prometheus.Collector {
-		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
-	}
-	n.registry.MustRegister(runs, took,
-		gauge("quipu_log_appends_total", "Records appended since the start.", func() float64 { return float64(n.log.Stats().Appends) }),
-		gauge("quipu_log_syncs_total", "Group commits since the start, each one fdatasync.", func() float64 { return float64(n.log.Stats().Syncs) }),
-	)
-	return func(i quipu.CallInfo) {
-		if i.Error == quipu.CodeNoFunction {
-			return // names of functions that are not there are without limit
-		}
-		runs.WithLabelValues(i.Function).Add(float64(i.Runs))
-		took.WithLabelValues(i.Function).Observe(float64(i.Micros) / 1e6)
-	}
 }

@@ -61,6 +61,7 @@ type Node struct {
 	registry   *prometheus.Registry
 	gateway    *gateway.Gateway
 	observe    func(quipu.CallInfo)
+	deliveries *prometheus.CounterVec
 	namespaces namespaces
 	listeners  *listeners
 	failed     chan error // the first thing that makes it impossible to go on

@@ -249,6 +249,7 @@ func (r *runner) finish(g *group, res result) {
 		r.plan.stalled(g, now)
 	case res.settled:
 		r.plan.settled(g.items)
+		r.e.o.Observe(r.sub.Name, FateDone, len(g.items))
 	case res.each == nil:
 		r.settling.add(r.plan.failed(g, res.cause, now))
 	default:

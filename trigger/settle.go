@@ -176,11 +176,27 @@ func settledIn(g *group) (done []uint64) {
 }
 
 func (r *runner) settledDurably(part outcomes) {
+	r.observe(part)
 	r.plan.parkedDurably(part.parked, part.groups)
 	r.plan.settled(part.items())
 	r.carried.Broadcast()
 	r.kickSettling()
 	r.notify()
+}
+
+// observe tells what became of events, but of those that an atomic function settled itself.
+func (r *runner) observe(part outcomes) {
+	dead := 0
+	for _, e := range part.ends {
+		if e.keep {
+			dead++
+		}
+	}
+	for what, n := range map[Fate]int{FateDone: len(part.done), FateRetried: len(part.parked), FateDead: dead, FateDropped: len(part.ends) - dead} {
+		if n > 0 {
+			r.e.o.Observe(r.sub.Name, what, n)
+		}
+	}
 }
 
 // commit adds what was settled to a transaction: dead letters and their acknowledgement in one record.

@@ -2,6 +2,7 @@ package trigger
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -196,12 +197,18 @@ func (t *Ticker) publish(tx *view.Tx, topic, function string, s quipu.ScheduleTr
 	if err != nil {
 		return err
 	}
-	id, event, err := cloudevent.Wrap(cloudevent.Attributes{ID: function + "/" + s.Cron + "/" + at.UTC().Format(time.RFC3339),
+	id, event, err := cloudevent.Wrap(cloudevent.Attributes{ID: tickID(topic, function, at),
 		Source: "/schedule/" + function, Type: cloudevent.TypeTick, Time: at, DataContentType: "application/json"}, data)
 	if err != nil {
 		return err
 	}
 	return t.o.Put(tx, quipu.Message{Topic: topic, ID: id, ContentType: quipu.MediaCloudEvent, Data: event})
+}
+
+// tickID is the same whoever makes the tick; what tells schedules of one function apart comes last.
+func tickID(topic, function string, at time.Time) string {
+	sum := sha256.Sum256([]byte(topic))
+	return fmt.Sprintf("%s-%s-%x", function, at.UTC().Format("20060102T150405Z"), sum[:3])
 }
 
 // forget removes what is known of schedules that no function has any more: when one comes back, it is new.

@@ -63,26 +63,19 @@ func (e *Engine) info(tx *view.Tx, name string) (quipu.TopicInfo, error) {
 	return info, nil
 }
 
+// subscriptionInfo asks the runner, and the view where there is none.
 func (e *Engine) subscriptionInfo(tx *view.Tx, s delivery.State, topic quipu.TopicInfo) (info quipu.SubscriptionInfo, err error) {
-	if s, err = e.o.Store.State(tx, s.Topic, s.Name); err != nil {
-		return info, err
-	}
-	info = quipu.SubscriptionInfo{Name: s.Name, Done: s.Floor, Retrying: len(s.Parked), DeadLetter: DeadLetterTopic(s.Name)}
-	info.Lag = topic.Last - s.Floor - uint64(len(s.Done))
-	for _, p := range s.Parked {
-		if p.Offset <= s.Floor {
-			info.Lag++
-		}
-	}
+	oldest := uint64(0)
 	if r := e.runner(s.Topic, s.Name); r != nil {
-		r.describe(&info, topic.Last)
+		info, oldest = r.info(topic.Last)
+	} else {
+		if s, err = e.o.Store.State(tx, s.Topic, s.Name); err != nil {
+			return info, err
+		}
+		info, oldest = storedInfo(s, topic.Last)
 	}
 	if info.Lag == 0 {
 		return info, nil
-	}
-	oldest := s.Floor + 1
-	if len(s.Parked) > 0 {
-		oldest = min(oldest, s.Parked[0].Offset)
 	}
 	events, err := e.o.Store.Read(s.Topic, oldest, 1)
 	if len(events) > 0 {
@@ -91,18 +84,33 @@ func (e *Engine) subscriptionInfo(tx *view.Tx, s delivery.State, topic quipu.Top
 	return info, err
 }
 
-// describe adds what the runner knows better than the view, or alone. last is the newest event of the topic.
-func (r *runner) describe(info *quipu.SubscriptionInfo, last uint64) {
+// storedInfo is what the view knows of a subscription, and the offset of the oldest event that is not done.
+func storedInfo(s delivery.State, last uint64) (info quipu.SubscriptionInfo, oldest uint64) {
+	info = quipu.SubscriptionInfo{Name: s.Name, Done: s.Floor, Retrying: len(s.Parked), DeadLetter: DeadLetterTopic(s.Name),
+		Lag: last - s.Floor - uint64(len(s.Done))}
+	oldest = s.Floor + 1
+	for _, p := range s.Parked {
+		oldest = min(oldest, p.Offset)
+		if p.Offset <= s.Floor {
+			info.Lag++
+		}
+	}
+	return info, oldest
+}
+
+// info is what the runner knows. last is the newest event of the topic.
+func (r *runner) info(last uint64) (info quipu.SubscriptionInfo, oldest uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	info.Done, info.Retrying = r.plan.floor, r.plan.retrying()
-	info.Lag = last - min(last, r.plan.loaded) + uint64(len(r.plan.items))
-	info.DeadLetter, info.LastError, info.Consumers = r.dead, r.lastError, len(r.consumers)
+	info = quipu.SubscriptionInfo{Name: r.sub.Name, Done: r.plan.floor, Retrying: r.plan.retrying(), DeadLetter: r.dead,
+		LastError: r.lastError, Consumers: len(r.consumers),
+		Lag: last - min(last, r.plan.loaded) + uint64(len(r.plan.items))}
 	for _, it := range r.plan.items {
 		if it.flying {
 			info.InFlight++
 		}
 	}
+	return info, r.plan.needed()
 }
 
 func (e *Engine) change(ctx context.Context, do func(tx *view.Tx) error) error {

@@ -63,7 +63,7 @@ type Reply struct {
 	Settled bool // with its effects
 }
 
-// Options of an Engine. All are required.
+// Options of an Engine. All are required but Observe.
 type Options struct {
 	Book     *view.Book
 	Store    Store
@@ -77,7 +77,20 @@ type Options struct {
 	Route func(t quipu.TopicTrigger) (func(event []byte) (path string), error)
 	// Publish is where events from outside go.
 	Publish quipu.Publisher
+	// Observe, if set, is told what became of deliveries, once that is durable.
+	Observe func(subscription string, what Fate, events int)
 }
+
+// Fate is what became of events.
+type Fate string
+
+// Fates.
+const (
+	FateDone    Fate = "done"
+	FateRetried Fate = "retried"
+	FateDead    Fate = "dead" // a dead letter
+	FateDropped Fate = "dropped"
+)
 
 // Engine delivers the events of a namespace, and is its quipu.Topics.
 type Engine struct {
@@ -99,6 +112,9 @@ type key struct{ topic, name string }
 
 // New makes an engine; Start starts it.
 func New(o Options) *Engine {
+	if o.Observe == nil {
+		o.Observe = func(string, Fate, int) {}
+	}
 	e := &Engine{Publisher: o.Publish, o: o, kick: make(chan struct{}, 1), runners: map[key]*runner{}, changed: make(chan struct{})}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	return e
