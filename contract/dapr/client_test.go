@@ -391,3 +391,50 @@ func TestWhatIsNoGRPCAndWhatBreaksAreToldApart(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+type connKey struct{}
+
+func TestARequestReachesTheApplicationAtMostOnce(t *testing.T) {
+	var calls atomic.Int32
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	breaking := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) > 1 { // the connection is an old one, which is where transports like to repeat
+			if err := r.Context().Value(connKey{}).(net.Conn).Close(); err != nil {
+				t.Error(err)
+			}
+			<-r.Context().Done()
+			return
+		}
+		w.Header().Set("Content-Type", grpcwire.ContentType)
+		w.Header().Set(grpcwire.HeaderStatus, "5")
+	}))
+	breaking.Config.Protocols = protocols
+	breaking.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+	breaking.Start()
+	defer breaking.Close()
+	dials := 0
+	c := NewClient(Options{Dial: func(context.Context) (net.Conn, error) {
+		dials++
+		return net.Dial("tcp", breaking.Listener.Addr().String())
+	}})
+	defer c.Close()
+	if status, _, _ := do(t, c, "GET /x", ""); status != 404 {
+		t.Fatalf("the first request: %d", status)
+	}
+	for name, r := range map[string]*http.Request{"an invocation": httptest.NewRequest("GET", "/x", nil), "a call of gRPC": httptest.NewRequest("POST", "/own.Service/Method", strings.NewReader("\x00\x00\x00\x00\x00"))} {
+		calls.Store(1)
+		if name == "a call of gRPC" {
+			r.Header.Set("Content-Type", grpcwire.ContentType)
+		}
+		if _, err := c.Do(r); quipu.CodeOf(err) != quipu.CodeCrashed {
+			t.Errorf("%s: %v", name, err)
+		}
+		if calls.Load() != 2 {
+			t.Errorf("%s came %d times", name, calls.Load()-1)
+		}
+	}
+	if dials > 2 {
+		t.Errorf("%d connections were opened", dials)
+	}
+}
