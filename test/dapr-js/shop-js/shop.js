@@ -65,6 +65,10 @@ async function main() {
 
   await server.invoker.listen('await', async ({ body }) => awaitSeen(JSON.parse(body)), { method: HttpMethod.POST });
   await server.invoker.listen('echo', async ({ body }) => ({ echo: JSON.parse(body) }), { method: HttpMethod.POST });
+  await server.invoker.listen('secret', async () => ({
+    one: (await server.client.secret.get('secretstore', 'GREETING')).GREETING,
+    all: (await server.client.secret.getBulk('secretstore')).GREETING.GREETING,
+  }), { method: HttpMethod.POST });
   await server.start();
 }
 
