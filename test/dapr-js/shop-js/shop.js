@@ -9,7 +9,10 @@ const waiting = new Set();
 
 // see notes an event, and answers how often it has come.
 function see(route, data) {
-  const event = typeof data === 'string' ? JSON.parse(data) : data;
+  let event = data;
+  if (typeof data === 'string') {
+    try { event = JSON.parse(data); } catch { return 0; } // of somebody else
+  }
   const all = seen.get(event.run) ?? [];
   seen.set(event.run, all);
   const attempt = 1 + all.filter((e) => e.route === route && e.n === event.n).length;
