@@ -15,15 +15,7 @@ import (
 )
 
 func TestTheOfficialSDKWorksUnchanged(t *testing.T) {
-	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./...")
-	build.Dir, build.Env = "shop-go", append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly", "GOWORK=off")
-	if out, err := build.CombinedOutput(); err != nil {
-		if strings.Contains(string(out), "GOPROXY=off") {
-			t.Skip("run go mod download in shop-go first")
-		}
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := build(t)
 	text, err := os.ReadFile(filepath.Join("shop-go", secret.File))
 	if err != nil {
 		t.Fatal(err)
@@ -38,4 +30,28 @@ func TestTheOfficialSDKWorksUnchanged(t *testing.T) {
 	for range 2 { // it may run again against the same node
 		n.Client("shop-go", filepath.Join(bin, "check"))
 	}
+}
+
+func TestTheOfficialSDKDrivesANode(t *testing.T) {
+	bin := build(t)
+	n := daprnode.Serve(t, filepath.Join("..", ".."))
+	n.Deploy("shop-go")
+	for range 2 {
+		n.Client("shop-go", filepath.Join(bin, "check"))
+	}
+}
+
+// build makes the programs from what is on this machine.
+func build(t *testing.T) (bin string) {
+	t.Helper()
+	bin = t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./...")
+	cmd.Dir, cmd.Env = "shop-go", append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "GOPROXY=off") {
+			t.Skip("run go mod download in shop-go first")
+		}
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
 }

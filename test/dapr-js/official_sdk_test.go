@@ -12,9 +12,7 @@ import (
 )
 
 func TestTheOfficialSDKWorksUnchanged(t *testing.T) {
-	if _, err := os.Stat("node_modules/@dapr/dapr"); err != nil {
-		t.Skip("run npm install here first")
-	}
+	installed(t)
 	text, err := os.ReadFile(filepath.Join("shop-js", secret.File))
 	if err != nil {
 		t.Fatal(err)
@@ -28,5 +26,21 @@ func TestTheOfficialSDKWorksUnchanged(t *testing.T) {
 	n.Run("shop-js-grpc", "grpc", "shop-js", "node", "shop.js", "grpc")
 	for range 2 { // it may run again against the same node
 		n.Client(".", "node", "check.js")
+	}
+}
+
+func TestTheOfficialSDKDrivesANode(t *testing.T) {
+	installed(t)
+	n := daprnode.Serve(t, filepath.Join("..", ".."))
+	n.Deploy("shop-js")
+	for range 2 {
+		n.Client(".", "node", "check.js")
+	}
+}
+
+func installed(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("node_modules/@dapr/dapr"); err != nil {
+		t.Skip("run npm install here first")
 	}
 }
