@@ -110,14 +110,14 @@ func TestARequestIsAnInvocationOverGRPC(t *testing.T) {
 		if md.Get("dapr-api-token")[0] != "app-secret" || md.Get("quipu-call-id")[0] != "c1" || md.Get("dapr-accept")[0] != "a/b" || len(md.Get("accept")) != 0 {
 			t.Errorf("metadata %v", md)
 		}
-		if err := grpc.SetHeader(ctx, metadata.Pairs("x-own", "1")); err != nil {
+		if err := grpc.SetHeader(ctx, metadata.Pairs("x-own", "1", "y-bin", in.GetMethod()+md.Get("z-bin")[0])); err != nil {
 			t.Error(err)
 		}
 		text := fmt.Sprintf("%s %s?%s %s %s", in.GetHttpExtension().GetVerb(), in.GetMethod(), in.GetHttpExtension().GetQuerystring(), in.GetContentType(), in.GetData().GetValue())
 		return &commonv1.InvokeResponse{Data: &anypb.Any{Value: []byte(text)}, ContentType: "text/own"}, nil
 	}})
-	status, body, resp := do(t, c, "PUT /a/b?x=1", "hello", "Content-Type: text/plain", "Quipu-Call-Id: c1", "Accept: a/b")
-	if status != 200 || body != "PUT a/b?x=1 text/plain hello" || resp.Header.Get("Content-Type") != "text/own" || resp.Header.Get("X-Own") != "1" {
+	status, body, resp := do(t, c, "PUT /a/b?x=1", "hello", "Content-Type: text/plain", "Quipu-Call-Id: c1", "Accept: a/b", "Z-Bin: AP8=")
+	if status != 200 || body != "PUT a/b?x=1 text/plain hello" || resp.Header.Get("Content-Type") != "text/own" || resp.Header.Get("X-Own") != "1" || resp.Header.Get("Y-Bin") != "YS9iAP8" {
 		t.Errorf("%d %s %v", status, body, resp.Header)
 	}
 }
