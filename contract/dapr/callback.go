@@ -33,10 +33,7 @@ func (c *Client) invoke(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := http.Header{}
-	for name, values := range grpcwire.Metadata(header) {
-		h[http.CanonicalHeaderKey(name)] = values
-	}
+	h := grpcwire.Headers(grpcwire.Metadata(header))
 	if s.Code() != codes.OK {
 		return failed(r, h, s), nil
 	}

@@ -110,14 +110,14 @@ func TestARequestIsAnInvocationOverGRPC(t *testing.T) {
 		if md.Get("dapr-api-token")[0] != "app-secret" || md.Get("quipu-call-id")[0] != "c1" || md.Get("dapr-accept")[0] != "a/b" || len(md.Get("accept")) != 0 {
 			t.Errorf("metadata %v", md)
 		}
-		if err := grpc.SetHeader(ctx, metadata.Pairs("x-own", "1")); err != nil {
+		if err := grpc.SetHeader(ctx, metadata.Pairs("x-own", "1", "y-bin", in.GetMethod()+md.Get("z-bin")[0])); err != nil {
 			t.Error(err)
 		}
 		text := fmt.Sprintf("%s %s?%s %s %s", in.GetHttpExtension().GetVerb(), in.GetMethod(), in.GetHttpExtension().GetQuerystring(), in.GetContentType(), in.GetData().GetValue())
 		return &commonv1.InvokeResponse{Data: &anypb.Any{Value: []byte(text)}, ContentType: "text/own"}, nil
 	}})
-	status, body, resp := do(t, c, "PUT /a/b?x=1", "hello", "Content-Type: text/plain", "Quipu-Call-Id: c1", "Accept: a/b")
-	if status != 200 || body != "PUT a/b?x=1 text/plain hello" || resp.Header.Get("Content-Type") != "text/own" || resp.Header.Get("X-Own") != "1" {
+	status, body, resp := do(t, c, "PUT /a/b?x=1", "hello", "Content-Type: text/plain", "Quipu-Call-Id: c1", "Accept: a/b", "Z-Bin: AP8=")
+	if status != 200 || body != "PUT a/b?x=1 text/plain hello" || resp.Header.Get("Content-Type") != "text/own" || resp.Header.Get("X-Own") != "1" || resp.Header.Get("Y-Bin") != "YS9iAP8" {
 		t.Errorf("%d %s %v", status, body, resp.Header)
 	}
 }
@@ -389,5 +389,52 @@ func TestWhatIsNoGRPCAndWhatBreaksAreToldApart(t *testing.T) {
 	small := NewClient(Options{MessageBytesMax: 10, Dial: func(context.Context) (net.Conn, error) { return nil, net.ErrClosed }})
 	if _, err := small.Do(httptest.NewRequest("POST", "/x", strings.NewReader("more than ten"))); quipu.CodeOf(err) != quipu.CodeBodySize {
 		t.Error(err)
+	}
+}
+
+type connKey struct{}
+
+func TestARequestReachesTheApplicationAtMostOnce(t *testing.T) {
+	var calls atomic.Int32
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	breaking := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) > 1 { // the connection is an old one, which is where transports like to repeat
+			if err := r.Context().Value(connKey{}).(net.Conn).Close(); err != nil {
+				t.Error(err)
+			}
+			<-r.Context().Done()
+			return
+		}
+		w.Header().Set("Content-Type", grpcwire.ContentType)
+		w.Header().Set(grpcwire.HeaderStatus, "5")
+	}))
+	breaking.Config.Protocols = protocols
+	breaking.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+	breaking.Start()
+	defer breaking.Close()
+	dials := 0
+	c := NewClient(Options{Dial: func(context.Context) (net.Conn, error) {
+		dials++
+		return net.Dial("tcp", breaking.Listener.Addr().String())
+	}})
+	defer c.Close()
+	if status, _, _ := do(t, c, "GET /x", ""); status != 404 {
+		t.Fatalf("the first request: %d", status)
+	}
+	for name, r := range map[string]*http.Request{"an invocation": httptest.NewRequest("GET", "/x", nil), "a call of gRPC": httptest.NewRequest("POST", "/own.Service/Method", strings.NewReader("\x00\x00\x00\x00\x00"))} {
+		calls.Store(1)
+		if name == "a call of gRPC" {
+			r.Header.Set("Content-Type", grpcwire.ContentType)
+		}
+		if _, err := c.Do(r); quipu.CodeOf(err) != quipu.CodeCrashed {
+			t.Errorf("%s: %v", name, err)
+		}
+		if calls.Load() != 2 {
+			t.Errorf("%s came %d times", name, calls.Load()-1)
+		}
+	}
+	if dials > 2 {
+		t.Errorf("%d connections were opened", dials)
 	}
 }

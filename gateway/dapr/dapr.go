@@ -25,6 +25,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/internal/clock"
 )
 
 // RuntimeVersion is the version of Dapr whose API this is.
@@ -53,6 +54,7 @@ type Options struct {
 	Logger       *slog.Logger // nil means slog.Default
 	BodyBytesMax int64        // of a request, and of a message of gRPC; 0 means 64 MiB
 	Version      string       // of the node, shown in metadata
+	Clock        quipu.Clock  // of events; nil means the machine's
 }
 
 // OutsideAppID is the app id that a client outside of any instance speaks as.
@@ -79,6 +81,9 @@ func New(opt Options) *Door {
 	}
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
+	}
+	if opt.Clock == nil {
+		opt.Clock = &clock.Wall{}
 	}
 	if opt.BodyBytesMax == 0 {
 		opt.BodyBytesMax = bodyBytesMaxDefault

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/test/fake"
@@ -19,10 +20,16 @@ type house struct {
 	opt Options
 }
 
+// stopped is a clock that shows when everything here happens.
+type stopped struct{}
+
+func (stopped) Now() time.Time                       { return fake.Epoch }
+func (stopped) After(time.Duration) <-chan time.Time { return nil }
+
 func open(t *testing.T) *house {
 	h := &house{t: t, ns: fake.New()}
 	h.ns.Add(fake.HTTP("callee", "/callee"), http.HandlerFunc(fake.Echo))
-	h.opt = Options{Version: "test", BodyBytesMax: 4000, Logger: slog.New(slog.DiscardHandler), Session: func(r *http.Request) (quipu.Session, error) {
+	h.opt = Options{Version: "test", Clock: stopped{}, BodyBytesMax: 4000, Logger: slog.New(slog.DiscardHandler), Session: func(r *http.Request) (quipu.Session, error) {
 		return h.ns.Session(OutsideAppID(r)), nil
 	}}
 	return h

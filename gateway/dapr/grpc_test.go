@@ -213,7 +213,9 @@ func TestPublishOverGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.wantFields("a/b", map[string]any{"source": "shop", "type": "x", "data": map[string]any{"n": 1}, "traceparent": "tp"})
-	for _, publish := range []func(context.Context, *rtv1.BulkPublishRequest, ...grpc.CallOption) (*rtv1.BulkPublishResponse, error){c.BulkPublishEvent, c.BulkPublishEventAlpha1} {
+	//lint:ignore SA1019 older clients call it
+	old := c.BulkPublishEventAlpha1
+	for _, publish := range []func(context.Context, *rtv1.BulkPublishRequest, ...grpc.CallOption) (*rtv1.BulkPublishResponse, error){c.BulkPublishEvent, old} {
 		got, err := publish(t.Context(), &rtv1.BulkPublishRequest{PubsubName: "pubsub", Topic: "many", Entries: []*rtv1.BulkPublishRequestEntry{
 			{EntryId: "1", Event: []byte("x"), ContentType: "text/plain"}, {EntryId: "2", Event: []byte("\xff"), ContentType: "application/octet-stream"}}})
 		if err != nil || len(got.GetFailedEntries()) != 0 {

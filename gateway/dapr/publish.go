@@ -72,8 +72,9 @@ func (d *Door) message(r *http.Request, appID string, to destination, p publicat
 		return m, nil
 	}
 	a := attributes(r.Header, appID, to, p)
+	a.Time = d.opt.Clock.Now()
 	if m.TTL > 0 {
-		a.Expiration = time.Now().Add(m.TTL)
+		a.Expiration = a.Time.Add(m.TTL)
 	}
 	var event []byte
 	if cloudevent.IsCloudEvent(p.contentType) {

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -139,14 +138,19 @@ func Metadata(h http.Header) metadata.MD {
 		if strings.HasPrefix(name, ":") || strings.HasPrefix(name, "grpc-") || reserved[name] {
 			continue
 		}
-		for _, v := range values {
-			if raw, err := decodeBinary(v); strings.HasSuffix(name, binarySuffix) && err == nil {
-				v = string(raw)
-			}
-			md.Append(name, v)
-		}
+		add(md, name, values)
 	}
 	return md
+}
+
+// add takes values of a binary name out of their base64.
+func add(md metadata.MD, name string, values []string) {
+	for _, v := range values {
+		if raw, err := decodeBinary(v); strings.HasSuffix(name, binarySuffix) && err == nil {
+			v = string(raw)
+		}
+		md.Append(name, v)
+	}
 }
 
 // reserved are headers that a transport sets by itself, or that belong to one connection, where HTTP/2 has no place
@@ -166,7 +170,7 @@ func HTTPMetadata(h http.Header) metadata.MD {
 		case reserved[name], strings.HasPrefix(name, "grpc-"), strings.HasPrefix(name, ":"):
 			continue
 		}
-		md[name] = slices.Clone(values)
+		add(md, name, values)
 	}
 	return md
 }

@@ -75,8 +75,8 @@ func TestMetadataSurvivesTheHeaders(t *testing.T) {
 	if got := Metadata(http.Header{"Content-Type": {ContentType}, "Grpc-Status": {"0"}, "Te": {"trailers"}, "Keep-Alive": {"timeout=5"}}); len(got) != 0 {
 		t.Errorf("%v", got)
 	}
-	got := HTTPMetadata(http.Header{"Content-Type": {"text/plain"}, "Keep-Alive": {"timeout=5"}, "Te": {"trailers"}, "X-Own": {"1"}, "Grpc-Status": {"0"}})
-	if got.Get("dapr-content-type")[0] != "text/plain" || got.Get("dapr-keep-alive")[0] != "timeout=5" || got.Get("x-own")[0] != "1" || len(got) != 3 {
+	got := HTTPMetadata(http.Header{"Content-Type": {"text/plain"}, "Keep-Alive": {"timeout=5"}, "Te": {"trailers"}, "X-Own": {"1"}, "Grpc-Status": {"0"}, "Y-Bin": {"AP8="}})
+	if got.Get("dapr-content-type")[0] != "text/plain" || got.Get("dapr-keep-alive")[0] != "timeout=5" || got.Get("x-own")[0] != "1" || got.Get("y-bin")[0] != "\x00\xff" || len(got) != 4 {
 		t.Errorf("%v", got)
 	}
 	if got := Headers(metadata.MD{":authority": {"x"}}); len(got) != 0 {

@@ -1,5 +1,5 @@
 // Package daprgo runs the official Go SDK of Dapr, unmodified, as a client and as applications over HTTP and gRPC,
-// against our doors. The programs are a module of their own, in app, since the SDK is no dependency of ours; app is
+// against our doors. The programs are a module of their own, in shop-go, since the SDK is no dependency of ours; it is
 // also an application that a node can deploy as it is.
 package daprgo
 
@@ -15,16 +15,8 @@ import (
 )
 
 func TestTheOfficialSDKWorksUnchanged(t *testing.T) {
-	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./...")
-	build.Dir, build.Env = "app", append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly", "GOWORK=off")
-	if out, err := build.CombinedOutput(); err != nil {
-		if strings.Contains(string(out), "GOPROXY=off") {
-			t.Skip("run go mod download in app first")
-		}
-		t.Fatalf("%v\n%s", err, out)
-	}
-	text, err := os.ReadFile(filepath.Join("app", secret.File))
+	bin := build(t)
+	text, err := os.ReadFile(filepath.Join("shop-go", secret.File))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,9 +25,33 @@ func TestTheOfficialSDKWorksUnchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := daprnode.Start(t, secrets.Values())
-	n.Run("shop-http", "http", "app", filepath.Join(bin, "shop-http"))
-	n.Run("shop-grpc", "grpc", "app", filepath.Join(bin, "shop-grpc"))
+	n.Run("shop-http", "http", "shop-go", filepath.Join(bin, "shop-http"))
+	n.Run("shop-grpc", "grpc", "shop-go", filepath.Join(bin, "shop-grpc"))
 	for range 2 { // it may run again against the same node
-		n.Client("app", filepath.Join(bin, "check"))
+		n.Client("shop-go", filepath.Join(bin, "check"))
 	}
+}
+
+func TestTheOfficialSDKDrivesANode(t *testing.T) {
+	bin := build(t)
+	n := daprnode.Serve(t, filepath.Join("..", ".."))
+	n.Deploy("shop-go")
+	for range 2 {
+		n.Client("shop-go", filepath.Join(bin, "check"))
+	}
+}
+
+// build makes the programs from what is on this machine.
+func build(t *testing.T) (bin string) {
+	t.Helper()
+	bin = t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./...")
+	cmd.Dir, cmd.Env = "shop-go", append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "GOPROXY=off") {
+			t.Skip("run go mod download in shop-go first")
+		}
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
 }

@@ -12,10 +12,8 @@ import (
 )
 
 func TestTheOfficialSDKWorksUnchanged(t *testing.T) {
-	if _, err := os.Stat("node_modules/@dapr/dapr"); err != nil {
-		t.Skip("run npm install here first")
-	}
-	text, err := os.ReadFile(filepath.Join("app", secret.File))
+	installed(t)
+	text, err := os.ReadFile(filepath.Join("shop-js", secret.File))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,9 +22,25 @@ func TestTheOfficialSDKWorksUnchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := daprnode.Start(t, secrets.Values())
-	n.Run("shop-js-http", "http", "app", "node", "shop.js", "http")
-	n.Run("shop-js-grpc", "grpc", "app", "node", "shop.js", "grpc")
+	n.Run("shop-js-http", "http", "shop-js", "node", "shop.js", "http")
+	n.Run("shop-js-grpc", "grpc", "shop-js", "node", "shop.js", "grpc")
 	for range 2 { // it may run again against the same node
 		n.Client(".", "node", "check.js")
+	}
+}
+
+func TestTheOfficialSDKDrivesANode(t *testing.T) {
+	installed(t)
+	n := daprnode.Serve(t, filepath.Join("..", ".."))
+	n.Deploy("shop-js")
+	for range 2 {
+		n.Client(".", "node", "check.js")
+	}
+}
+
+func installed(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("node_modules/@dapr/dapr"); err != nil {
+		t.Skip("run npm install here first")
 	}
 }

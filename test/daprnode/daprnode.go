@@ -1,6 +1,6 @@
-// Package daprnode is a node for the SDKs of Dapr: the real doors, over HTTP and gRPC, in front of a namespace in
-// memory, and real applications that are started, asked what they subscribe to, and called. It delivers events
-// one by one and tries again at once; what a node does about retries, order and crashes is tested elsewhere.
+// Package daprnode is nodes for the SDKs of Dapr. Start makes one of the real doors, over HTTP and gRPC, in front of a
+// namespace in memory, and of real applications that are started, asked what they subscribe to, and called; it delivers
+// events one by one and tries again at once. Serve runs the program itself.
 package daprnode
 
 import (
@@ -89,11 +89,16 @@ func (n *Node) serve(serve func(net.Listener) error) (port string) {
 // Client runs a program as a client from outside, and fails unless it ends well and its last word is "ok".
 func (n *Node) Client(dir string, command ...string) {
 	n.t.Helper()
-	cmd := exec.CommandContext(n.t.Context(), command[0], command[1:]...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), n.env...)
+	runClient(n.t, n.env, dir, command...)
+}
+
+func runClient(t testing.TB, env []string, dir string, command ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(out)), "ok") {
-		n.t.Errorf("%s: %v\n%s", strings.Join(command, " "), err, out)
+		t.Errorf("%s: %v\n%s", strings.Join(command, " "), err, out)
 	}
 }
 

@@ -9,7 +9,10 @@ const waiting = new Set();
 
 // see notes an event, and answers how often it has come.
 function see(route, data) {
-  const event = typeof data === 'string' ? JSON.parse(data) : data;
+  let event = data;
+  if (typeof data === 'string') {
+    try { event = JSON.parse(data); } catch { return 0; } // of somebody else
+  }
   const all = seen.get(event.run) ?? [];
   seen.set(event.run, all);
   const attempt = 1 + all.filter((e) => e.route === route && e.n === event.n).length;
@@ -65,6 +68,10 @@ async function main() {
 
   await server.invoker.listen('await', async ({ body }) => awaitSeen(JSON.parse(body)), { method: HttpMethod.POST });
   await server.invoker.listen('echo', async ({ body }) => ({ echo: JSON.parse(body) }), { method: HttpMethod.POST });
+  await server.invoker.listen('secret', async () => ({
+    one: (await server.client.secret.get('secretstore', 'GREETING')).GREETING,
+    all: (await server.client.secret.getBulk('secretstore')).GREETING.GREETING,
+  }), { method: HttpMethod.POST });
   await server.start();
 }
 

@@ -65,7 +65,7 @@ func Serve(name string, s common.Service) error {
 			return err
 		}
 	}
-	for method, handle := range map[string]common.ServiceInvocationHandler{"/echo": echo, "/fail": fail, "/count": sh.count} {
+	for method, handle := range map[string]common.ServiceInvocationHandler{"/echo": echo, "/fail": fail, "/count": sh.count, "/secret": sh.secret} {
 		if err := s.AddServiceInvocationHandler(method, handle); err != nil {
 			return err
 		}
@@ -110,6 +110,19 @@ func echo(_ context.Context, in *common.InvocationEvent) (*common.Content, error
 
 func fail(context.Context, *common.InvocationEvent) (*common.Content, error) {
 	return nil, errors.New("this method always fails")
+}
+
+// secret answers a secret of the application, read alone and with all others.
+func (s *shop) secret(ctx context.Context, _ *common.InvocationEvent) (*common.Content, error) {
+	one, err := s.dapr.GetSecret(ctx, "secretstore", "GREETING", nil)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.dapr.GetBulkSecret(ctx, "secretstore", nil)
+	if err != nil {
+		return nil, err
+	}
+	return &common.Content{Data: []byte(one["GREETING"] + ", " + all["GREETING"]["GREETING"]), ContentType: "text/plain"}, nil
 }
 
 // count adds one to a number in the application's own state.

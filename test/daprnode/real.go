@@ -1,0 +1,110 @@
+package daprnode
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Program is a node as users run it: the program, on a disk, until the end of its test.
+type Program struct {
+	t    testing.TB
+	bin  string
+	http string
+	env  []string // of a client from outside
+}
+
+// Serve builds the program, starts it on an empty directory, and waits until it is ready. root is the folder of our
+// module.
+func Serve(t testing.TB, root string) *Program {
+	t.Helper()
+	p := &Program{t: t, bin: filepath.Join(t.TempDir(), "quipu")}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", p.bin, "./cmd/quipu")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	data, out := t.TempDir(), &output{}
+	cmd := exec.Command(p.bin, "serve", "--data", data, "--port", "0", "--dapr-http-port", "0", "--dapr-grpc-port", "0")
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		select {
+		case <-ended:
+		case <-time.After(drainMax):
+			_ = cmd.Process.Kill()
+			<-ended
+			t.Error("the node did not end when it was asked to")
+		}
+		if t.Failed() {
+			t.Logf("the node printed:\n%s", out)
+		}
+	})
+	p.await(filepath.Join(data, "node.json"), ended)
+	return p
+}
+
+// drainMax is longer than a node takes to drain.
+const drainMax = 20 * time.Second
+
+// await reads where the node listens, which it writes when it is ready.
+func (p *Program) await(path string, ended <-chan struct{}) {
+	p.t.Helper()
+	var says struct {
+		HTTP     string `json:"http"`
+		DaprHTTP string `json:"dapr_http"`
+		DaprGRPC string `json:"dapr_grpc"`
+	}
+	for start := time.Now(); ; {
+		text, err := os.ReadFile(path)
+		if err == nil {
+			if err = json.Unmarshal(text, &says); err != nil {
+				p.t.Fatal(err)
+			}
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) || time.Since(start) > startMax {
+			p.t.Fatalf("the node is not ready: %v", err)
+		}
+		select {
+		case <-ended:
+			p.t.Fatal("the node has ended")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	p.http = says.HTTP
+	for name, address := range map[string]string{"DAPR_HTTP_PORT": says.DaprHTTP, "DAPR_GRPC_PORT": says.DaprGRPC} {
+		_, port, ok := strings.Cut(address, ":")
+		if !ok {
+			p.t.Fatalf("the node does not say where %s is", name)
+		}
+		p.env = append(p.env, name+"="+port)
+	}
+}
+
+// Deploy deploys an application's folder.
+func (p *Program) Deploy(dir string) {
+	p.t.Helper()
+	cmd := exec.CommandContext(p.t.Context(), p.bin, "--node", "http://"+p.http, "deploy", dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		p.t.Fatalf("deploy %s: %v\n%s", dir, err, out)
+	}
+}
+
+// Client runs a program as a client from outside, and fails unless it ends well and its last word is "ok".
+func (p *Program) Client(dir string, command ...string) {
+	p.t.Helper()
+	runClient(p.t, p.env, dir, command...)
+}
