@@ -248,10 +248,9 @@ func (v *View) Over(tx *view.Tx, topic string, now time.Time) (uint64, error) {
 // Trim removes the events of a topic up to an offset.
 func (v *View) Trim(tx *view.Tx, topic string, upto uint64) error {
 	b, err := v.Bounds(tx, topic)
-	if err != nil || upto < b.First {
+	if upto = min(upto, b.Last); err != nil || upto < b.First {
 		return err
 	}
-	upto = min(upto, b.Last)
 	_, total, err := one(tx, topic, upto)
 	if err != nil {
 		return err
