@@ -39,7 +39,7 @@ func (r *runner) rawAppend(conc int) (figure, error) {
 		return figure{}, err
 	}
 	data := make([]byte, recordBytes)
-	f := load(figure{Peer: "raw", Bench: "append", Variant: "1 KiB, group commit", Durable: "on disk"}, conc, r.d,
+	f := measured(figure{Peer: "raw", Bench: "append", Variant: "1 KiB, group commit", Durable: "on disk"}, conc, r.d,
 		func(context.Context, int, int) error { return l.append(data) })
 	return f, l.close()
 }
@@ -56,7 +56,7 @@ func (r *runner) ourAppend(conc int) (f figure, err error) {
 		return f, err
 	}
 	data := make([]byte, recordBytes)
-	return load(figure{Peer: "quipu", Bench: "append", Variant: "1 KiB, one tag", Durable: "on disk"}, conc, r.d,
+	return measured(figure{Peer: "quipu", Bench: "append", Variant: "1 KiB, one tag", Durable: "on disk"}, conc, r.d,
 		func(ctx context.Context, _, _ int) error {
 			_, err := l.Append(ctx, book, quipu.Draft{Tags: []string{"t"}, Data: data})
 			return err

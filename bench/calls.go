@@ -41,13 +41,13 @@ func benchState(r *runner) error {
 		url, c := "http://"+n.info.DaprHTTP+"/v1.0/state/shared", caller()
 		value := strings.Repeat("v", valueBytes)
 		for _, conc := range connections {
-			r.print(load(figure{Peer: "quipu", Bench: "state_set", Variant: "Dapr HTTP, 110 B", Durable: "on disk"}, conc, r.d,
+			r.print(measured(figure{Peer: "quipu", Bench: "state_set", Variant: "Dapr HTTP, 110 B", Durable: "on disk"}, conc, r.d,
 				func(ctx context.Context, w, i int) error {
 					return call(ctx, c, "POST", url, fmt.Sprintf(`[{"key":"k%d","value":%q}]`, (w*7919+i)%1000, value))
 				}))
 		}
 		for _, conc := range connections {
-			r.print(load(figure{Peer: "quipu", Bench: "state_get", Variant: "Dapr HTTP, 110 B", Durable: "a read"}, conc, r.d,
+			r.print(measured(figure{Peer: "quipu", Bench: "state_get", Variant: "Dapr HTTP, 110 B", Durable: "a read"}, conc, r.d,
 				func(ctx context.Context, w, i int) error {
 					return call(ctx, c, "GET", fmt.Sprintf("%s/k%d", url, (w*7919+i)%1000), "")
 				}))
@@ -72,7 +72,7 @@ func benchInvoke(r *runner) error {
 				{"quipu", "Dapr HTTP", "http://" + n.info.DaprHTTP + "/v1.0/invoke/hello/method/x"},
 			} {
 				c := caller()
-				f := load(figure{Peer: v.peer, Bench: "invoke", Variant: v.variant, Durable: "no effects"}, conc, r.d,
+				f := measured(figure{Peer: v.peer, Bench: "invoke", Variant: v.variant, Durable: "no effects"}, conc, r.d,
 					func(ctx context.Context, _, _ int) error { return call(ctx, c, "GET", v.url, "") })
 				r.print(f)
 				if v.variant == "direct" {
@@ -142,7 +142,7 @@ func benchCounter(r *runner) error {
 // counter measures one of the two functions: counter takes one call at a time, counters many.
 func (r *runner) counter(ctx context.Context, n *node, function, path string, keys, conc int) error {
 	c := caller()
-	r.print(load(figure{Peer: "quipu", Bench: function, Variant: fmt.Sprintf("atomic, %d keys", keys), Durable: "on disk"}, conc, r.d,
+	r.print(measured(figure{Peer: "quipu", Bench: function, Variant: fmt.Sprintf("atomic, %d keys", keys), Durable: "on disk"}, conc, r.d,
 		func(ctx context.Context, w, i int) error {
 			return call(ctx, c, "POST", fmt.Sprintf("http://%s/%s/%d", n.info.HTTP, path, (w*7919+i)%keys), "")
 		}))

@@ -36,7 +36,7 @@ func (r *runner) publish(_ context.Context, n *node) error {
 	body := `{"left":0,"pad":"` + strings.Repeat("x", eventBytes) + `"}`
 	for _, conc := range connections {
 		c := caller()
-		r.print(load(figure{Peer: "quipu", Bench: "publish", Variant: "Dapr HTTP, 128 B", Durable: "on disk"}, conc, r.d,
+		r.print(measured(figure{Peer: "quipu", Bench: "publish", Variant: "Dapr HTTP, 128 B", Durable: "on disk"}, conc, r.d,
 			func(ctx context.Context, _, _ int) error { return call(ctx, c, "POST", n.publishURL("load"), body) }))
 	}
 	return nil
@@ -155,7 +155,7 @@ func ofMicros(f figure, micros []float64, took time.Duration) figure {
 	for i, us := range micros {
 		latencies[i] = time.Duration(us * 1e3)
 	}
-	return f.summed(latencies, took)
+	return f.Summed(latencies, took)
 }
 
 const backlogEvents = 50_000

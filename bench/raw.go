@@ -108,5 +108,5 @@ func singleSync(dir string, d time.Duration) (figure, error) {
 	}
 	took := time.Since(begin)
 	f := figure{Peer: "raw", Bench: "fdatasync", Variant: "1 KiB, no queue", Durable: "on disk", Conc: 1}
-	return f.summed(latencies, took), l.close()
+	return f.Summed(latencies, took), l.close()
 }

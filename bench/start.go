@@ -34,7 +34,7 @@ func benchStart(r *runner) (err error) {
 			return err
 		}
 	}
-	r.print(figure{Peer: "quipu", Bench: "ready", Variant: "empty data directory", Durable: "exec to healthz", Conc: 1}.summed(ready, took))
+	r.print(figure{Peer: "quipu", Bench: "ready", Variant: "empty data directory", Durable: "exec to healthz", Conc: 1}.Summed(ready, took))
 	return r.withNode(r.cold)
 }
 
@@ -64,7 +64,7 @@ func (r *runner) cold(ctx context.Context, n *node) error {
 		}
 		latencies = append(latencies, time.Since(start))
 	}
-	r.print(figure{Peer: "quipu", Bench: "cold_start", Variant: "Go function, from 0", Durable: "no effects", Conc: 1}.summed(latencies, time.Since(begin)))
+	r.print(figure{Peer: "quipu", Bench: "cold_start", Variant: "Go function, from 0", Durable: "no effects", Conc: 1}.Summed(latencies, time.Since(begin)))
 	return nil
 }
 

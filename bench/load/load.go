@@ -1,18 +1,16 @@
-package main
+// Package load measures what is called again and again by a fixed number of callers, and sums it up as a Figure.
+package load
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// figure is one measured line; the fields are those of the scripts that measure peers.
-type figure struct {
+// Figure is one measured line; the fields are those of the scripts that measure peers.
+type Figure struct {
 	Peer    string  `json:"peer"`
 	Bench   string  `json:"bench"`
 	Variant string  `json:"variant,omitempty"`
@@ -32,9 +30,9 @@ type figure struct {
 // errorsMax ends a load that only fails.
 const errorsMax = 100
 
-// load calls op from conc workers, each as soon as its last call returned, for a warm-up of a fifth of d
+// Run calls op from conc workers, each as soon as its last call returned, for a warm-up of a fifth of d
 // and then for d, and counts the calls that end within d.
-func load(f figure, conc int, d time.Duration, op func(ctx context.Context, worker, i int) error) figure {
+func Run(f Figure, conc int, d time.Duration, op func(ctx context.Context, worker, i int) error) Figure {
 	f.Conc = conc
 	ctx, cancel := context.WithTimeout(context.Background(), 3*d+30*time.Second)
 	defer cancel()
@@ -67,11 +65,11 @@ func load(f figure, conc int, d time.Duration, op func(ctx context.Context, work
 	if text, ok := last.Load().(string); ok {
 		f.Err = text
 	}
-	return f.summed(slices.Concat(latencies...), d)
+	return f.Summed(slices.Concat(latencies...), d)
 }
 
-// summed fills in counts, rate and percentiles.
-func (f figure) summed(latencies []time.Duration, took time.Duration) figure {
+// Summed fills in counts, rate and percentiles.
+func (f Figure) Summed(latencies []time.Duration, took time.Duration) Figure {
 	slices.Sort(latencies)
 	f.N, f.Seconds = len(latencies), took.Seconds()
 	if f.N == 0 {
@@ -83,39 +81,4 @@ func (f figure) summed(latencies []time.Duration, took time.Duration) figure {
 	f.OpsPerS = float64(f.N) / took.Seconds()
 	f.P50, f.P90, f.P99, f.Max = at(.5), at(.9), at(.99), at(1)
 	return f
-}
-
-// printer writes figures as a table or as JSON lines.
-type printer struct {
-	out  io.Writer
-	json bool
-	head bool
-}
-
-func (p *printer) print(f figure) {
-	if p.json {
-		line, err := json.Marshal(f)
-		if err != nil {
-			panic(err)
-		}
-		fmt.Fprintf(p.out, "%s\n", line)
-		return
-	}
-	if !p.head {
-		p.head = true
-		fmt.Fprintf(p.out, "%-8s %-16s %-22s %5s %9s %11s %9s %9s %9s  %s\n",
-			"peer", "bench", "variant", "conc", "n", "ops/s", "p50 µs", "p99 µs", "max µs", "an answer means")
-	}
-	fmt.Fprintf(p.out, "%-8s %-16s %-22s %5d %9d %11.0f %9.0f %9.0f %9.0f  %s\n",
-		f.Peer, f.Bench, f.Variant, f.Conc, f.N, f.OpsPerS, f.P50, f.P99, f.Max, f.Durable)
-	if f.Errors > 0 {
-		fmt.Fprintf(p.out, "         %d errors, the last: %s\n", f.Errors, f.Err)
-	}
-}
-
-// note is a remark that belongs between the figures of a table: a ratio, or what to read out of them.
-func (p *printer) note(format string, args ...any) {
-	if !p.json {
-		fmt.Fprintf(p.out, "         "+format+"\n", args...)
-	}
 }
