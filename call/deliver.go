@@ -58,6 +58,9 @@ func (q *request) accepts(h *held) bool {
 	if q.delivery != nil {
 		return q.delivery.Accept(h.status, h.body)
 	}
+	if failed := http.Header(h.tail).Get("Grpc-Status"); failed != "" && failed != "0" {
+		return false // gRPC has one status of HTTP for everything
+	}
 	return h.status < http.StatusBadRequest
 }
 

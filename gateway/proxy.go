@@ -206,6 +206,9 @@ func WriteReply(w http.ResponseWriter, reply *quipu.CallReply) {
 	if err := copyBody(w, reply.Body, h.Get("Content-Length") == ""); err != nil {
 		panic(http.ErrAbortHandler)
 	}
+	for name, values := range reply.Trailer {
+		h[http.TrailerPrefix+name] = values
+	}
 }
 
 var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}

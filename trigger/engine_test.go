@@ -162,7 +162,7 @@ func TestAPoisonedEventIsIsolatedAndItsNeighboursAreDoneOnce(t *testing.T) {
 		t.Errorf("%d events had an effect, %d more than once; want 99 and 0", all, twice)
 	}
 	dead := w.dead("f-dead")
-	if len(dead) != 1 || dead[0].ID != "e0042" || dead[0].Dead.Topic != "t" || dead[0].Dead.Offset != 43 || dead[0].Dead.Attempts != 10 {
+	if len(dead) != 1 || dead[0].ID != "e0042" || dead[0].Dead.Topic != "t" || dead[0].Dead.Offset != 43 || dead[0].Dead.Attempts != 17 {
 		t.Fatalf("dead letters: %+v", dead)
 	}
 	if info := w.info("f-dead"); info.DeadLetters != 1 {

@@ -384,7 +384,7 @@ type setback struct {
 }
 
 // failed plans what follows a call that went wrong as a whole: a batch is halved, an event alone waits longer each
-// time and is at its end when its retries are used up.
+// time and is at its end when it has used its retries alone.
 func (p *plan) failed(g *group, cause string, now time.Time) (s setback) {
 	if len(g.items) == 1 {
 		return p.failedAlone(g.items[0], cause, now)
@@ -405,7 +405,7 @@ func (p *plan) failed(g *group, cause string, now time.Time) (s setback) {
 func (p *plan) failedAlone(it *item, cause string, now time.Time) (s setback) {
 	it.attempts++
 	it.alone++
-	if it.attempts > p.o.retry.Max || p.isOver(it, now) {
+	if it.alone > p.o.retry.Max || p.isOver(it, now) { // attempts in company were perhaps its neighbours' fault
 		it.settling = true
 		s.ends = []end{{it, cause, true}}
 		return s
