@@ -9,7 +9,7 @@ import (
 
 func TestWhatWasPublishedComesOutAgain(t *testing.T) {
 	for _, c := range []struct{ contentType, data, want string }{
-		{"application/json", `{"n": 12345678901234567890}`, `{"n":12345678901234567890}`},
+		{"application/json", `{"n": 12345678901234567890}`, `{"n": 12345678901234567890}`},
 		{"application/json", `"text"`, `"text"`},
 		{"text/plain", "schön", "schön"},
 		{"application/octet-stream", "\x00\xff", "\x00\xff"},
