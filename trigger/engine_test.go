@@ -458,3 +458,20 @@ func TestALongCallDoesNotHoldTheFloor(t *testing.T) {
 		t.Errorf("after a crash it is to be done again: %+v", s)
 	}
 }
+
+// Events of a key wait behind one that is to be tried again. Those of other keys do not wait, however many they are
+// behind.
+func TestAKeyThatWaitsDoesNotHoldOthers(t *testing.T) {
+	w := newWorld(t)
+	var got log
+	f := on("f", quipu.TopicTrigger{Name: "t", Key: "data.key", Retry: quipu.RetrySpec{Max: 5, Backoff: quipu.Duration(time.Hour)}})
+	w.deploy(f, func(e []event, _ int) int {
+		if e[0].ID == "a0000" {
+			return 503
+		}
+		got.add(e)
+		return 200
+	})
+	w.publish("t", append(numbered("a", 5_000), "b")...)
+	w.eventually("the one of the other key is done, and no time passes", func() bool { return slices.Equal(got.ids(), []string{"b"}) })
+}

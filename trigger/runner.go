@@ -151,7 +151,8 @@ func (r *runner) step() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.ctx.Err() == nil {
-		if err := r.load(); err != nil {
+		loaded, err := r.load()
+		if err != nil {
 			r.lastError = err.Error()
 			return r.e.o.Clock.Now().Add(retryAfter)
 		}
@@ -163,8 +164,8 @@ func (r *runner) step() time.Time {
 			r.kickSettling()
 		}
 		if g == nil {
-			if len(ends) > 0 && r.more {
-				continue
+			if loaded || len(ends) > 0 && r.more {
+				continue // what was loaded may all be done already, or wait for its key; what follows need not
 			}
 			return r.wakeAt(now)
 		}
@@ -184,25 +185,25 @@ func (r *runner) wakeAt(now time.Time) time.Time {
 // loadAhead is how many fresh events are kept ready for each call that may run.
 const loadAhead = 2
 
-// load reads events if the fresh ones may run out. mu is held.
-func (r *runner) load() error {
+// load reads events if the fresh ones may run out, and tells whether there were any. mu is held.
+func (r *runner) load() (bool, error) {
 	want := max(64, loadAhead*r.plan.o.batch*max(1, r.plan.limit))
 	expiring := r.plan.loaded < r.plan.expiry
 	if !r.more || len(r.plan.fresh) >= want/2 || len(r.consumers) == 0 && !expiring {
-		return nil
+		return false, nil
 	}
 	limit := min(want, r.plan.room())
 	if limit <= 0 {
-		return nil
+		return false, nil
 	}
 	events, err := r.e.o.Store.Read(r.sub.Topic, r.plan.loaded+1, limit)
 	if err != nil {
-		return err
+		return false, err
 	}
 	r.more = len(events) > 0
 	r.plan.load(events)
 	r.kickSettling()
-	return nil
+	return r.more, nil
 }
 
 // free is how many more calls consumers can take. mu is held.
