@@ -91,6 +91,18 @@ const (
 	BackoffMax     = 30 * time.Second
 )
 
+// DeadLetterTopic is where events go that a subscription has given up, if nothing else is said.
+func DeadLetterTopic(subscription string) string { return subscription + "-dead" }
+
+// Values of TopicTrigger.From and ScheduleTrigger.Missed; the first of each is the default.
+const (
+	FromLatest   = "latest"
+	FromEarliest = "earliest"
+	MissedLast   = "last"
+	MissedNone   = "none"
+	MissedAll    = "all"
+)
+
 // ScheduleTrigger calls at times that a cron expression names, once for each.
 type ScheduleTrigger struct {
 	Cron     string    `json:"cron" yaml:"cron"` // 5 fields, or 6 with seconds first, or @hourly, @every 5m, …
@@ -109,7 +121,7 @@ type HTTPTrigger struct {
 // UnmarshalYAML fills in what quipu.yaml leaves out.
 func (t *ScheduleTrigger) UnmarshalYAML(unmarshal func(any) error) error {
 	type plain ScheduleTrigger
-	*t = ScheduleTrigger{Path: "/", Timezone: "UTC", Missed: "last", Retry: retryDefault()}
+	*t = ScheduleTrigger{Path: "/", Timezone: "UTC", Missed: MissedLast, Retry: retryDefault()}
 	return unmarshal((*plain)(t))
 }
 

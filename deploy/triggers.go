@@ -85,14 +85,14 @@ func checkRetry(r quipu.RetrySpec, fault faultFunc) error {
 func checkTopic(d document, t *quipu.TopicTrigger, fault faultFunc) error {
 	dead := t.DeadLetter
 	if dead == "" {
-		dead = d.Metadata.Name + "-dead"
+		dead = quipu.DeadLetterTopic(d.Metadata.Name)
 	}
 	switch {
 	case t.Name == "" || len(t.Name) > quipu.TopicNameMax || strings.HasPrefix(t.Name, quipu.PlatformTopicStart):
 		return fault("%q cannot be the name of a topic", t.Name)
 	case t.Batch < 1 || t.Batch > quipu.BatchEventsMax:
 		return fault("batch is %d, but must be from 1 to %d", t.Batch, quipu.BatchEventsMax)
-	case t.From != "" && t.From != "latest" && t.From != "earliest":
+	case t.From != "" && t.From != quipu.FromLatest && t.From != quipu.FromEarliest:
 		return fault("from is %q, but must be latest or earliest", t.From)
 	case len(dead) > quipu.TopicNameMax || strings.HasPrefix(dead, quipu.PlatformTopicStart):
 		return fault("%q cannot be the name of a dead-letter topic", dead)
@@ -106,7 +106,7 @@ func checkTopic(d document, t *quipu.TopicTrigger, fault faultFunc) error {
 }
 
 func (m *manifest) checkSchedules(t *quipu.ScheduleTrigger, fault faultFunc) error {
-	if t.Missed != "last" && t.Missed != "none" && t.Missed != "all" {
+	if t.Missed != quipu.MissedLast && t.Missed != quipu.MissedNone && t.Missed != quipu.MissedAll {
 		return fault("missed is %q, but must be last, none or all", t.Missed)
 	}
 	if err := m.checkSchedule(t.Cron, t.Timezone); err != nil {

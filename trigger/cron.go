@@ -15,8 +15,9 @@ var cronParser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | 
 
 // schedule is when a trigger ticks.
 //
-// Where the clocks of its time zone change, what Vixie's cron does: an expression whose hour is * goes by elapsed time. One that names hours ticks once for each local time it names: at the end of the gap if that is skipped,
-// and the first time if it comes twice.
+// Where the clocks of its time zone change it does what Vixie's cron does: an expression whose hour is * goes by elapsed
+// time. One that names hours ticks once for each local time it names: at the end of the gap if that is skipped, and the
+// first time if it comes twice.
 type schedule struct {
 	spec  *cron.SpecSchedule
 	every time.Duration // instead of spec
@@ -127,7 +128,7 @@ func instant(local time.Time, zone *time.Location) time.Time {
 	return late
 }
 
-// ScheduleTopic is the platform's topic for the ticks of the schedule at index i of a function's triggers.
+// ScheduleTopic is the platform's topic for the ticks of a function's schedule.
 func ScheduleTopic(function string, t quipu.ScheduleTrigger) string {
 	return quipu.PlatformTopicStart + "tick/" + function + "/" + t.Cron + "/" + t.Timezone + t.Path
 }
@@ -150,17 +151,8 @@ func Wanted(functions []quipu.Function) map[string]map[string]quipu.Position {
 			if want[f.Name] == nil {
 				want[f.Name] = map[string]quipu.Position{}
 			}
-			want[f.Name][t.Name] = quipu.Position{Earliest: t.From == FromEarliest}
+			want[f.Name][t.Name] = quipu.Position{Earliest: t.From == quipu.FromEarliest}
 		}
 	}
 	return want
 }
-
-// Values of quipu.TopicTrigger.From and quipu.ScheduleTrigger.Missed; the first of each is the default.
-const (
-	FromLatest   = "latest"
-	FromEarliest = "earliest"
-	MissedLast   = "last"
-	MissedNone   = "none"
-	MissedAll    = "all"
-)

@@ -32,7 +32,7 @@ func (e *Engine) serve(r *runner, name string, o *planOptions) error {
 	*o, err = e.optionsFor(c)
 	o.name = r.sub.Name
 	if r.dead = t.DeadLetter; r.dead == "" {
-		r.dead = DeadLetterTopic(f.Name)
+		r.dead = quipu.DeadLetterTopic(f.Name)
 	}
 	r.consumers = []*consumer{{max: o.calls, deliver: c.deliver}}
 	return err
@@ -51,19 +51,6 @@ func (e *Engine) optionsFor(c *functionConsumer) (o planOptions, err error) {
 		c.route, err = e.o.Route(c.t)
 	}
 	return o, err
-}
-
-// DeadLetterTopic is where events go that a function has given up, if its trigger names nothing else.
-func DeadLetterTopic(name string) string { return name + "-dead" }
-
-// triggerFor finds what a function says about a topic, or about one of its schedules.
-func triggerFor(f quipu.Function, topic string) (quipu.TopicTrigger, bool) {
-	for _, t := range append(f.Topics(), scheduleTopics(f)...) {
-		if t.Name == topic {
-			return t, true
-		}
-	}
-	return quipu.TopicTrigger{}, false
 }
 
 // keyPath is a key of a trigger as gjson reads it: names with dots between them, nothing else is special.

@@ -74,7 +74,7 @@ func (e *Engine) newRunner(s delivery.State) (*runner, error) {
 	}
 	r := &runner{e: e, sub: state.Subscription, revision: e.revision(s), wake: make(chan struct{}, 1),
 		settle: make(chan struct{}, 1), more: true,
-		advanced: state.Floor, marks: map[uint64]bool{}, dead: s.Name + "-dead"}
+		advanced: state.Floor, marks: map[uint64]bool{}, dead: quipu.DeadLetterTopic(s.Name)}
 	r.carried.L = &r.mu
 	r.ctx, r.stop = context.WithCancel(e.ctx)
 	o := planOptions{name: s.Name, batch: 1, retry: quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}}

@@ -162,9 +162,9 @@ func (s schedule) due(from, now time.Time, missed bool, rule string) (due []time
 	most := ticksMax
 	switch {
 	case !missed:
-	case rule == MissedNone:
+	case rule == quipu.MissedNone:
 		return nil
-	case rule == MissedAll:
+	case rule == quipu.MissedAll:
 		most = catchUpMax
 	default:
 		most = 1

@@ -86,7 +86,7 @@ func (e *Engine) subscriptionInfo(tx *view.Tx, s delivery.State, topic quipu.Top
 
 // storedInfo is what the view knows of a subscription, and the offset of the oldest event that is not done.
 func storedInfo(s delivery.State, last uint64) (info quipu.SubscriptionInfo, oldest uint64) {
-	info = quipu.SubscriptionInfo{Name: s.Name, Done: s.Floor, Retrying: len(s.Parked), DeadLetter: DeadLetterTopic(s.Name),
+	info = quipu.SubscriptionInfo{Name: s.Name, Done: s.Floor, Retrying: len(s.Parked), DeadLetter: quipu.DeadLetterTopic(s.Name),
 		Lag: last - s.Floor - uint64(len(s.Done))}
 	oldest = s.Floor + 1
 	for _, p := range s.Parked {
@@ -218,7 +218,7 @@ func (e *Engine) Subscribe(ctx context.Context, req quipu.SubscribeRequest, deli
 
 // Serve makes a function that comes and goes the consumer of its subscription, in the way that t says, until ctx ends.
 func (e *Engine) Serve(ctx context.Context, f quipu.Function, t quipu.TopicTrigger) error {
-	return e.consume(ctx, key{t.Name, f.Name}, quipu.Position{Earliest: t.From == FromEarliest}, nil, func(r *runner) *consumer {
+	return e.consume(ctx, key{t.Name, f.Name}, quipu.Position{Earliest: t.From == quipu.FromEarliest}, nil, func(r *runner) *consumer {
 		c := &functionConsumer{r: r, f: f, t: t}
 		o, err := e.optionsFor(c)
 		if err != nil { // whoever attached it has checked its routes
