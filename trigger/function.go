@@ -53,6 +53,16 @@ func (e *Engine) optionsFor(c *functionConsumer) (o planOptions, err error) {
 	return o, err
 }
 
+// triggerFor finds what a function says about a topic, or about one of its schedules.
+func triggerFor(f quipu.Function, topic string) (quipu.TopicTrigger, bool) {
+	for _, t := range append(f.Topics(), scheduleTopics(f)...) {
+		if t.Name == topic {
+			return t, true
+		}
+	}
+	return quipu.TopicTrigger{}, false
+}
+
 // keyPath is a key of a trigger as gjson reads it: names with dots between them, nothing else is special.
 func keyPath(key string) string {
 	return strings.NewReplacer("*", `\*`, "?", `\?`, "|", `\|`, "#", `\#`, "@", `\@`, "!", `\!`).Replace(key)
