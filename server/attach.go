@@ -90,21 +90,22 @@ func (ns *namespace) serveAttached(ctx context.Context, one *attachment, declare
 		return err
 	}
 	list := sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{}}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var serving sync.WaitGroup
-	defer serving.Wait()
 	for i := range said {
 		complete(&said[i])
 		list.Subscriptions = append(list.Subscriptions, said[i].Name)
-		serving.Go(func() {
-			if err := ns.Serve(ctx, one.f, said[i]); ctx.Err() == nil {
-				cancel(err)
-			}
-		})
 	}
 	one.topics.Store(&said)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ready, serving := ns.serveAll(ctx, cancel, one.f, said)
+	defer serving.Wait()
+	select {
+	case <-ready: // what is published from now on reaches it
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	if err := tell(list); err != nil {
+		cancel(err)
 		return err
 	}
 	<-ctx.Done()
@@ -112,6 +113,29 @@ func (ns *namespace) serveAttached(ctx context.Context, one *attachment, declare
 		return cause
 	}
 	return nil
+}
+
+// serveAll delivers to an application what it subscribes to. ready is closed when all subscriptions are there.
+func (ns *namespace) serveAll(ctx context.Context, cancel context.CancelCauseFunc, f quipu.Function, list []quipu.TopicTrigger) (ready chan struct{}, serving *sync.WaitGroup) {
+	ready, serving = make(chan struct{}), &sync.WaitGroup{}
+	var left atomic.Int64
+	left.Store(int64(len(list)))
+	if len(list) == 0 {
+		close(ready)
+	}
+	for _, t := range list {
+		serving.Go(func() {
+			err := ns.Serve(ctx, f, t, func() {
+				if left.Add(-1) == 0 {
+					close(ready)
+				}
+			})
+			if ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+	}
+	return ready, serving
 }
 
 func (one *attachment) subscriptions() []quipu.TopicTrigger {

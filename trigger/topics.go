@@ -217,8 +217,9 @@ func (e *Engine) Subscribe(ctx context.Context, req quipu.SubscribeRequest, deli
 }
 
 // Serve makes a function that comes and goes the consumer of its subscription, in the way that t says, until ctx ends.
-func (e *Engine) Serve(ctx context.Context, f quipu.Function, t quipu.TopicTrigger) error {
-	return e.consume(ctx, key{t.Name, f.Name}, quipu.Position{Earliest: t.From == quipu.FromEarliest}, nil, func(r *runner) *consumer {
+// ready is called once, when the subscription is there.
+func (e *Engine) Serve(ctx context.Context, f quipu.Function, t quipu.TopicTrigger, ready func()) error {
+	return e.consume(ctx, key{t.Name, f.Name}, quipu.Position{Earliest: t.From == quipu.FromEarliest}, ready, func(r *runner) *consumer {
 		c := &functionConsumer{r: r, f: f, t: t}
 		o, err := e.optionsFor(c)
 		if err != nil { // whoever attached it has checked its routes
