@@ -75,7 +75,7 @@ func play(ctx context.Context, o Options, s *show, n *node, flights []Flight) er
 	if err != nil {
 		return err
 	}
-	s.say("2. Deploy four functions%s: ingest publishes flights, stats sums them up,\n   hourly writes a summary by the clock, report serves both", of(o.App))
+	s.say("2. Deploy %s: it publishes flights, sums them up, writes a summary\n   by the clock, and serves both", nameOf(o.App))
 	if err := deploy(ctx, client, o.App); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func play(ctx context.Context, o Options, s *show, n *node, flights []Flight) er
 		return err
 	}
 	s.say("   %d batches had to be sent again; each was published once", f.retries.Load())
-	s.say("4. Wait until stats has done all events, after one more kill")
+	s.say("4. Wait until all events are done, after one more kill")
 	start := time.Now()
 	if err := k.killNode(ctx); err != nil {
 		return err
@@ -99,7 +99,7 @@ func play(ctx context.Context, o Options, s *show, n *node, flights []Flight) er
 	if err != nil {
 		return err
 	}
-	dead, err := deadLetters(ctx, client)
+	dead, err := deadLetters(ctx, client, topic)
 	if err != nil {
 		return err
 	}
@@ -108,15 +108,15 @@ func play(ctx context.Context, o Options, s *show, n *node, flights []Flight) er
 	if err != nil {
 		return err
 	}
-	s.say("   hourly ran %d times", r.summary.Written)
+	s.say("   %d summaries were written", r.summary.Written)
 	return judge(o.Out, int(topic.Last-before), r, flights)
 }
 
-func of(app string) string {
+func nameOf(app string) string {
 	if app == "" {
-		return " in Go"
+		return "four functions in Go"
 	}
-	return " of " + app
+	return "the functions of " + app
 }
 
 // sendAndKill sends all flights while the killer is at work.

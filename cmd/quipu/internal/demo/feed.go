@@ -47,7 +47,7 @@ func (f *feed) all(ctx context.Context, flights []Flight, done func(sent int)) e
 		wg.Go(func() {
 			for from := range batches {
 				batch := flights[from:min(from+f.batch, len(flights))]
-				if err := f.send(ctx, from, batch); err != nil {
+				if err := f.sendFlights(ctx, from, batch); err != nil {
 					cancel(err)
 					return
 				}
@@ -66,30 +66,34 @@ func (f *feed) all(ctx context.Context, flights []Flight, done func(sent int)) e
 	return context.Cause(ctx)
 }
 
-// send sends one batch until it is acknowledged.
-func (f *feed) send(ctx context.Context, from int, flights []Flight) error {
+func (f *feed) sendFlights(ctx context.Context, from int, flights []Flight) error {
 	body, err := json.Marshal(flights)
 	if err != nil {
 		return err
 	}
+	return f.send(ctx, "/flights", fmt.Sprintf("%s-%d", f.run, from), body)
+}
+
+// send sends one request under its key until it is acknowledged.
+func (f *feed) send(ctx context.Context, path, key string, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var last error
 	for pause := pauseFirst; ; pause = min(2*pause, pauseMax) {
-		if last = f.post(ctx, fmt.Sprintf("%s-%d", f.run, from), body); last == nil {
+		if last = f.post(ctx, path, key, body); last == nil {
 			return nil
 		}
 		f.retries.Add(1)
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("batch at flight %d: %w", from, last)
+			return fmt.Errorf("POST %s as %s: %w", path, key, last)
 		case <-time.After(pause):
 		}
 	}
 }
 
-func (f *feed) post(ctx context.Context, key string, body []byte) error {
-	r, err := http.NewRequestWithContext(ctx, "POST", f.host+"/flights", bytes.NewReader(body))
+func (f *feed) post(ctx context.Context, path, key string, body []byte) error {
+	r, err := http.NewRequestWithContext(ctx, "POST", f.host+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

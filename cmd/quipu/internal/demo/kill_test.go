@@ -33,6 +33,7 @@ const nodeKills = 20
 func TestKillsLoseAndDoubleNothing(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
 	flights, err := load("")
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +41,7 @@ func TestKillsLoseAndDoubleNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	var output strings.Builder
-	n := &node{program: program(t), data: t.TempDir(), ports: Ports{Host: "127.0.0.1"}, output: &output}
+	n := &node{program: program(t), data: t.TempDir(), ports: fixedPorts(t, rng), output: &output}
 	if err := n.start(ctx); err != nil {
 		t.Fatal(err, output.String())
 	}
@@ -52,8 +53,7 @@ func TestKillsLoseAndDoubleNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFeed(n, "", 50)
-	k := &randomKiller{t: t, node: n, client: client, rng: rand.New(rand.NewPCG(seed, 0)),
-		stop: make(chan struct{}), done: make(chan struct{})}
+	k := newKiller(t, cancel, n, client, rng)
 	go k.run(ctx)
 	var all []Flight
 	for pass := 0; k.kills() < nodeKills; pass++ {

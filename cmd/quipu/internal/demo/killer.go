@@ -52,13 +52,13 @@ func (k *killer) killInstances(ctx context.Context) error {
 	return nil
 }
 
-// killNode also tells how much stats has before it: that is what must not be lost.
+// killNode also tells how much is yet to do: that is what must not be lost.
 func (k *killer) killNode(ctx context.Context) error {
 	topic, err := k.client.Topic(ctx, topicName)
 	if err != nil {
 		return err
 	}
-	lag, err := lagOf(topic, subscription)
+	lag, err := lagOf(topic)
 	if err != nil {
 		return err
 	}

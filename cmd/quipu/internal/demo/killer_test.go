@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"math/rand/v2"
+	"net"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -20,49 +21,77 @@ type randomKiller struct {
 	rng    *rand.Rand
 
 	nodes, instances atomic.Int64
-	stop, done       chan struct{} // stop is closed by the test, done by run
+	stop, done       chan struct{}      // stop is closed by the test, done by run
+	cancel           context.CancelFunc // of the test, if the node cannot go on
 }
 
 func (k *randomKiller) kills() int64 { return k.nodes.Load() }
 
 func (k *randomKiller) run(ctx context.Context) {
 	defer close(k.done)
+	if err := k.killOn(ctx); err != nil {
+		k.t.Error(err)
+		k.cancel()
+	}
+}
+
+func (k *randomKiller) killOn(ctx context.Context) error {
 	for {
 		select {
 		case <-k.stop:
-			return
+			return nil
 		case <-ctx.Done():
-			return
+			return nil
 		case <-time.After(time.Duration(k.rng.IntN(400)) * time.Millisecond):
 		}
 		if k.rng.IntN(3) == 0 {
-			k.killInstance(ctx)
+			if err := k.killInstance(ctx); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := k.node.kill(); err != nil {
-			k.t.Error(err)
-			return
+			return err
 		}
 		if err := k.node.start(ctx); err != nil {
-			k.t.Error(err)
-			return
+			return err
 		}
 		k.nodes.Add(1)
 	}
 }
 
-func (k *randomKiller) killInstance(ctx context.Context) {
+func (k *randomKiller) killInstance(ctx context.Context) error {
 	list, err := k.client.Instances(ctx)
-	if err != nil {
-		k.t.Error(err)
-		return
-	}
-	if len(list) == 0 {
-		return
+	if err != nil || len(list) == 0 {
+		return err
 	}
 	if i := list[k.rng.IntN(len(list))]; i.PID > 0 && syscall.Kill(i.PID, syscall.SIGKILL) == nil {
 		k.instances.Add(1)
 	}
+	return nil
+}
+
+// newKiller repeats what it did before, given the same seed.
+func newKiller(t *testing.T, cancel context.CancelFunc, n *node, client *sdk.Client, rng *rand.Rand) *randomKiller {
+	return &randomKiller{t: t, node: n, client: client, rng: rng, cancel: cancel, stop: make(chan struct{}), done: make(chan struct{})}
+}
+
+// fixedPorts are free ones that no outgoing connection gets: a port of those could be taken by one, even by one that
+// looks for the node itself, while the node is down.
+func fixedPorts(t *testing.T, rng *rand.Rand) Ports {
+	t.Helper()
+	p := Ports{Host: "127.0.0.1"}
+	for _, port := range []*int{&p.HTTP, &p.DaprHTTP, &p.DaprGRPC} {
+		for range 100 {
+			*port = 10_000 + rng.IntN(22_000)
+			l, err := net.Listen("tcp", net.JoinHostPort(p.Host, strconv.Itoa(*port)))
+			if err == nil {
+				l.Close()
+				break
+			}
+		}
+	}
+	return p
 }
 
 func atoi(s string) int {

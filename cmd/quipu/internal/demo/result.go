@@ -11,11 +11,8 @@ import (
 	"github.com/quipu-run/quipu/sdk"
 )
 
-// Names in quipu.yaml of the application, in any language.
-const (
-	topicName    = "flights"
-	subscription = "stats" // as the function
-)
+// topicName is in quipu.yaml of the application, in any language.
+const topicName = "flights"
 
 // Waiting for what the functions do by themselves.
 const (
@@ -42,26 +39,27 @@ func until(ctx context.Context, what string, done func(context.Context) (bool, e
 	}
 }
 
-// settled waits until stats has done all events of the topic.
+// settled waits until the events of the topic are done.
 func settled(ctx context.Context, client *sdk.Client) (topic quipu.TopicInfo, err error) {
 	err = until(ctx, "all events are done", func(ctx context.Context) (bool, error) {
 		if topic, err = client.Topic(ctx, topicName); err != nil {
 			return false, err
 		}
-		lag, err := lagOf(topic, subscription)
+		lag, err := lagOf(topic)
 		return lag == 0, err
 	})
 	return topic, err
 }
 
-// lagOf is how many events a subscription has not done.
-func lagOf(topic quipu.TopicInfo, name string) (uint64, error) {
-	for _, s := range topic.Subscriptions {
-		if s.Name == name {
-			return s.Lag, nil
-		}
+// lagOf is how many events are not done by all who subscribe.
+func lagOf(topic quipu.TopicInfo) (lag uint64, err error) {
+	if len(topic.Subscriptions) == 0 {
+		return 0, fmt.Errorf("nobody subscribes to %s", topic.Name)
 	}
-	return 0, fmt.Errorf("nobody called %s subscribes to %s", name, topic.Name)
+	for _, s := range topic.Subscriptions {
+		lag = max(lag, s.Lag)
+	}
+	return lag, nil
 }
 
 // published counts the events of the topic so far.
@@ -73,13 +71,16 @@ func published(ctx context.Context, client *sdk.Client) (uint64, error) {
 	return topic.Last, err
 }
 
-// deadLetters counts the events that stats has given up.
-func deadLetters(ctx context.Context, client *sdk.Client) (uint64, error) {
-	topic, err := client.Topic(ctx, subscription+"-dead")
-	if quipu.CodeOf(err) == quipu.CodeNoTopic {
-		return 0, nil
+// deadLetters counts the events of a topic that were given up.
+func deadLetters(ctx context.Context, client *sdk.Client, topic quipu.TopicInfo) (n uint64, err error) {
+	for _, s := range topic.Subscriptions {
+		dead, err := client.Topic(ctx, s.DeadLetter)
+		if err != nil && quipu.CodeOf(err) != quipu.CodeNoTopic {
+			return n, err
+		}
+		n += dead.DeadLetters
 	}
-	return topic.DeadLetters, err
+	return n, nil
 }
 
 // report is what the function of that name serves.
