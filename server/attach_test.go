@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -167,5 +168,56 @@ func TestWhatCannotBeAttachedIsRefused(t *testing.T) {
 			}
 			break
 		}
+	}
+}
+
+// A deployed Dapr application says in a file beside it what it subscribes to; the file of an older version works too.
+// Its routes are chosen by expressions, and what it drops goes to the dead-letter topic that it names.
+func TestADeployedDaprApplicationMayDeclareItsSubscriptions(t *testing.T) {
+	n := start(t)
+	n.deploy(files{"f.py": `
+import json, lib
+def handle(r):
+    if r.command == "GET":
+        return r.answer(404, "")
+    e = json.loads(r.body)
+    lib.state("POST", "shared/", json.dumps([{"key": e["id"], "value": r.path}]))
+    r.answer(200, json.dumps({"status": "DROP" if r.path == "/other" else "SUCCESS"}), "application/json")
+lib.serve(handle)`,
+		"quipu.yaml": strings.Replace(function("f", "f.py", "python", "contract: dapr"), "triggers: [{http: {path: /f/}}]", "", 1),
+		"subscriptions.yaml": `
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: routed}
+spec:
+  pubsubname: pubsub
+  topic: orders
+  routes:
+    rules: [{match: 'event.type == "big"', path: /big}]
+    default: /other
+  deadLetterTopic: unwanted
+---
+apiVersion: dapr.io/v1alpha1
+kind: Subscription
+metadata: {name: old}
+spec: {pubsubname: pubsub, topic: older, route: /older}
+`})
+	for topic, typ := range map[string]string{"orders": "big", "older": "any"} {
+		if _, err := n.client.Publish(t.Context(), topic, sdk.Publication{ID: topic, Type: typ, ContentType: "application/json", Data: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := n.client.Publish(t.Context(), "orders", sdk.Publication{ID: "small", Type: "small", ContentType: "application/json", Data: []byte("{}")}); err != nil {
+		t.Fatal(err)
+	}
+	n.settled("orders")
+	n.settled("older")
+	for id, want := range map[string]string{"orders": `"/big"`, "older": `"/older"`, "small": `"/other"`} {
+		if got := n.state(id); got != want {
+			t.Errorf("event %s went to %s, want %s", id, got, want)
+		}
+	}
+	if info := n.topic("unwanted"); info.DeadLetters != 1 {
+		t.Errorf("the dead-letter topic is %+v", info)
 	}
 }

@@ -124,13 +124,24 @@ func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir, tokenFile strin
 		}
 		for _, fn := range functions {
 			c.note("deployed %s at revision %s", fn.Name, fn.Revision)
-			for _, t := range fn.Spec.Triggers {
-				if t.HTTP != nil {
-					c.note("  http://%s%s", n.HTTP, t.HTTP.Path)
-				}
-			}
+			c.noteTriggers(n, fn)
 		}
 	})
+}
+
+// noteTriggers tells what calls a function.
+func (c *cli) noteTriggers(n sdk.Node, fn quipu.Function) {
+	for _, t := range fn.Spec.Triggers {
+		switch {
+		case t.HTTP != nil:
+			c.note("  http://%s%s", n.HTTP, t.HTTP.Path)
+		case t.Schedule != nil:
+			c.note("  at %s (%s)", t.Schedule.Cron, t.Schedule.Timezone)
+		}
+	}
+	for _, t := range fn.Topics() {
+		c.note("  events of %s", t.Name)
+	}
 }
 
 // readToken takes the token of the node that was just started, unless a flag gave one.
