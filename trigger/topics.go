@@ -103,12 +103,15 @@ func (r *runner) info(last uint64) (info quipu.SubscriptionInfo, oldest uint64) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	info = quipu.SubscriptionInfo{Name: r.sub.Name, Done: r.plan.floor, Retrying: r.plan.retrying(), DeadLetter: r.dead,
-		LastError: r.lastError, Consumers: len(r.consumers),
+		Consumers: len(r.consumers),
 		Lag: last - min(last, r.plan.loaded) + uint64(len(r.plan.items))}
 	for _, it := range r.plan.items {
 		if it.flying {
 			info.InFlight++
 		}
+	}
+	if info.Retrying > 0 || r.plan.stalls > 0 { // else it is over
+		info.LastError = r.lastError
 	}
 	return info, r.plan.needed()
 }
