@@ -332,7 +332,7 @@ func (p *plan) settled(items []*item) {
 		}
 		delete(p.items, offset)
 		p.bytes -= len(it.event.Data)
-		if !it.parked && offset > p.floor {
+		if offset > p.floor { // a parked one too: it may be done before it comes up among those that are read
 			p.done[offset] = true
 		}
 		if it.key == "" {

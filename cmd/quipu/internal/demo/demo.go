@@ -75,7 +75,7 @@ func play(ctx context.Context, o Options, s *show, n *node, flights []Flight) er
 	if err != nil {
 		return err
 	}
-	s.say("2. Deploy %s: it publishes flights, sums them up, writes a summary\n   by the clock, and serves both", nameOf(o.App))
+	s.say("2. Deploy %s, which publish flights, sum them up, write a summary\n   by the clock, and serve both", nameOf(o.App))
 	if err := deploy(ctx, client, o.App); err != nil {
 		return err
 	}
