@@ -168,6 +168,9 @@ func (n *conn) do(r *http.Request) (*http.Response, error) {
 	if err == nil {
 		var resp *http.Response
 		if resp, err = n.reply(r); err == nil {
+			if resp.ContentLength != 0 && n.in.Buffered() == 0 {
+				acknowledge(n.Conn) // the body is on its way apart
+			}
 			resp.Body = &body{ReadCloser: resp.Body, conn: n, wrote: wrote, stop: stop, keep: !resp.Close && !r.Close}
 			return resp, nil
 		}
