@@ -6,12 +6,9 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 
 	"github.com/quipu-run/quipu/examples"
@@ -35,7 +32,7 @@ func Demo(t *testing.T, root, app string, flights int) {
 	}
 	data := filepath.Join(dir, "data")
 	cmd := exec.CommandContext(t.Context(), bin, "demo", "--once", "--app", app, "--flights", part, "--data", data,
-		"--port", freePort(t), "--dapr-http-port", freePort(t), "--dapr-grpc-port", freePort(t))
+		"--port", "0", "--dapr-http-port", "0", "--dapr-grpc-port", "0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		text, logErr := os.ReadFile(filepath.Join(data, "node.log"))
@@ -77,18 +74,4 @@ func cut(to string, flights int) (err error) {
 		return err
 	}
 	return out.Close()
-}
-
-// freePort is one that no outgoing connection gets: the node is started again on it.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		port := strconv.Itoa(10_000 + rand.IntN(22_000))
-		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }

@@ -51,7 +51,7 @@ func TestKillsLoseNoEventAndKeepTheOrderOfKeys(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	rng := rand.New(rand.NewPCG(seed, 0))
-	w := newWeave(t, ctx, fixedPorts(t, rng), total)
+	w := newWeave(t, ctx, total)
 	k := newKiller(t, cancel, w.node, w.client, rng)
 	go k.run(ctx)
 	w.publish(ctx, k)
@@ -86,13 +86,13 @@ type weave struct {
 	total    int
 }
 
-func newWeave(t *testing.T, ctx context.Context, ports Ports, total int) *weave {
+func newWeave(t *testing.T, ctx context.Context, total int) *weave {
 	t.Helper()
 	w := &weave{t: t, evidence: t.TempDir(), total: total}
 	output, err := os.Create(filepath.Join(t.TempDir(), "node.log"))
 	w.must(err)
 	t.Cleanup(func() { showEnd(t, output) })
-	w.node = &node{program: program(t), data: t.TempDir(), ports: ports, output: output}
+	w.node = &node{program: program(t), data: t.TempDir(), ports: Ports{Host: "127.0.0.1"}, output: output}
 	w.must(w.node.start(ctx))
 	w.client, err = sdk.New(sdk.Options{URL: w.node.info.HTTP})
 	w.must(err)

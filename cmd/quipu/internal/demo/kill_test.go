@@ -41,7 +41,7 @@ func TestKillsLoseAndDoubleNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	var output strings.Builder
-	n := &node{program: program(t), data: t.TempDir(), ports: fixedPorts(t, rng), output: &output}
+	n := &node{program: program(t), data: t.TempDir(), ports: Ports{Host: "127.0.0.1"}, output: &output}
 	if err := n.start(ctx); err != nil {
 		t.Fatal(err, output.String())
 	}

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"math/rand/v2"
-	"net"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -74,24 +73,6 @@ func (k *randomKiller) killInstance(ctx context.Context) error {
 // newKiller repeats what it did before, given the same seed.
 func newKiller(t *testing.T, cancel context.CancelFunc, n *node, client *sdk.Client, rng *rand.Rand) *randomKiller {
 	return &randomKiller{t: t, node: n, client: client, rng: rng, cancel: cancel, stop: make(chan struct{}), done: make(chan struct{})}
-}
-
-// fixedPorts are free ones that no outgoing connection gets: a port of those could be taken by one, even by one that
-// looks for the node itself, while the node is down.
-func fixedPorts(t *testing.T, rng *rand.Rand) Ports {
-	t.Helper()
-	p := Ports{Host: "127.0.0.1"}
-	for _, port := range []*int{&p.HTTP, &p.DaprHTTP, &p.DaprGRPC} {
-		for range 100 {
-			*port = 10_000 + rng.IntN(22_000)
-			l, err := net.Listen("tcp", net.JoinHostPort(p.Host, strconv.Itoa(*port)))
-			if err == nil {
-				l.Close()
-				break
-			}
-		}
-	}
-	return p
 }
 
 func atoi(s string) int {

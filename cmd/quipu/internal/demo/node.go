@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -22,10 +23,58 @@ const (
 	stopMax  = 15 * time.Second
 )
 
-// Ports of a node; the host is that of all.
+// Ports of a node; the host is that of all. 0 means a free one.
 type Ports struct {
 	Host                     string
 	HTTP, DaprHTTP, DaprGRPC int
+}
+
+// Ports from which choose takes: outgoing connections get higher ones on Linux and macOS. While the node is down, one
+// of those could be taken by a connection, even by one that looks for the node itself.
+const (
+	portFirst = 10_000
+	portEnd   = 32_000
+	portTries = 100
+)
+
+// choose replaces each 0 by a port that is free, so that a node that is killed finds it free again.
+func (p *Ports) choose() error {
+	for _, port := range []*int{&p.HTTP, &p.DaprHTTP, &p.DaprGRPC} {
+		for try := 0; *port == 0; try++ {
+			if try == portTries {
+				return fmt.Errorf("no free port was found from %d to %d", portFirst, portEnd)
+			}
+			candidate := portFirst + rand.IntN(portEnd-portFirst)
+			l, err := net.Listen("tcp", net.JoinHostPort(p.Host, strconv.Itoa(candidate)))
+			if err != nil {
+				continue // taken
+			}
+			if err := l.Close(); err != nil {
+				return err
+			}
+			if candidate != p.HTTP && candidate != p.DaprHTTP {
+				*port = candidate
+			}
+		}
+	}
+	return nil
+}
+
+// wait waits until the ports are free. A process that a node was about to start when it was killed holds them a moment
+// longer.
+func (p *Ports) wait(ctx context.Context) error {
+	return until(ctx, "the ports of the node are free", func(context.Context) (bool, error) {
+		for _, port := range []int{p.HTTP, p.DaprHTTP, p.DaprGRPC} {
+			l, err := net.Listen("tcp", net.JoinHostPort(p.Host, strconv.Itoa(port)))
+			if err != nil {
+				return false, nil // taken, still
+			}
+			if err := l.Close(); err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	})
 }
 
 // node is a node in a process of its own, so that it can be killed.
@@ -40,9 +89,14 @@ type node struct {
 	info sdk.Node
 }
 
-// start runs the node and waits until it serves. After the first start the ports stay what they are, so that
-// clients find it again.
+// start runs the node and waits until it serves. The ports stay what they are, so that clients find it again.
 func (n *node) start(ctx context.Context) error {
+	if err := n.ports.choose(); err != nil {
+		return err
+	}
+	if err := n.ports.wait(ctx); err != nil {
+		return err
+	}
 	n.cmd = exec.Command(n.program, "serve", "--data", n.data, "--listen", n.ports.Host,
 		"--port", strconv.Itoa(n.ports.HTTP), "--dapr-http-port", strconv.Itoa(n.ports.DaprHTTP), "--dapr-grpc-port", strconv.Itoa(n.ports.DaprGRPC))
 	n.cmd.Stderr = n.output
@@ -56,14 +110,6 @@ func (n *node) start(ctx context.Context) error {
 	defer cancel()
 	if err := n.ready(ctx); err != nil {
 		return errors.Join(err, n.kill())
-	}
-	for _, p := range []struct {
-		port *int
-		at   string
-	}{{&n.ports.HTTP, n.info.HTTP}, {&n.ports.DaprHTTP, n.info.DaprHTTP}} {
-		if _, port, err := net.SplitHostPort(p.at); err == nil {
-			*p.port, _ = strconv.Atoi(port)
-		}
 	}
 	return nil
 }
