@@ -1,7 +1,10 @@
 package topic
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -186,9 +189,10 @@ func guard(tx *view.Tx, s delivery.Subscription) error {
 	return err
 }
 
-// Settle records outcomes of deliveries. CodeSuperseded.
+// Settle records outcomes of deliveries. CodeSuperseded if one of them is done already, or the subscription was moved or
+// removed.
 func (v *View) Settle(tx *view.Tx, s delivery.Subscription, o delivery.Settlement) error {
-	if err := guard(tx, s); err != nil {
+	if err := errors.Join(guard(tx, s), checkOpen(tx, s, o.Open)); err != nil {
 		return err
 	}
 	w := writer{opSettle}.str(s.Topic).str(s.Name).uints(o.Done).uints(o.Forget).uint(o.Floor).uints(o.Clear).uint(uint64(len(o.Parked)))
@@ -198,4 +202,64 @@ func (v *View) Settle(tx *view.Tx, s delivery.Subscription, o delivery.Settlemen
 			uint(uint64(max(0, p.Due.UnixNano()-now)))
 	}
 	return tx.Do(quipu.Op{View: Name, Body: w})
+}
+
+// checkOpen refuses deliveries that are done already. Two that are under way at once cannot be told apart here, since
+// looking is no read; that is the runner's part, and there is one.
+func checkOpen(tx *view.Tx, s delivery.Subscription, offsets []uint64) error {
+	if len(offsets) == 0 {
+		return nil
+	}
+	sub := subName(s.Topic, s.Name)
+	floor, err := peekFloor(tx, sub)
+	if err != nil {
+		return err
+	}
+	below := sort.Search(len(offsets), func(i int) bool { return offsets[i] > floor })
+	parked, err := marked(tx, parkedPrefix+sub+"\x00", offsets[:below])
+	if err == nil && len(parked) < below {
+		return doneAlready(s)
+	}
+	if err != nil {
+		return err
+	}
+	done, err := marked(tx, donePrefix+sub+"\x00", offsets[below:])
+	if err == nil && len(done) > 0 {
+		return doneAlready(s)
+	}
+	return err
+}
+
+func doneAlready(s delivery.Subscription) error {
+	return &quipu.Error{Code: quipu.CodeSuperseded, Op: "topic.settle",
+		Text: fmt.Sprintf("a delivery of topic %s to %s is done already", s.Topic, s.Name)}
+}
+
+func peekFloor(tx *view.Tx, sub string) (floor uint64, err error) {
+	key := floorPrefix + sub
+	err = tx.Peek(Name, key, key+"\x00", func(_ string, value []byte) bool {
+		r := &reader{rest: value}
+		floor = r.uint()
+		return false
+	})
+	return floor, err
+}
+
+// marked lists those of some offsets, ascending, that have a key under prefix.
+func marked(tx *view.Tx, prefix string, offsets []uint64) (found []uint64, err error) {
+	if len(offsets) == 0 {
+		return nil, nil
+	}
+	err = tx.Peek(Name, prefix+ordered(offsets[0]), prefix+ordered(offsets[len(offsets)-1]+1), func(key string, _ []byte) bool {
+		if offset := fromOrdered(key[len(prefix):]); contains(offsets, offset) {
+			found = append(found, offset)
+		}
+		return true
+	})
+	return found, err
+}
+
+func contains(offsets []uint64, offset uint64) bool {
+	_, found := slices.BinarySearch(offsets, offset)
+	return found
 }

@@ -181,7 +181,13 @@ func TestASettlementIsWhatTheStateSays(t *testing.T) {
 	if p := s.Parked[0]; p.Offset != 1 || p.Attempts != 3 || p.Alone != 1 || !p.Due.Equal(due) || p.Cause != "it failed" {
 		t.Errorf("parked is %+v", p)
 	}
-	settle(delivery.Settlement{Done: []uint64{3}, Forget: []uint64{1}})
+	for what, open := range map[string][]uint64{"one below the floor": {2}, "one above it that is done": {4, 5}} {
+		err := w.try(func(tx *view.Tx) error { return w.view.Settle(tx, sub, delivery.Settlement{Open: open, Done: open}) })
+		if quipu.CodeOf(err) != quipu.CodeSuperseded {
+			t.Errorf("%s was settled again: %v", what, err)
+		}
+	}
+	settle(delivery.Settlement{Open: []uint64{1, 3}, Done: []uint64{3}, Forget: []uint64{1}})
 	if s := w.state("a", "s"); len(s.Parked) != 0 || !slices.Equal(s.Done, []uint64{3, 5}) {
 		t.Errorf("the state is %+v", s)
 	}

@@ -116,6 +116,7 @@ func (r *runner) settlement(items []*item, parked []delivery.Parked) (s delivery
 	}
 	for _, it := range items {
 		now[it.event.Offset] = true
+		s.Open = append(s.Open, it.event.Offset)
 		if it.attempts > 0 || it.parked {
 			s.Forget = append(s.Forget, it.event.Offset)
 		}
@@ -133,7 +134,7 @@ func (r *runner) settlement(items []*item, parked []delivery.Parked) (s delivery
 			s.Done = append(s.Done, it.event.Offset)
 		}
 	}
-	for _, list := range [][]uint64{s.Done, s.Forget, s.Clear} {
+	for _, list := range [][]uint64{s.Open, s.Done, s.Forget, s.Clear} {
 		slices.Sort(list)
 	}
 	return s

@@ -104,7 +104,7 @@ func (r *runner) info(last uint64) (info quipu.SubscriptionInfo, oldest uint64) 
 	defer r.mu.Unlock()
 	info = quipu.SubscriptionInfo{Name: r.sub.Name, Done: r.plan.floor, Retrying: r.plan.retrying(), DeadLetter: r.dead,
 		Consumers: len(r.consumers),
-		Lag: last - min(last, r.plan.loaded) + uint64(len(r.plan.items))}
+		Lag:       last - min(last, r.plan.loaded) + uint64(len(r.plan.items))}
 	for _, it := range r.plan.items {
 		if it.flying {
 			info.InFlight++

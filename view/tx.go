@@ -176,6 +176,28 @@ func (t *Tx) Scan(view, from, to string, visit func(key string, value []byte) bo
 	return nil
 }
 
+// Peek visits the keys of a view in [from, to) as they are at the snapshot, until visit says false. It is no read of the
+// transaction: nobody loses for it. value is valid during visit only.
+func (t *Tx) Peek(view, from, to string, visit func(key string, value []byte) bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := conflictKey(view, from)
+	if err := t.pin(first); err != nil {
+		return err
+	}
+	it, err := t.snap.NewIter(&pebble.IterOptions{
+		LowerBound: append(bytes.Clone(t.book.prefix), first...),
+		UpperBound: append(bytes.Clone(t.book.prefix), conflictKey(view, to)...),
+	})
+	if err != nil {
+		return fmt.Errorf("peek into view %s: %w", view, err)
+	}
+	skip := len(t.book.prefix) + len(view) + 1
+	for ok := it.First(); ok && visit(string(it.Key()[skip:]), it.Value()); ok = it.Next() {
+	}
+	return it.Close()
+}
+
 // Put announces that key of view will be written: to the value that its machine will store, or nil for
 // a deletion. Later reads of this transaction see it. Do has the operation itself.
 func (t *Tx) Put(view, key string, pending []byte) {

@@ -38,6 +38,8 @@ type Parked struct {
 
 // Settlement is what became of deliveries: one record.
 type Settlement struct {
+	// Open are the deliveries that come to an end, ascending: none of them may be done already.
+	Open   []uint64
 	Done   []uint64 // above the floor
 	Parked []Parked
 	Forget []uint64 // parked before, and done now
