@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway/dapr"
@@ -114,7 +115,7 @@ func isLoopback(host string) bool {
 }
 
 func (l *listeners) listen(d door, host string, port int, free bool) error {
-	ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	ln, err := bind(net.JoinHostPort(host, strconv.Itoa(port)), !free)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		if free && port != 0 {
 			return l.listen(d, host, 0, false)
@@ -130,6 +131,24 @@ func (l *listeners) listen(d door, host string, port int, free bool) error {
 	}
 	l.open[d] = ln
 	return nil
+}
+
+// A node that was killed a moment ago may leave its port taken until a child that it was forking has let go.
+const (
+	bindTries = 20
+	bindEvery = 25 * time.Millisecond
+)
+
+// bind listens, patiently if it is to be that address and no other.
+func bind(address string, patient bool) (ln net.Listener, err error) {
+	for range bindTries {
+		ln, err = net.Listen("tcp", address)
+		if !patient || !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+		time.Sleep(bindEvery)
+	}
+	return ln, err
 }
 
 func (l *listeners) address(d door) string { return l.open[d].Addr().String() }
