@@ -163,5 +163,6 @@ type Attached struct {
 	DaprGRPC      string   `json:"daprGRPC,omitempty"`
 	Token         string   `json:"token,omitempty"` // for dapr-api-token
 	Subscriptions []string `json:"subscriptions,omitempty"`
+	Warning       string   `json:"warning,omitempty"` // what it said that cannot be used
 	Problem       *Problem `json:"problem,omitempty"` // why it ended
 }

@@ -82,14 +82,17 @@ func (ns *namespace) serveAttached(ctx context.Context, one *attachment, declare
 	if err := one.listens(ctx); err != nil {
 		return nil // it never did; its client left
 	}
+	list := sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{}}
 	said, err := contractdapr.Subscriptions(ctx, one.app)
+	if quipu.CodeOf(err) == quipu.CodeAppCallback { // a web server may answer anything to a path that it does not know
+		list.Warning, err = quipu.AsError(err).Text, nil
+	}
 	if err == nil {
 		said, err = contractdapr.Merge(one.f.Name, said, declared)
 	}
 	if err != nil {
 		return err
 	}
-	list := sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{}}
 	for i := range said {
 		complete(&said[i])
 		list.Subscriptions = append(list.Subscriptions, said[i].Name)

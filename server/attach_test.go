@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -148,6 +149,15 @@ scopes: [shop]
 `}})
 	n.publish("declared", "one", map[string]string{})
 	eventually(t, "it has it", func() bool { return slices.Equal(app.got(), []string{"one"}) })
+}
+
+// A web application that knows nothing of Dapr, and answers every path with a page, is attached all the same.
+func TestAnyWebApplicationCanBeAttached(t *testing.T) {
+	n := start(t)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>"+r.URL.Path) }))
+	t.Cleanup(page.Close)
+	n.attach("web", sdk.Attachment{Port: page.Listener.Addr().(*net.TCPAddr).Port, Protocol: "http"})
+	ask("GET", "http://"+n.info.DaprHTTP+"/v1.0/invoke/web/method/home", "").want(t, 200, "<html>/home")
 }
 
 func TestWhatCannotBeAttachedIsRefused(t *testing.T) {

@@ -82,6 +82,9 @@ func (c *cli) runApp(cmd *cobra.Command, f *attachFlags, command []string) error
 			}()
 		case sdk.AttachedListening:
 			c.note("%s is attached%s", f.appID, subscribedTo(now.Subscriptions))
+			if now.Warning != "" {
+				c.note("  %s", now.Warning)
+			}
 		}
 	}
 	cause := context.Cause(ctx)
