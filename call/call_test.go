@@ -448,7 +448,11 @@ func TestBrokenCallsHaveCodesAndCommitNothing(t *testing.T) {
 // Somebody who writes what the call reads, each time it runs, can hold it up only until its timeout.
 func TestEndlessContentionEndsAtTheTimeout(t *testing.T) {
 	w := newWorld(t)
+	var running sync.WaitGroup // a run goes on when its call has given up
+	defer running.Wait()
 	w.function("f", true, func(_ http.ResponseWriter, _ *http.Request, s quipu.Session) {
+		running.Add(1)
+		defer running.Done()
 		get(s, "a")
 		w.book(func(tx *view.Tx) error { // not through a turn: as another node would
 			return w.kv.Change(tx, "", quipu.StoreShared, []quipu.Change{{Key: "a", Value: []byte("x")}})
