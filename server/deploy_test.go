@@ -55,9 +55,9 @@ func TestDeploysDropNoRequest(t *testing.T) {
 // The pool's rule: the old revision serves until an instance of the new one is ready, however long that is.
 func TestARevisionThatNeverStartsLeavesTheOldOneServing(t *testing.T) {
 	n := start(t)
-	n.python(versioned(1), quick)
+	n.python(versioned(1))
 	n.get("/f/").want(t, 200, "1")
-	n.python("import sys\nprint('broken revision', flush=True)\nsys.exit(1)", quick)
+	n.python("import sys\nprint('broken revision', flush=True)\nsys.exit(1)")
 	starts := 0
 	for line, err := range n.client.Logs(t.Context(), "f", 10, true) { // until it has failed twice
 		if err != nil {
@@ -72,7 +72,7 @@ func TestARevisionThatNeverStartsLeavesTheOldOneServing(t *testing.T) {
 		}
 	}
 	n.get("/f/").want(t, 200, "1")
-	n.python(versioned(3), quick)
+	n.python(versioned(3))
 	eventually(t, "the mended revision answers", func() bool { return n.get("/f/").body == "3" })
 }
 
