@@ -35,6 +35,9 @@ type Store struct {
 	stop    context.CancelFunc
 	stopped chan struct{}
 
+	snapping sync.Mutex      // held by Snapshot; guards sound
+	sound    map[string]bool // tables that a snapshot of this run has read, by name
+
 	mu    sync.Mutex
 	books []*Book
 	snaps []snapshot // oldest first, at most snapshotsKept
