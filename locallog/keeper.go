@@ -311,19 +311,17 @@ func (l *Log) forget(s *segment) error {
 	return errors.Join(err, x.apply(b))
 }
 
-// forgetStream deletes postings up to seq, except the newest of the stream.
+// forgetStream deletes the blocks of postings that end at or before upto, but the newest of the stream.
 func (l *Log) forgetStream(b *pebble.Batch, id quipu.Book, tag string, upto quipu.Seq) error {
 	newest, ok, err := l.index().last(id, tag, quipu.SeqMax)
 	if err != nil || !ok {
 		return err
 	}
-	return l.index().each(postingKey(nil, id, tag, 0), append(postingKey(nil, id, tag, upto), 0), func(key, value []byte) error {
-		p, err := parsePosting(key, value)
-		if err != nil || p.seq == newest.seq {
-			return err
-		}
-		return b.Delete(key, nil)
-	})
+	upper := append(postingKey(nil, id, tag, upto), 0)
+	if newest.seq <= upto {
+		upper = postingKey(nil, id, tag, newest.seq)
+	}
+	return l.index().each(postingKey(nil, id, tag, 0), upper, func(key, _ []byte) error { return b.Delete(key, nil) })
 }
 
 // eachBatch visits the batches from offset to the first that is none. Batches are valid until the next.

@@ -69,7 +69,7 @@ func (l *Log) create() (*manifest, error) {
 	if _, err := crand.Read(id); err != nil {
 		return nil, err
 	}
-	return &manifest{Format: formatVersion, Log: hex.EncodeToString(id),
+	return &manifest{Log: hex.EncodeToString(id),
 		Segments: []manifestSegment{{ID: s.id, Epoch: quipu.Seq(s.epoch), Size: s.size}}}, nil
 }
 
