@@ -3,7 +3,6 @@ package locallog
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 
@@ -114,19 +113,18 @@ func (l *Log) seal() {
 
 // prepare makes the next segment. Nothing remains of it after an error; CodeDiskFull may be tried again.
 func (l *Log) prepare(size int64) (*segment, error) {
-	if l.freeBelow(size) {
-		return nil, diskFull(nil)
-	}
 	l.manifestMu.Lock()
-	defer l.manifestMu.Unlock()
-	last := l.manifest.Segments[len(l.manifest.Segments)-1]
-	s, err := createSegment(l.fs, l.dir, segmentHeader{id: last.ID + 1, epoch: rand.Uint64(), size: size})
+	id := l.manifest.Segments[len(l.manifest.Segments)-1].ID + 1
+	l.manifestMu.Unlock()
+	s, err := l.makeSegment(segmentHeader{id: id, epoch: newEpoch(id), size: size})
 	if isNoSpace(err) {
 		return nil, diskFull(err)
 	}
 	if err != nil {
 		return nil, err
 	}
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
 	l.manifest.Segments = append(l.manifest.Segments, manifestSegment{ID: s.id, Epoch: quipu.Seq(s.epoch), Size: size})
 	if err := l.manifest.write(l.fs, l.dir); err != nil {
 		// Whether the new MANIFEST is in place may be unknown, so the file must stay and the log must not go on.
@@ -136,6 +134,18 @@ func (l *Log) prepare(size int64) (*segment, error) {
 	defer l.mu.Unlock()
 	l.segments[s.id] = s
 	return s, nil
+}
+
+// makeSegment writes over a spare if there is one, or else fills a new file.
+func (l *Log) makeSegment(h segmentHeader) (*segment, error) {
+	if spare := l.spares.take(h.size); spare != nil {
+		l.counts.recycled.Add(1)
+		return recycleSegment(l.fs, l.dir, spare, h)
+	}
+	if l.freeBelow(h.size) {
+		return nil, diskFull(nil)
+	}
+	return createSegment(l.fs, l.dir, h)
 }
 
 // maintain starts what the batch just written made necessary.
@@ -213,9 +223,10 @@ func (l *Log) checkpointNow() error {
 // prune deletes segments before the checkpoint's in which every record is trimmed.
 func (l *Log) prune(before uint32) error {
 	l.manifestMu.Lock()
-	defer l.manifestMu.Unlock()
+	listed := slices.Clone(l.manifest.Segments)
+	l.manifestMu.Unlock()
 	var dead []uint32
-	for _, m := range l.manifest.Segments {
+	for _, m := range listed {
 		if m.ID >= before {
 			break
 		}
@@ -262,25 +273,46 @@ func (l *Log) isTrimmed(id uint32) (bool, error) {
 // delete forgets segments: first in the MANIFEST, then in the index, then as files. A crash in between
 // leaves files that Open removes, or postings below a trim point, which no read looks at.
 func (l *Log) delete(dead []uint32) error {
-	l.manifest.Segments = slices.DeleteFunc(l.manifest.Segments, func(m manifestSegment) bool {
-		return slices.Contains(dead, m.ID)
-	})
-	l.manifest.Pruned = true
-	if err := l.manifest.write(l.fs, l.dir); err != nil {
+	segments, err := l.unlist(dead)
+	if err != nil {
 		return err
 	}
-	for _, id := range dead {
-		l.mu.Lock()
-		s := l.segments[id]
-		delete(l.segments, id)
-		l.hot.forget(id)
-		l.mu.Unlock()
-		if err := errors.Join(l.forget(s), l.fs.Remove(s.path), s.release()); err != nil {
+	for _, s := range segments {
+		if err := l.forget(s); err != nil {
+			return err
+		}
+		kept, err := l.spares.keep(s)
+		if err == nil && !kept {
+			err = l.fs.Remove(s.path)
+		}
+		if err := errors.Join(err, s.release()); err != nil {
 			return err
 		}
 		l.counts.deleted.Add(1)
 	}
 	return nil
+}
+
+// unlist takes segments out of the MANIFEST and the table, and answers them with the table's reference.
+func (l *Log) unlist(dead []uint32) ([]*segment, error) {
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
+	l.manifest.Segments = slices.DeleteFunc(l.manifest.Segments, func(m manifestSegment) bool {
+		return slices.Contains(dead, m.ID)
+	})
+	l.manifest.Pruned = true
+	if err := l.manifest.write(l.fs, l.dir); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	segments := make([]*segment, 0, len(dead))
+	for _, id := range dead {
+		segments = append(segments, l.segments[id])
+		delete(l.segments, id)
+		l.hot.forget(id)
+	}
+	return segments, nil
 }
 
 // forget removes the postings of a segment from the index, but the last one of each stream: conditions need it.

@@ -18,7 +18,7 @@ func randomPostings(rng *rand.Rand, n int) []posting {
 		p.seq += quipu.Seq(1 + rng.Uint64N(1<<rng.UintN(20)))
 		p.offset, p.size = p.offset+p.size+rng.Uint32N(5000), 8*(1+rng.Uint32N(1<<rng.UintN(17)))
 		if rng.IntN(100) == 0 {
-			p.segment, p.offset = p.segment+1+rng.Uint32N(3), rng.Uint32()
+			p.segment, p.offset = p.segment+1+rng.Uint32N(3), rng.Uint32N(1<<29)
 		}
 		if rng.IntN(200) == 0 {
 			p.seq = quipu.MakeSeq(p.seq.Term()+1, p.seq.Pos()+1)
