@@ -406,6 +406,21 @@ func lastIn(it *pebble.Iterator, to quipu.Seq) (last posting, ok bool, err error
 	return last, ok && err == nil, err
 }
 
+// trim is the saved trim point of a book; 0 if it has none or is not saved.
+func (x *index) trim(id quipu.Book) (quipu.Seq, error) {
+	value, closer, err := x.db.Get(be.AppendUint64([]byte{keyBook}, uint64(id)))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(value) < 25 {
+		return 0, errors.Join(errIndex, closer.Close())
+	}
+	return quipu.Seq(be.Uint64(value[16:])), closer.Close()
+}
+
 // producer finds a producer; nil if it is unknown.
 func (x *index) producer(k producerKey) (*producer, error) {
 	value, closer, err := x.db.Get(be.AppendUint64(be.AppendUint64([]byte{keyProducer}, uint64(k.book)), k.id))

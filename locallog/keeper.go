@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -90,7 +91,7 @@ func (l *Log) room(size int64) (full, err error) {
 			return nil, err
 		}
 		l.seal()
-		w.active, w.offset, w.synced = next.segment, segmentHeaderBytes, segmentHeaderBytes
+		w.active, w.offset, w.synced, w.rolled = next.segment, segmentHeaderBytes, segmentHeaderBytes, true
 	}
 	return nil, nil
 }
@@ -148,7 +149,8 @@ func (l *Log) makeSegment(h segmentHeader) (*segment, error) {
 	return createSegment(l.fs, l.dir, h)
 }
 
-// maintain starts what the batch just written made necessary.
+// maintain starts what the batch just written made necessary. A checkpoint is due when the index has grown in memory, and
+// when a segment was filled after a trim, so that what is deleted is written over before new files are needed.
 func (l *Log) maintain() error {
 	w, k := &l.writer, &l.keeper
 	if !k.asked && w.offset > w.active.size/2 {
@@ -166,10 +168,12 @@ func (l *Log) maintain() error {
 	}
 	l.mu.RLock()
 	bytes := l.state.open.bytes + l.state.window.OpenBytes()
+	due := bytes >= l.opts.CheckpointBytes || w.rolled && l.state.moved
 	l.mu.RUnlock()
-	if bytes < l.opts.CheckpointBytes || k.busy && bytes < 2*l.opts.CheckpointBytes {
+	if !due || k.busy && bytes < 2*l.opts.CheckpointBytes {
 		return nil
 	}
+	w.rolled = false
 	if k.busy {
 		if err := <-k.saved; err != nil {
 			return err
@@ -194,10 +198,8 @@ func (l *Log) checkpoint(s saving) error {
 	l.counts.checkpoints.Add(1)
 	l.mu.Lock()
 	l.state.thaw(s.gen, s.writes)
-	moved := l.state.moved
-	l.state.moved = false
 	l.mu.Unlock()
-	if !moved {
+	if !s.gen.moved {
 		return nil
 	}
 	return l.prune(s.gen.end.end.Segment)
@@ -249,20 +251,23 @@ func (l *Log) prune(before uint32) error {
 
 var errAlive = errors.New("not trimmed")
 
-// isTrimmed tells whether all records of a segment are below the trim points of their books.
+// isTrimmed tells whether all records of a segment are below the trim points of their books, as the index has them: newer
+// points are not safe from a power cut yet if the log is not synced.
 func (l *Log) isTrimmed(id uint32) (bool, error) {
 	lower, upper := be.AppendUint32([]byte{keySegment}, id), be.AppendUint32([]byte{keySegment}, id+1)
 	err := l.index().each(lower, upper, func(key, value []byte) error {
 		if len(key) != 13 || len(value) != 8 {
 			return errIndex
 		}
-		l.mu.RLock()
-		defer l.mu.RUnlock()
-		b := l.state.books[quipu.Book(be.Uint64(key[5:]))]
-		if b != nil && quipu.Seq(be.Uint64(value)) > b.trim {
-			return errAlive
+		id := quipu.Book(be.Uint64(key[5:]))
+		if id == 0 {
+			return nil // the log's own records have done their work when the index has them
 		}
-		return nil
+		trim, err := l.index().trim(id)
+		if err == nil && quipu.Seq(be.Uint64(value)) > trim {
+			err = errAlive
+		}
+		return err
 	})
 	if errors.Is(err, errAlive) {
 		return false, nil
@@ -321,11 +326,18 @@ func (l *Log) forget(s *segment) error {
 		book quipu.Book
 		tag  string
 	}
-	last := map[key]quipu.Seq{}
+	last := map[key]*quipu.Seq{}
+	see := func(book quipu.Book, tag string, seq quipu.Seq) {
+		if known := last[key{book, tag}]; known != nil {
+			*known = seq
+			return
+		}
+		last[key{book, strings.Clone(tag)}] = &seq
+	}
 	err := s.eachBatch(segmentHeaderBytes, func(batch []byte, h *batchHeader) error {
 		return eachRecord(batch, h, func(r *record, _ int) error {
-			last[key{r.book, quipu.TagAll}] = r.seq
-			r.eachTag(func(tag string) { last[key{r.book, string([]byte(tag))}] = r.seq })
+			see(r.book, quipu.TagAll, r.seq)
+			r.eachTag(func(tag string) { see(r.book, tag, r.seq) })
 			return nil
 		})
 	})
@@ -335,7 +347,7 @@ func (l *Log) forget(s *segment) error {
 	x := l.index()
 	b := x.db.NewBatch()
 	for k, seq := range last {
-		if err := l.forgetStream(b, k.book, k.tag, seq); err != nil {
+		if err := l.forgetStream(b, k.book, k.tag, *seq); err != nil {
 			return l.index().wrap(err)
 		}
 	}

@@ -21,6 +21,7 @@ type writer struct {
 	stamp     int64
 	unchecked int64 // bytes written since the free space was looked at
 	low       bool  // it was under the reserve
+	rolled    bool  // a segment was filled since the last checkpoint
 	producers map[producerKey]quipu.Producer
 	results   []result
 	done      chan struct{}
@@ -200,7 +201,7 @@ func (l *Log) build(group []*request, size int) ([]byte, *batchHeader) {
 	w := &l.writer
 	w.stamp = max(w.stamp, l.opts.Clock.Now().UnixNano())
 	h := &batchHeader{epoch: w.active.epoch, first: quipu.MakeSeq(w.term, w.pos+1), offset: w.offset, synced: w.synced, prev: w.crc}
-	batch := make([]byte, batchHeaderBytes, size)
+	batch := l.hot.buffer(size)[:batchHeaderBytes]
 	for _, r := range group {
 		batch = append(batch, r.buf...)
 		h.count += r.count
