@@ -159,7 +159,8 @@ func (l *Log) loadState(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := state{books: map[quipu.Book]*book{}, names: map[string]*book{}, open: newGeneration(), index: x, moved: true}
+	s := state{books: map[quipu.Book]*book{}, names: map[string]*book{}, open: newGeneration(), index: x,
+		moved: len(l.manifest.Segments) > 1} // an earlier run may have left segments to delete
 	l.state = s
 	if err := l.loadCheckpoint(); err != nil {
 		return err

@@ -26,8 +26,8 @@ func recycling(t *testing.T, fs vfs.FS, sync SyncMode) (*Log, Options, quipu.Boo
 		t.Fatal(err)
 	}
 	l = reopened(t, l) // closing saves a checkpoint, and that deletes
-	if l.Stats().SpareBytes != 4*o.SegmentBytesMax || len(l.spares.ready) != 4 {
-		t.Fatalf("%d spares, %d bytes", len(l.spares.ready), l.Stats().SpareBytes)
+	if l.Stats().SpareBytes != 4*o.SegmentBytesMax || readySpares(l) != 4 {
+		t.Fatalf("%d spares, %d bytes", readySpares(l), l.Stats().SpareBytes)
 	}
 	return l, o, book
 }
@@ -72,8 +72,10 @@ func TestAnOldBatchIsNeverTakenForANewOne(t *testing.T) {
 // oldBatchBehind tells whether a whole batch of another segment is right behind the end of the log.
 func oldBatchBehind(t *testing.T, l *Log) bool {
 	t.Helper()
+	l.mu.RLock()
 	end := l.state.end.end
 	s := l.segments[end.Segment]
+	l.mu.RUnlock()
 	buf := make([]byte, 1024)
 	if end.Offset+int64(len(buf)) > s.size {
 		return false
@@ -87,6 +89,12 @@ func oldBatchBehind(t *testing.T, l *Log) bool {
 
 // killed is a crash of the process: what was written is in the page cache.
 var killed = vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))}
+
+func endOf(l *Log) place {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.state.end.end
+}
 
 func readAll(l *Log, book quipu.Book) (records []quipu.Record, err error) {
 	infos, err := l.Books(context.Background())
@@ -110,7 +118,7 @@ func TestABatchBehindATornOneIsNeverSeenAgain(t *testing.T) {
 	for !oldBatchBehind(t, l) {
 		appendKB(t, l, book, 'n')
 	}
-	end := l.state.end.end
+	end := endOf(l)
 	appendKB(t, l, book, 't')
 	appendKB(t, l, book, 'g')
 	left := fs.CrashClone(killed)
@@ -118,8 +126,8 @@ func TestABatchBehindATornOneIsNeverSeenAgain(t *testing.T) {
 
 	o.FS = left
 	l = mustOpen(t, o)
-	if l.state.end.end != end {
-		t.Fatalf("the log ends at %+v, want %+v", l.state.end.end, end)
+	if got := endOf(l); got != end {
+		t.Fatalf("the log ends at %+v, want %+v", got, end)
 	}
 	appendKB(t, l, book, 'N')
 	o.FS = left.CrashClone(killed)
@@ -157,13 +165,19 @@ func TestASegmentIsNotWrittenOverWhileSomebodyReadsIt(t *testing.T) {
 	if r, err := s.record(p, book); err != nil || r.Data[0] != 'o' {
 		t.Fatalf("the reader sees something else: %v", err)
 	}
-	before := len(l.spares.ready)
+	before := readySpares(l)
 	if err := s.release(); err != nil {
 		t.Fatal(err)
 	}
-	if s.retired.Load() == nil || len(l.spares.ready) == before {
+	if s.retired.Load() == nil || readySpares(l) == before {
 		t.Fatal("the segment was deleted, but its file is no spare")
 	}
+}
+
+func readySpares(l *Log) int {
+	l.spares.mu.Lock()
+	defer l.spares.mu.Unlock()
+	return len(l.spares.ready)
 }
 
 func lastPosting(l *Log, book quipu.Book) (posting, bool, error) {
