@@ -256,3 +256,39 @@ func TestSparesOfAnotherSizeAreRemoved(t *testing.T) {
 		})
 	}
 }
+
+// A segment goes by the trim points that the index has saved. A newer one, which a power cut may still take back with sync
+// os, counts at the checkpoint after it, also if it came while another was being saved.
+func TestATrimCountsOnceTheIndexHasIt(t *testing.T) {
+	o := small(vfs.NewMem())
+	o.SegmentBytesMin, o.SegmentBytesMax, o.CheckpointBytes, o.Sync = 16<<10, 16<<10, 1<<20, SyncOS
+	l := mustOpen(t, o)
+	book := mustCreate(t, l)
+	tail := quipu.Seq(0)
+	for range 40 {
+		tail = appendKB(t, l, book, 'o')
+	}
+	l = reopened(t, l) // no segment is filled from here on, so the writer starts no checkpoint of its own
+	appendKB(t, l, book, 'o')
+	l.mu.Lock()
+	gen, writes := l.state.freeze()
+	l.mu.Unlock()
+	if err := l.Trim(t.Context(), book, quipu.TagAll, tail); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.checkpoint(saving{gen, writes}); err != nil {
+		t.Fatal(err)
+	}
+	if trimmed, err := l.isTrimmed(1); err != nil || trimmed || l.Stats().Deleted > 0 {
+		t.Fatalf("segment 1 counts as trimmed: %t, %v; %d were deleted", trimmed, err, l.Stats().Deleted)
+	}
+	l.mu.Lock()
+	gen, writes = l.state.freeze()
+	l.mu.Unlock()
+	if err := l.checkpoint(saving{gen, writes}); err != nil {
+		t.Fatal(err)
+	}
+	if l.Stats().Deleted < 2 {
+		t.Fatalf("%d segments were deleted", l.Stats().Deleted)
+	}
+}
