@@ -1,7 +1,7 @@
 // Bench measures Quipu beside peers and physical limits, on this machine and in one run: shared machines are
 // noisy, so compare figures of one run as ratios, and repeat before you believe a small difference.
 //
-//	go run ./bench [append] [state] [invoke] [counter] [events] [peers] [start] [-json] [-d 2s]
+//	go run ./bench [log] [state] [invoke] [counter] [events] [peers] [start] [-json] [-d 2s]
 //
 // Without a name everything runs. Each figure is a line: a table for people, or JSON objects with -json.
 package main
@@ -20,7 +20,7 @@ var benches = []struct {
 	name string
 	run  func(*runner) error
 }{
-	{"append", benchAppend},
+	{"log", benchLog},
 	{"state", benchState},
 	{"invoke", benchInvoke},
 	{"counter", benchCounter},

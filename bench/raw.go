@@ -107,6 +107,6 @@ func singleSync(dir string, d time.Duration) (figure, error) {
 		offset = (offset + recordBytes) % rawFileBytes
 	}
 	took := time.Since(begin)
-	f := figure{Peer: "raw", Bench: "fdatasync", Variant: "1 KiB, no queue", Durable: "on disk", Conc: 1}
+	f := figure{Peer: "raw", Bench: "fdatasync", Variant: "1 KiB, no queue", Durable: "fsync", Conc: 1}
 	return f.Summed(latencies, took), l.close()
 }

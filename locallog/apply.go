@@ -53,7 +53,7 @@ type state struct {
 	index  *index
 	end    checkpoint
 	saved  quipu.Seq // the index has everything up to here
-	moved  bool      // a book's trim point moved since the last look for segments to delete
+	moved  bool      // a book's trim point moved since the last freeze
 	group  []located // scratch
 	wake   []chan struct{}
 }
@@ -277,7 +277,7 @@ func (s *state) applyTrim(b *book, tag string, upto quipu.Seq) quipu.Code {
 // freeze ends the open generation, so that it can be saved while new records come in.
 func (s *state) freeze() (*generation, *resolve.Generation) {
 	g := s.open
-	g.end = s.end
+	g.end, g.moved, s.moved = s.end, s.moved, false
 	for id, p := range g.books {
 		b := s.books[id]
 		if b == nil {

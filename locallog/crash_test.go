@@ -23,6 +23,7 @@ type witness struct {
 	trim   quipu.Seq  // highest that was asked for
 	booked bool       // the book's creation was answered
 	last   quipu.Seq
+	stats  Stats // of the sessions so far, only what went over segments
 }
 
 func newWitness() *witness { return &witness{acked: map[quipu.Seq][]byte{}} }
@@ -46,6 +47,7 @@ func (w *witness) script(o Options, seed uint64) error {
 			return err
 		}
 		err = w.session(l, rng)
+		w.stats.Recycled += l.Stats().Recycled
 		if e := l.Close(); err == nil {
 			err = e
 		}
@@ -215,7 +217,10 @@ func TestACrashAtAnyFileOperationLosesNothingAcknowledged(t *testing.T) {
 		if err := w.check(fs, w); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%d crash points", points)
+		if w.stats.Recycled == 0 {
+			t.Error("no deleted segment was written over")
+		}
+		t.Logf("%d crash points, %d segments written over", points, w.stats.Recycled)
 	})
 }
 

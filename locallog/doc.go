@@ -10,20 +10,23 @@
 // process, may then lose the newest acknowledged records.
 //
 // The package does not replicate, does not repair, and keeps events and values alike until their
-// book is trimmed: a segment goes when every record in it is trimmed.
+// book is trimmed: a segment goes when every record in it is trimmed. Up to Options.SpareBytesMax of deleted segments
+// stay on the disk as spares, and are the first to go when it runs full.
 //
 // # Directory
 //
 //	LOCK         held while the log is open
 //	MANIFEST     which segments there are, the term, and whether the log was closed cleanly
-//	000001.seg   segments, zero-filled before use
+//	000001.seg   segments, zero-filled or written over
+//	000001.spare a deleted segment that waits to be written over
 //	index/       Pebble without a WAL: the checkpoint of everything kept in memory
 //
 // # Segment
 //
-// A header page of 4096 bytes, then batches without gaps, then zeros. Integers are little-endian.
+// A header page of 4096 bytes, then batches without gaps, then anything: zeros, or batches of the segment that the
+// file was before, which have another epoch. Integers are little-endian.
 //
-//	 0  crc32c of bytes 4 to 4096        16  epoch, random: tells the segment's own
+//	 0  crc32c of bytes 4 to 4096        16  epoch, id u32 and random u32: tells its own
 //	 4  magic "QSEG"                         bytes from older ones at the same place
 //	 8  format version (u32)             24  size of the file (u64)
 //	12  id (u32)                         32  zeros

@@ -271,12 +271,13 @@ func finishRecord(b []byte, seq quipu.Seq, stamp int64) int {
 }
 
 // eachRecord visits the records of a batch whose crc was checked, with their offsets in it. It fails if
-// they do not fill the batch exactly, or do not count up from its first seq.
+// they do not fill the batch exactly, or do not count up from its first seq. A visited record is valid until the next.
 func eachRecord(batch []byte, h *batchHeader, visit func(r *record, at int) error) error {
 	at := batchHeaderBytes
+	var r record // one for all: visit makes it escape
 	for i := range h.count {
-		r, err := parseRecord(batch[at:], false)
-		if err != nil {
+		var err error
+		if r, err = parseRecord(batch[at:], false); err != nil {
 			return err
 		}
 		if r.seq != h.first+quipu.Seq(i) {

@@ -35,6 +35,7 @@ func eachSeed(t *testing.T, n int, run func(t *testing.T, seed uint64)) {
 
 // A random history, with clean restarts and power cuts in between, gets the answers that the model gives.
 func TestAnyHistoryEqualsTheModel(t *testing.T) {
+	recycled := uint64(0)
 	eachSeed(t, 8, func(t *testing.T, seed uint64) {
 		fs := vfs.NewCrashableMem()
 		o := small(fs)
@@ -50,6 +51,7 @@ func TestAnyHistoryEqualsTheModel(t *testing.T) {
 			}
 			s := l.Stats()
 			sum.Rolls, sum.Checkpoints, sum.Deleted = sum.Rolls+s.Rolls, sum.Checkpoints+s.Checkpoints, sum.Deleted+s.Deleted
+			sum.Recycled += s.Recycled
 			l = mustOpen(t, o)
 			if rng.IntN(4) == 0 {
 				if _, err := l.Verify(t.Context(), nil); err != nil {
@@ -62,6 +64,10 @@ func TestAnyHistoryEqualsTheModel(t *testing.T) {
 		if sum.Rolls == 0 || sum.Checkpoints == 0 {
 			t.Fatalf("the history rolled and saved nothing: %+v", sum)
 		}
-		t.Logf("%d rolls, %d checkpoints, %d segments deleted", sum.Rolls, sum.Checkpoints, sum.Deleted)
+		recycled += sum.Recycled
+		t.Logf("%d rolls, %d checkpoints, %d segments deleted, %d written over", sum.Rolls, sum.Checkpoints, sum.Deleted, sum.Recycled)
 	})
+	if recycled == 0 && *seedFlag == 0 {
+		t.Error("no history wrote over a deleted segment")
+	}
 }

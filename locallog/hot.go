@@ -5,30 +5,49 @@ import (
 	"container/list"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quipu-run/quipu"
 )
 
-// hot keeps the newest batches in memory, so that readers at the tail touch no disk and copy nothing.
+// hot keeps the newest batches in memory, so that readers at the tail touch no disk and copy nothing. The log's mutex
+// guards it.
 type hot struct {
 	bytesMax int
 	bytes    int
 	batches  []hotBatch // by place
+	free     []byte     // of the last batch that went and that no reader ever saw; only the writer touches it
 }
 
 type hotBatch struct {
 	segment uint32
 	offset  int64
 	bytes   []byte
+	lent    *atomic.Bool // a reader got a part of it, and may keep that for ever
+}
+
+// buffer answers a buffer of size bytes for the next batch, whose header part is zero.
+func (h *hot) buffer(size int) []byte {
+	buf := h.free
+	h.free = nil
+	if cap(buf) < size || cap(buf) > 4*size && cap(buf) > recycledMax {
+		return make([]byte, size, size+size/8)
+	}
+	clear(buf[:batchHeaderBytes])
+	return buf[:size]
 }
 
 // add keeps a batch that nobody changes any more.
 func (h *hot) add(segment uint32, offset int64, batch []byte) {
-	h.batches = append(h.batches, hotBatch{segment, offset, batch})
+	h.batches = append(h.batches, hotBatch{segment, offset, batch, new(atomic.Bool)})
 	h.bytes += len(batch)
 	for h.bytes > h.bytesMax && len(h.batches) > 0 {
-		h.bytes -= len(h.batches[0].bytes)
-		h.batches[0].bytes = nil
+		oldest := &h.batches[0]
+		h.bytes -= len(oldest.bytes)
+		if !oldest.lent.Load() && cap(oldest.bytes) > cap(h.free) {
+			h.free = oldest.bytes
+		}
+		oldest.bytes = nil
 		h.batches = h.batches[1:]
 	}
 }
@@ -46,6 +65,7 @@ func (h *hot) find(p posting) []byte {
 	if b.segment != p.segment || at+int64(p.size) > int64(len(b.bytes)) {
 		return nil
 	}
+	b.lent.Store(true)
 	return b.bytes[at : at+int64(p.size) : at+int64(p.size)]
 }
 

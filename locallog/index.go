@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -28,7 +29,7 @@ const (
 	keyTagTrim    byte = 3 // book, tag -> point
 	keyProducer   byte = 4 // book, id -> producer
 	keySegment    byte = 5 // segment, book -> last seq of the book in it
-	keyPosting    byte = 6 // book, bytes of tag (u16), tag, seq -> segment, offset, size
+	keyPosting    byte = 6 // book, bytes of tag (u16), tag, last seq -> block of postings
 	keyGeneration byte = 7 // last seq of a resolver generation -> nothing
 	keyWrite      byte = 8 // last seq of its generation, book, conflict key -> seq
 )
@@ -255,13 +256,11 @@ func putTrims(b *pebble.Batch, id quipu.Book, p *bookPart) error {
 
 func putStream(b *pebble.Batch, id quipu.Book, tag string, s *stream) error {
 	key := postingKey(nil, id, tag, 0)
-	var value [12]byte
-	for _, p := range s.postings {
-		be.PutUint64(key[len(key)-8:], uint64(p.seq))
-		be.PutUint32(value[0:], p.segment)
-		be.PutUint32(value[4:], p.offset)
-		be.PutUint32(value[8:], p.size)
-		if err := b.Set(key, value[:], nil); err != nil {
+	var value []byte
+	for block := range slices.Chunk(s.postings, postingBlockMax) {
+		be.PutUint64(key[len(key)-8:], uint64(block[len(block)-1].seq))
+		value = appendBlock(value[:0], block)
+		if err := b.Set(key, value, nil); err != nil {
 			return err
 		}
 	}
@@ -341,14 +340,18 @@ func (x *index) NewestWriteIn(id quipu.Book, span quipu.KeyRange, after quipu.Se
 
 // scan appends to out the postings of a stream in [from, to], at most max in all.
 func (x *index) scan(id quipu.Book, tag string, from, to quipu.Seq, out []posting, max int) ([]posting, error) {
-	lower := postingKey(nil, id, tag, from)
-	upper := append(postingKey(nil, id, tag, to), 0)
-	err := x.each(lower, upper, func(key, value []byte) error {
-		if len(out) == max {
-			return errEnough
+	err := x.each(postingKey(nil, id, tag, from), streamEnd(id, tag), func(key, value []byte) error {
+		enough := false
+		err := eachPosting(key, value, func(p posting) bool {
+			if p.seq >= from && p.seq <= to && len(out) < max {
+				out = append(out, p)
+			}
+			enough = p.seq >= to || len(out) == max
+			return !enough
+		})
+		if err == nil && enough {
+			err = errEnough
 		}
-		p, err := parsePosting(key, value)
-		out = append(out, p)
 		return err
 	})
 	if errors.Is(err, errEnough) {
@@ -359,11 +362,10 @@ func (x *index) scan(id quipu.Book, tag string, from, to quipu.Seq, out []postin
 
 var errEnough = errors.New("enough")
 
-// last is the newest posting of a stream with a seq <= to.
+// last is the newest posting of a stream with a seq <= to. It is in the first block that ends at or after to, or
+// else the end of the block before.
 func (x *index) last(id quipu.Book, tag string, to quipu.Seq) (p posting, ok bool, err error) {
-	it, err := x.db.NewIter(&pebble.IterOptions{
-		LowerBound: postingKey(nil, id, tag, 0), UpperBound: append(postingKey(nil, id, tag, to), 0),
-	})
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: postingKey(nil, id, tag, 0), UpperBound: streamEnd(id, tag)})
 	if err != nil {
 		return posting{}, false, x.wrap(err)
 	}
@@ -372,14 +374,51 @@ func (x *index) last(id quipu.Book, tag string, to quipu.Seq) (p posting, ok boo
 			ok, err = false, x.wrap(e)
 		}
 	}()
-	if !it.Last() {
+	there := it.SeekGE(postingKey(nil, id, tag, to))
+	if there {
+		if p, ok, err = lastIn(it, to); ok || err != nil {
+			return p, ok, x.wrap(err)
+		}
+		there = it.Prev()
+	} else if it.Error() == nil {
+		there = it.Last()
+	}
+	if !there {
 		return posting{}, false, x.wrap(it.Error())
 	}
+	p, ok, err = lastIn(it, to)
+	return p, ok, x.wrap(err)
+}
+
+// lastIn is the last posting with a seq <= to of the block that it stands at.
+func lastIn(it *pebble.Iterator, to quipu.Seq) (last posting, ok bool, err error) {
 	value, err := it.ValueAndErr()
-	if err == nil {
-		p, err = parsePosting(it.Key(), value)
+	if err != nil {
+		return posting{}, false, err
 	}
-	return p, err == nil, x.wrap(err)
+	err = eachPosting(it.Key(), value, func(p posting) bool {
+		if p.seq > to {
+			return false
+		}
+		last, ok = p, true
+		return true
+	})
+	return last, ok && err == nil, err
+}
+
+// trim is the saved trim point of a book; 0 if it has none or is not saved.
+func (x *index) trim(id quipu.Book) (quipu.Seq, error) {
+	value, closer, err := x.db.Get(be.AppendUint64([]byte{keyBook}, uint64(id)))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(value) < 25 {
+		return 0, errors.Join(errIndex, closer.Close())
+	}
+	return quipu.Seq(be.Uint64(value[16:])), closer.Close()
 }
 
 // producer finds a producer; nil if it is unknown.
@@ -420,18 +459,13 @@ func postingKey(buf []byte, id quipu.Book, tag string, seq quipu.Seq) []byte {
 	return be.AppendUint64(buf, uint64(seq))
 }
 
-func writeKey(buf []byte, gen quipu.Seq, id quipu.Book) []byte {
-	return be.AppendUint64(be.AppendUint64(append(buf, keyWrite), uint64(gen)), uint64(id))
+// streamEnd is the first key behind a stream's postings.
+func streamEnd(id quipu.Book, tag string) []byte {
+	return append(postingKey(nil, id, tag, quipu.SeqMax), 0)
 }
 
-func parsePosting(key, value []byte) (posting, error) {
-	if len(key) < 8 || len(value) != 12 {
-		return posting{}, errIndex
-	}
-	return posting{
-		seq: quipu.Seq(be.Uint64(key[len(key)-8:])), segment: be.Uint32(value),
-		offset: be.Uint32(value[4:]), size: be.Uint32(value[8:]),
-	}, nil
+func writeKey(buf []byte, gen quipu.Seq, id quipu.Book) []byte {
+	return be.AppendUint64(be.AppendUint64(append(buf, keyWrite), uint64(gen)), uint64(id))
 }
 
 func encodeCheckpoint(c checkpoint) []byte {

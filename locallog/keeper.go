@@ -3,8 +3,8 @@ package locallog
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -91,7 +91,7 @@ func (l *Log) room(size int64) (full, err error) {
 			return nil, err
 		}
 		l.seal()
-		w.active, w.offset, w.synced = next.segment, segmentHeaderBytes, segmentHeaderBytes
+		w.active, w.offset, w.synced, w.rolled = next.segment, segmentHeaderBytes, segmentHeaderBytes, true
 	}
 	return nil, nil
 }
@@ -114,19 +114,18 @@ func (l *Log) seal() {
 
 // prepare makes the next segment. Nothing remains of it after an error; CodeDiskFull may be tried again.
 func (l *Log) prepare(size int64) (*segment, error) {
-	if l.freeBelow(size) {
-		return nil, diskFull(nil)
-	}
 	l.manifestMu.Lock()
-	defer l.manifestMu.Unlock()
-	last := l.manifest.Segments[len(l.manifest.Segments)-1]
-	s, err := createSegment(l.fs, l.dir, segmentHeader{id: last.ID + 1, epoch: rand.Uint64(), size: size})
+	id := l.manifest.Segments[len(l.manifest.Segments)-1].ID + 1
+	l.manifestMu.Unlock()
+	s, err := l.makeSegment(segmentHeader{id: id, epoch: newEpoch(id), size: size})
 	if isNoSpace(err) {
 		return nil, diskFull(err)
 	}
 	if err != nil {
 		return nil, err
 	}
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
 	l.manifest.Segments = append(l.manifest.Segments, manifestSegment{ID: s.id, Epoch: quipu.Seq(s.epoch), Size: size})
 	if err := l.manifest.write(l.fs, l.dir); err != nil {
 		// Whether the new MANIFEST is in place may be unknown, so the file must stay and the log must not go on.
@@ -138,7 +137,20 @@ func (l *Log) prepare(size int64) (*segment, error) {
 	return s, nil
 }
 
-// maintain starts what the batch just written made necessary.
+// makeSegment writes over a spare if there is one, or else fills a new file.
+func (l *Log) makeSegment(h segmentHeader) (*segment, error) {
+	if spare := l.spares.take(h.size); spare != nil {
+		l.counts.recycled.Add(1)
+		return recycleSegment(l.fs, l.dir, spare, h)
+	}
+	if l.freeBelow(h.size) {
+		return nil, diskFull(nil)
+	}
+	return createSegment(l.fs, l.dir, h)
+}
+
+// maintain starts what the batch just written made necessary. A checkpoint is due when the index has grown in memory, and
+// when a segment was filled after a trim, so that what is deleted is written over before new files are needed.
 func (l *Log) maintain() error {
 	w, k := &l.writer, &l.keeper
 	if !k.asked && w.offset > w.active.size/2 {
@@ -156,10 +168,12 @@ func (l *Log) maintain() error {
 	}
 	l.mu.RLock()
 	bytes := l.state.open.bytes + l.state.window.OpenBytes()
+	due := bytes >= l.opts.CheckpointBytes || w.rolled && l.state.moved
 	l.mu.RUnlock()
-	if bytes < l.opts.CheckpointBytes || k.busy && bytes < 2*l.opts.CheckpointBytes {
+	if !due || k.busy && bytes < 2*l.opts.CheckpointBytes {
 		return nil
 	}
+	w.rolled = false
 	if k.busy {
 		if err := <-k.saved; err != nil {
 			return err
@@ -184,10 +198,8 @@ func (l *Log) checkpoint(s saving) error {
 	l.counts.checkpoints.Add(1)
 	l.mu.Lock()
 	l.state.thaw(s.gen, s.writes)
-	moved := l.state.moved
-	l.state.moved = false
 	l.mu.Unlock()
-	if !moved {
+	if !s.gen.moved {
 		return nil
 	}
 	return l.prune(s.gen.end.end.Segment)
@@ -213,9 +225,10 @@ func (l *Log) checkpointNow() error {
 // prune deletes segments before the checkpoint's in which every record is trimmed.
 func (l *Log) prune(before uint32) error {
 	l.manifestMu.Lock()
-	defer l.manifestMu.Unlock()
+	listed := slices.Clone(l.manifest.Segments)
+	l.manifestMu.Unlock()
 	var dead []uint32
-	for _, m := range l.manifest.Segments {
+	for _, m := range listed {
 		if m.ID >= before {
 			break
 		}
@@ -238,20 +251,23 @@ func (l *Log) prune(before uint32) error {
 
 var errAlive = errors.New("not trimmed")
 
-// isTrimmed tells whether all records of a segment are below the trim points of their books.
+// isTrimmed tells whether all records of a segment are below the trim points of their books, as the index has them: newer
+// points are not safe from a power cut yet if the log is not synced.
 func (l *Log) isTrimmed(id uint32) (bool, error) {
 	lower, upper := be.AppendUint32([]byte{keySegment}, id), be.AppendUint32([]byte{keySegment}, id+1)
 	err := l.index().each(lower, upper, func(key, value []byte) error {
 		if len(key) != 13 || len(value) != 8 {
 			return errIndex
 		}
-		l.mu.RLock()
-		defer l.mu.RUnlock()
-		b := l.state.books[quipu.Book(be.Uint64(key[5:]))]
-		if b != nil && quipu.Seq(be.Uint64(value)) > b.trim {
-			return errAlive
+		id := quipu.Book(be.Uint64(key[5:]))
+		if id == 0 {
+			return nil // the log's own records have done their work when the index has them
 		}
-		return nil
+		trim, err := l.index().trim(id)
+		if err == nil && quipu.Seq(be.Uint64(value)) > trim {
+			err = errAlive
+		}
+		return err
 	})
 	if errors.Is(err, errAlive) {
 		return false, nil
@@ -262,25 +278,46 @@ func (l *Log) isTrimmed(id uint32) (bool, error) {
 // delete forgets segments: first in the MANIFEST, then in the index, then as files. A crash in between
 // leaves files that Open removes, or postings below a trim point, which no read looks at.
 func (l *Log) delete(dead []uint32) error {
-	l.manifest.Segments = slices.DeleteFunc(l.manifest.Segments, func(m manifestSegment) bool {
-		return slices.Contains(dead, m.ID)
-	})
-	l.manifest.Pruned = true
-	if err := l.manifest.write(l.fs, l.dir); err != nil {
+	segments, err := l.unlist(dead)
+	if err != nil {
 		return err
 	}
-	for _, id := range dead {
-		l.mu.Lock()
-		s := l.segments[id]
-		delete(l.segments, id)
-		l.hot.forget(id)
-		l.mu.Unlock()
-		if err := errors.Join(l.forget(s), l.fs.Remove(s.path), s.release()); err != nil {
+	for _, s := range segments {
+		if err := l.forget(s); err != nil {
+			return err
+		}
+		kept, err := l.spares.keep(s)
+		if err == nil && !kept {
+			err = l.fs.Remove(s.path)
+		}
+		if err := errors.Join(err, s.release()); err != nil {
 			return err
 		}
 		l.counts.deleted.Add(1)
 	}
 	return nil
+}
+
+// unlist takes segments out of the MANIFEST and the table, and answers them with the table's reference.
+func (l *Log) unlist(dead []uint32) ([]*segment, error) {
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
+	l.manifest.Segments = slices.DeleteFunc(l.manifest.Segments, func(m manifestSegment) bool {
+		return slices.Contains(dead, m.ID)
+	})
+	l.manifest.Pruned = true
+	if err := l.manifest.write(l.fs, l.dir); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	segments := make([]*segment, 0, len(dead))
+	for _, id := range dead {
+		segments = append(segments, l.segments[id])
+		delete(l.segments, id)
+		l.hot.forget(id)
+	}
+	return segments, nil
 }
 
 // forget removes the postings of a segment from the index, but the last one of each stream: conditions need it.
@@ -289,11 +326,18 @@ func (l *Log) forget(s *segment) error {
 		book quipu.Book
 		tag  string
 	}
-	last := map[key]quipu.Seq{}
+	last := map[key]*quipu.Seq{}
+	see := func(book quipu.Book, tag string, seq quipu.Seq) {
+		if known := last[key{book, tag}]; known != nil {
+			*known = seq
+			return
+		}
+		last[key{book, strings.Clone(tag)}] = &seq
+	}
 	err := s.eachBatch(segmentHeaderBytes, func(batch []byte, h *batchHeader) error {
 		return eachRecord(batch, h, func(r *record, _ int) error {
-			last[key{r.book, quipu.TagAll}] = r.seq
-			r.eachTag(func(tag string) { last[key{r.book, string([]byte(tag))}] = r.seq })
+			see(r.book, quipu.TagAll, r.seq)
+			r.eachTag(func(tag string) { see(r.book, tag, r.seq) })
 			return nil
 		})
 	})
@@ -303,7 +347,7 @@ func (l *Log) forget(s *segment) error {
 	x := l.index()
 	b := x.db.NewBatch()
 	for k, seq := range last {
-		if err := l.forgetStream(b, k.book, k.tag, seq); err != nil {
+		if err := l.forgetStream(b, k.book, k.tag, *seq); err != nil {
 			return l.index().wrap(err)
 		}
 	}
@@ -311,19 +355,17 @@ func (l *Log) forget(s *segment) error {
 	return errors.Join(err, x.apply(b))
 }
 
-// forgetStream deletes postings up to seq, except the newest of the stream.
+// forgetStream deletes the blocks of postings that end at or before upto, but the newest of the stream.
 func (l *Log) forgetStream(b *pebble.Batch, id quipu.Book, tag string, upto quipu.Seq) error {
 	newest, ok, err := l.index().last(id, tag, quipu.SeqMax)
 	if err != nil || !ok {
 		return err
 	}
-	return l.index().each(postingKey(nil, id, tag, 0), append(postingKey(nil, id, tag, upto), 0), func(key, value []byte) error {
-		p, err := parsePosting(key, value)
-		if err != nil || p.seq == newest.seq {
-			return err
-		}
-		return b.Delete(key, nil)
-	})
+	upper := append(postingKey(nil, id, tag, upto), 0)
+	if newest.seq <= upto {
+		upper = postingKey(nil, id, tag, newest.seq)
+	}
+	return l.index().each(postingKey(nil, id, tag, 0), upper, func(key, _ []byte) error { return b.Delete(key, nil) })
 }
 
 // eachBatch visits the batches from offset to the first that is none. Batches are valid until the next.

@@ -38,6 +38,7 @@ type Log struct {
 	manifestMu sync.Mutex // guards below; taken before mu
 	manifest   *manifest
 
+	spares spares
 	queue  *queue
 	writer writer
 	keeper keeper
@@ -54,6 +55,7 @@ func Open(opts Options) (_ *Log, err error) {
 	l := &Log{
 		opts: opts, fs: opts.FS, dir: opts.Dir, done: make(chan struct{}), segments: map[uint32]*segment{},
 		queue: newQueue(opts.QueueBytesMax), hot: hot{bytesMax: opts.HotBytesMax}, aux: newAuxCache(opts.AuxBytesMax),
+		spares: spares{fs: opts.FS, size: opts.SegmentBytesMax, bytesMax: opts.SpareBytesMax},
 	}
 	defer func() {
 		if err != nil {
@@ -166,6 +168,7 @@ func (l *Log) releaseAll() error {
 		errs = append(errs, s.release())
 		delete(l.segments, id)
 	}
+	errs = append(errs, l.spares.close())
 	if l.index() != nil {
 		errs = append(errs, l.index().close())
 		l.state.index = nil

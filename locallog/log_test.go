@@ -29,7 +29,7 @@ func mustOpen(t testing.TB, o Options) *Log {
 // small makes everything that rolls and saves happen often.
 func small(fs vfs.FS) Options {
 	return Options{Dir: "log", FS: fs, Logger: slog.New(slog.DiscardHandler), Clock: xtest.NewClock(time.Unix(1e9, 0)),
-		SegmentBytesMin: 32 << 10, SegmentBytesMax: 64 << 10, CheckpointBytes: 4 << 10, HotBytesMax: 8 << 10}
+		SegmentBytesMin: 32 << 10, SegmentBytesMax: 32 << 10, CheckpointBytes: 4 << 10, HotBytesMax: 8 << 10}
 }
 
 func TestLocalLogKeepsThePromises(t *testing.T) {

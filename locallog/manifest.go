@@ -12,7 +12,12 @@ import (
 	"github.com/quipu-run/quipu"
 )
 
-const manifestName = "MANIFEST"
+const (
+	manifestName = "MANIFEST"
+	// manifestFormat grows with anything that an older program would misread. 1: an index entry for each posting;
+	// 2: blocks of postings, and segments that are written over. Both are read, the newest is written.
+	manifestFormat = 2
+)
 
 // manifest is the root of the directory. It is replaced as a whole: written beside, synced, renamed,
 // directory synced. The file is one line with the crc32c of the JSON that follows.
@@ -75,9 +80,9 @@ func parseManifest(path string, data []byte) (*manifest, error) {
 	if err := json.Unmarshal(body, m); err != nil {
 		return nil, corrupt(path, 0, err.Error())
 	}
-	if m.Format != formatVersion {
+	if m.Format < 1 || m.Format > manifestFormat {
 		return nil, &quipu.Error{Code: quipu.CodeDataFormat, Op: "log.open",
-			Text: fmt.Sprintf("the log has format %d and this program knows %d", m.Format, formatVersion)}
+			Text: fmt.Sprintf("the log has format %d and this program knows 1 to %d", m.Format, manifestFormat)}
 	}
 	return m, nil
 }
@@ -86,6 +91,7 @@ func manifestHead(body []byte) string { return fmt.Sprintf("quipu-log crc32c=%08
 
 // write replaces the file, durably.
 func (m *manifest) write(fs vfs.FS, dir string) error {
+	m.Format = manifestFormat
 	body, err := json.MarshalIndent(m, "", " ")
 	if err != nil {
 		return err

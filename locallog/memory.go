@@ -76,6 +76,7 @@ type producer struct {
 type generation struct {
 	end       checkpoint
 	bytes     int
+	moved     bool // a book's trim point moved: there may be segments to delete
 	books     map[quipu.Book]*bookPart
 	producers map[producerKey]*producer
 }

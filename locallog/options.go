@@ -28,6 +28,7 @@ type Options struct {
 	Sync            SyncMode     // "" means SyncAlways
 	SegmentBytesMin int64        // of the first segment; 0 means 1 MiB. Each further one doubles
 	SegmentBytesMax int64        // 0 means 64 MiB. A larger append gets a segment of its own
+	SpareBytesMax   int64        // of deleted segments, kept to be written over; 0 means 4 of SegmentBytesMax, -1 none
 	CommitBytesMax  int          // most bytes of one group commit; 0 means 2 MiB. A larger append goes alone
 	QueueBytesMax   int64        // bytes of appends that may wait; 0 means 64 MiB
 	CheckpointBytes int          // of index kept in memory before it is saved; 0 means 8 MiB
@@ -57,6 +58,9 @@ func (o *Options) fill() error {
 	}
 	setDefault(&o.SegmentBytesMin, 1<<20)
 	setDefault(&o.SegmentBytesMax, 64<<20)
+	if o.SpareBytesMax == 0 {
+		o.SpareBytesMax = 4 * o.SegmentBytesMax
+	}
 	setDefault(&o.CommitBytesMax, 2<<20)
 	setDefault(&o.QueueBytesMax, 64<<20)
 	setDefault(&o.CheckpointBytes, 8<<20)

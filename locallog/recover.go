@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"strings"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/resolve"
@@ -57,7 +57,7 @@ func (l *Log) create() (*manifest, error) {
 	if err := l.checkFirstUnused(names); err != nil {
 		return nil, err
 	}
-	s, err := createSegment(l.fs, l.dir, segmentHeader{id: 1, epoch: rand.Uint64(), size: l.opts.SegmentBytesMin})
+	s, err := createSegment(l.fs, l.dir, segmentHeader{id: 1, epoch: newEpoch(1), size: l.opts.SegmentBytesMin})
 	if err != nil {
 		if isNoSpace(err) {
 			return nil, diskFull(err)
@@ -69,7 +69,7 @@ func (l *Log) create() (*manifest, error) {
 	if _, err := crand.Read(id); err != nil {
 		return nil, err
 	}
-	return &manifest{Format: formatVersion, Log: hex.EncodeToString(id),
+	return &manifest{Log: hex.EncodeToString(id),
 		Segments: []manifestSegment{{ID: s.id, Epoch: quipu.Seq(s.epoch), Size: s.size}}}, nil
 }
 
@@ -115,6 +115,11 @@ func (l *Log) openSegments(m *manifest) error {
 				return fmt.Errorf("remove a left-over: %w", err)
 			}
 		}
+		if strings.HasSuffix(name, spareSuffix) {
+			if err := l.spares.adopt(l.fs.PathJoin(l.dir, name)); err != nil {
+				return err
+			}
+		}
 	}
 	for _, ms := range m.Segments {
 		s, err := openSegment(l.fs, l.dir, ms)
@@ -154,7 +159,8 @@ func (l *Log) loadState(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := state{books: map[quipu.Book]*book{}, names: map[string]*book{}, open: newGeneration(), index: x, moved: true}
+	s := state{books: map[quipu.Book]*book{}, names: map[string]*book{}, open: newGeneration(), index: x,
+		moved: len(l.manifest.Segments) > 1} // an earlier run may have left segments to delete
 	l.state = s
 	if err := l.loadCheckpoint(); err != nil {
 		return err
@@ -342,36 +348,46 @@ func (w *walk) searchBehind(s *segment, stop place) error {
 
 // search visits the headers of good batches anywhere from offset on.
 func (s *segment) search(offset int64, visit func(h batchHeader) error) error {
+	return s.eachHeader(offset, func(at int64) error {
+		h, _, err := s.batchAt(at, nil)
+		if errors.Is(err, errBatch) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return visit(h)
+	})
+}
+
+// eachHeader visits the places from offset on where a header of this segment's own stands, of a whole batch or not. Bytes
+// of the segment that the file was before have another epoch.
+func (s *segment) eachHeader(offset int64, visit func(at int64) error) error {
 	magic := le.AppendUint32(nil, batchMagic)
 	buf := make([]byte, min(searchBytes, s.size-offset))
-	for ; offset < s.size; offset += searchBytes {
+	for ; s.size-offset >= batchHeaderBytes; offset += searchBytes - batchHeaderBytes {
 		chunk := buf[:min(int64(len(buf)), s.size-offset)]
 		if err := s.readAt(chunk, offset); err != nil {
 			return err
 		}
-		for at := 0; ; at++ {
+		for at := 0; ; {
 			i := bytes.Index(chunk[at:], magic)
-			if i < 0 {
-				break
+			if at += i - 4; i < 0 || at+batchHeaderBytes > len(chunk) || at >= searchBytes-batchHeaderBytes {
+				break // none, or the next chunk has it as a whole
 			}
-			at += i
-			h, _, err := s.batchAt(offset+int64(at)-4, nil)
-			if errors.Is(err, errBatch) {
-				continue
+			if at >= 0 && at%8 == 0 && le.Uint64(chunk[at+16:]) == s.epoch {
+				if err := visit(offset + int64(at)); err != nil {
+					return err
+				}
 			}
-			if err != nil {
-				return err
-			}
-			if err := visit(h); err != nil {
-				return err
-			}
+			at += 5
 		}
 	}
 	return nil
 }
 
-// makeDurable rewrites in place what was good but perhaps only in the page cache, and zeroes what follows, so
-// that a torn batch is never mistaken for anything again.
+// makeDurable rewrites in place what was good but perhaps only in the page cache, and voids the headers of all batches
+// behind it, so that none is ever mistaken for one that was written later.
 func (w *walk) makeDurable() error {
 	for _, m := range w.log.manifest.Segments {
 		if m.ID < w.at.Segment {
@@ -385,39 +401,28 @@ func (w *walk) makeDurable() error {
 				from = min(from, w.synced.Offset)
 			}
 		}
-		if err := s.rewrite(from, end); err != nil {
+		if err := s.settle(from, end); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// rewrite writes [from, end) again and zeros behind it, then syncs, if there is anything to write.
-func (s *segment) rewrite(from, end int64) error {
-	wrote := false
-	buf := make([]byte, searchBytes)
-	for at := from; at < s.size; {
-		chunk := buf[:min(int64(len(buf)), s.size-at)]
-		if at < end {
-			chunk = chunk[:min(int64(len(chunk)), end-at)]
-		}
-		if err := s.readAt(chunk, at); err != nil {
-			return err
-		}
-		if at >= end {
-			chunk = bytes.TrimRight(chunk, "\x00")
-			clear(chunk)
-		}
-		if len(chunk) > 0 {
-			if _, err := s.file.WriteAt(chunk, at); err != nil {
-				return fmt.Errorf("rewrite %s at %d: %w", s.path, at, err)
-			}
-			wrote = true
-		}
-		at = nextChunk(at, end, int64(len(buf)))
+// settle writes [from, end) again and voids headers behind it, then syncs, if there is anything to write.
+func (s *segment) settle(from, end int64) error {
+	wrote := from < end
+	if err := s.rewrite(from, end); err != nil {
+		return err
 	}
-	if !wrote {
+	err := s.eachHeader(end, func(at int64) error {
+		wrote = true
+		if _, err := s.file.WriteAt(make([]byte, batchHeaderBytes), at); err != nil {
+			return fmt.Errorf("void the batch at %d of %s: %w", at, s.path, err)
+		}
 		return nil
+	})
+	if err != nil || !wrote {
+		return err
 	}
 	if err := s.file.Sync(); err != nil {
 		return fmt.Errorf("sync %s: %w", s.path, err)
@@ -425,12 +430,19 @@ func (s *segment) rewrite(from, end int64) error {
 	return nil
 }
 
-// nextChunk is where the next chunk of rewrite starts: chunks do not cross end.
-func nextChunk(at, end, size int64) int64 {
-	if at < end {
-		return min(at+size, end)
+// rewrite writes [from, end) again.
+func (s *segment) rewrite(from, end int64) error {
+	buf := make([]byte, min(searchBytes, end-from))
+	for at := from; at < end; at += searchBytes {
+		chunk := buf[:min(int64(len(buf)), end-at)]
+		if err := s.readAt(chunk, at); err != nil {
+			return err
+		}
+		if _, err := s.file.WriteAt(chunk, at); err != nil {
+			return fmt.Errorf("rewrite %s at %d: %w", s.path, at, err)
+		}
 	}
-	return at + size
+	return nil
 }
 
 // replay enters the batches after the checkpoint, and saves checkpoints on the way so that memory stays bounded.

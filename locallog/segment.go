@@ -3,6 +3,7 @@ package locallog
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 const (
 	zeroBytes     = 256 << 10 // written at once when a segment is filled ahead
 	zeroSyncBytes = 4 << 20   // synced at once, so that appends do not wait for 64 MiB
+	segmentSuffix = ".seg"
 )
 
 // segment is an open segment file. The log's table holds one reference and each reader another;
@@ -22,13 +24,15 @@ type segment struct {
 	path string
 	file vfs.File
 	refs atomic.Int32
+	// retired, if set, is where the file goes instead of being closed.
+	retired atomic.Pointer[retirement]
 }
 
-func segmentName(id uint32) string { return fmt.Sprintf("%06d.seg", id) }
+func segmentName(id uint32) string { return fmt.Sprintf("%06d"+segmentSuffix, id) }
 
 // segmentID reads a name that segmentName made.
 func segmentID(name string) (uint32, bool) {
-	digits, ok := strings.CutSuffix(name, ".seg")
+	digits, ok := strings.CutSuffix(name, segmentSuffix)
 	id, err := strconv.ParseUint(digits, 10, 32)
 	return uint32(id), ok && err == nil && segmentName(uint32(id)) == name
 }
@@ -47,15 +51,12 @@ func createSegment(fs vfs.FS, dir string, h segmentHeader) (*segment, error) {
 	if err == nil {
 		return newSegment(path, f, h), nil
 	}
-	err = fmt.Errorf("fill %s: %w", path, err)
-	if e := f.Close(); e != nil {
-		err = fmt.Errorf("%w; and close it: %w", err, e)
-	}
-	if e := fs.Remove(path); e != nil {
-		err = fmt.Errorf("%w; and remove it: %w", err, e)
-	}
-	return nil, err
+	return nil, abandon(fs, f, path, fmt.Errorf("fill %s: %w", path, err))
 }
+
+// newEpoch is an epoch that no other segment of the log has: ids are not used twice, and what an attempt to make
+// the same one left was never written to.
+func newEpoch(id uint32) uint64 { return uint64(rand.Uint32())<<32 | uint64(id) }
 
 func fillSegment(f vfs.File, h segmentHeader) error {
 	if _, err := f.Write(h.encode()); err != nil {
@@ -103,12 +104,15 @@ func newSegment(path string, f vfs.File, h segmentHeader) *segment {
 	return s
 }
 
-// release gives a reference back.
+// release gives a reference back. Nobody may read a file that is written over, so only the last makes it a spare.
 func (s *segment) release() error {
-	if s.refs.Add(-1) == 0 {
-		return s.file.Close()
+	if s.refs.Add(-1) > 0 {
+		return nil
 	}
-	return nil
+	if r := s.retired.Load(); r != nil {
+		return r.to.put(newSegment(r.path, s.file, segmentHeader{size: s.size}))
+	}
+	return s.file.Close()
 }
 
 // checkHeader reads the header page and compares it with what the manifest says.

@@ -22,9 +22,9 @@ func TestAfterACrashOnlyTheLastBatchMayBeTorn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, ok := l.state.open.last(book, quipu.TagAll, seq)
-		if !ok {
-			t.Fatalf("no posting of %s in memory", seq)
+		p, ok, err := lastPosting(l, book)
+		if err != nil || !ok || p.seq != seq {
+			t.Fatalf("posting of %s: %+v, %v", seq, p, err)
 		}
 		places = append(places, p)
 	}

@@ -21,6 +21,7 @@ type writer struct {
 	stamp     int64
 	unchecked int64 // bytes written since the free space was looked at
 	low       bool  // it was under the reserve
+	rolled    bool  // a segment was filled since the last checkpoint
 	producers map[producerKey]quipu.Producer
 	results   []result
 	done      chan struct{}
@@ -100,7 +101,10 @@ func answerAll(group []*request, err error) {
 // choose takes requests for one batch, in order. It answers those that need no write: repeated or
 // fenced producer numbers, and all but the log's own while the disk is low.
 func (l *Log) choose(pending []*request) (group, rest []*request, size int, err error) {
-	low := l.diskLow()
+	low, err := l.diskLow()
+	if err != nil {
+		return nil, pending, 0, err
+	}
 	size = batchHeaderBytes
 	group = make([]*request, 0, len(pending))
 	left := 0
@@ -167,15 +171,23 @@ func (l *Log) precheck(r *request, low bool) (a *answer, later bool, err error) 
 	return nil, false, nil
 }
 
-// diskLow tells whether the free space is under the reserve. It looks again when enough was written,
-// and at every batch while it is low.
-func (l *Log) diskLow() bool {
+// diskLow tells whether the free space is under the reserve, without the spares, which go first. It looks again
+// when enough was written, and at every batch while it is low.
+func (l *Log) diskLow() (bool, error) {
 	w := &l.writer
 	if w.unchecked < diskCheckBytes && !w.low {
-		return false
+		return false, nil
 	}
 	w.unchecked, w.low = 0, l.freeBelow(0)
-	return w.low
+	if !w.low {
+		return false, nil
+	}
+	dropped, err := l.spares.drop()
+	if err != nil {
+		return true, fmt.Errorf("make room on the disk: %w", err)
+	}
+	w.low = !dropped || l.freeBelow(0)
+	return w.low, nil
 }
 
 // freeBelow tells whether the disk has less free than need and the reserve. A file system that cannot tell has enough.
@@ -189,7 +201,7 @@ func (l *Log) build(group []*request, size int) ([]byte, *batchHeader) {
 	w := &l.writer
 	w.stamp = max(w.stamp, l.opts.Clock.Now().UnixNano())
 	h := &batchHeader{epoch: w.active.epoch, first: quipu.MakeSeq(w.term, w.pos+1), offset: w.offset, synced: w.synced, prev: w.crc}
-	batch := make([]byte, batchHeaderBytes, size)
+	batch := l.hot.buffer(size)[:batchHeaderBytes]
 	for _, r := range group {
 		batch = append(batch, r.buf...)
 		h.count += r.count
