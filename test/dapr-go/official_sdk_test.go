@@ -37,7 +37,7 @@ func TestTheOfficialSDKDrivesANode(t *testing.T) {
 	n := daprnode.Serve(t, filepath.Join("..", ".."))
 	n.Deploy("shop-go")
 	for range 2 {
-		n.Client("shop-go", filepath.Join(bin, "check"))
+		n.Client("shop-go", filepath.Join(bin, "check"), "with files")
 	}
 }
 

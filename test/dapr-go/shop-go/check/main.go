@@ -1,6 +1,7 @@
 // Program check uses the Go SDK of Dapr, unmodified, as a client from outside of a node that runs the shop in both
 // its forms. It finds the node by what the SDK reads, DAPR_GRPC_PORT and DAPR_API_TOKEN.
-// It prints "ok" last, or fails. It may run any number of times against one node.
+// It prints "ok" last, or fails. It may run any number of times against one node. With an argument it also checks what
+// subscriptions.yaml declares.
 package main
 
 import (
@@ -38,13 +39,18 @@ func main() {
 	}
 	defer dapr.Close()
 	c := &check{Client: dapr, run: fmt.Sprintf("run-%d", time.Now().UnixNano())}
-	for _, step := range []struct {
+	type step struct {
 		name string
 		do   func(context.Context) error
-	}{
+	}
+	steps := []step{
 		{"state", c.state}, {"etags", c.etags}, {"transactions", c.transactions}, {"secrets", c.secrets}, {"metadata", c.metadata},
 		{"errors", c.errors}, {"invocation", c.invocation}, {"proxying", c.proxying}, {"events", c.events}, {"streams", c.streams},
-	} {
+	}
+	if len(os.Args) > 1 { // whoever runs the applications has read their files too
+		steps = append(steps, step{"files", c.files})
+	}
+	for _, step := range steps {
 		if err := step.do(ctx); err != nil {
 			log.Fatalf("%s: %v", step.name, err)
 		}
@@ -296,6 +302,28 @@ func (c *check) events(ctx context.Context) error {
 		}
 		if line != "" && !missing[line] {
 			return fmt.Errorf("%s came, but should not have; these did not come: %v", line, missing)
+		}
+		delete(missing, line)
+	}
+	return nil
+}
+
+// files publishes to what subscriptions.yaml declares.
+func (c *check) files(ctx context.Context) error {
+	seen, err := c.Subscribe(ctx, client.SubscriptionOptions{PubsubName: pubsub, Topic: "seen"})
+	if err != nil {
+		return err
+	}
+	defer seen.Close()
+	for _, topic := range []string{"declared", "declared-old"} {
+		if err := c.PublishEvent(ctx, pubsub, topic, order{c.run, 9}, client.PublishEventWithMetadata(map[string]string{"cloudevent.id": c.key(topic)})); err != nil {
+			return err
+		}
+	}
+	for missing := map[string]bool{"shop-http /declared declared 1": true, "shop-http /declared declared-old 1": true}; len(missing) > 0; {
+		line, err := c.next(seen)
+		if err != nil {
+			return fmt.Errorf("%w; these did not come: %v", err, missing)
 		}
 		delete(missing, line)
 	}

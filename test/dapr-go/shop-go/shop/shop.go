@@ -65,7 +65,7 @@ func Serve(name string, s common.Service) error {
 			return err
 		}
 	}
-	for method, handle := range map[string]common.ServiceInvocationHandler{"/echo": echo, "/fail": fail, "/count": sh.count, "/secret": sh.secret} {
+	for method, handle := range map[string]common.ServiceInvocationHandler{"/echo": echo, "/fail": fail, "/count": sh.count, "/secret": sh.secret, "/declared": sh.declared} {
 		if err := s.AddServiceInvocationHandler(method, handle); err != nil {
 			return err
 		}
@@ -102,6 +102,19 @@ func (s *shop) handler(route string, then func(int) (bool, error)) common.TopicE
 		}
 		return then(attempt)
 	}
+}
+
+// declared is the route of a subscription that subscriptions.yaml declares: an event comes in its envelope.
+func (s *shop) declared(ctx context.Context, in *common.InvocationEvent) (*common.Content, error) {
+	var e struct {
+		ID    string          `json:"id"`
+		Topic string          `json:"topic"`
+		Data  json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal(in.Data, &e); err != nil {
+		return nil, err
+	}
+	return nil, s.dapr.PublishEvent(ctx, pubsub, "seen", Seen{s.name, "/declared", e.Topic, e.ID, string(e.Data), 1})
 }
 
 func echo(_ context.Context, in *common.InvocationEvent) (*common.Content, error) {
