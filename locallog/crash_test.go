@@ -261,6 +261,8 @@ func failAt(t *testing.T, n int, failure error) bool {
 	})
 	err := w.script(small(errorfs.Wrap(fs, hook)), 7)
 	left := fs.CrashClone(vfs.CrashCloneCfg{})
+	mu.Lock() // the index may still be at work in the background
+	defer mu.Unlock()
 	if e := w.check(left, w); e != nil {
 		t.Errorf("%s, script ended with %v: %v", fired, err, e)
 	}
