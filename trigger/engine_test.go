@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/cloudevent"
 	"github.com/quipu-run/quipu/internal/delivery"
 	"github.com/quipu-run/quipu/view"
 )
@@ -474,4 +475,23 @@ func TestAKeyThatWaitsDoesNotHoldOthers(t *testing.T) {
 	})
 	w.publish("t", append(numbered("a", 5_000), "b")...)
 	w.eventually("the one of the other key is done, and no time passes", func() bool { return slices.Equal(got.ids(), []string{"b"}) })
+}
+
+// A batch is also bounded by its bytes: large events come in several calls.
+func TestABatchHasABoundInBytes(t *testing.T) {
+	w := newWorld(t)
+	var got log
+	w.deploy(on("f", quipu.TopicTrigger{Name: "t", Batch: 1000, From: "earliest"}), func(e []event, _ int) int { got.add(e); return 200 })
+	large := fmt.Appendf(nil, `{"pad":%q}`, strings.Repeat("x", 300<<10))
+	w.publishWith("t", func(m *quipu.Message) {
+		_, m.Data, _ = cloudevent.Wrap(cloudevent.Attributes{ID: m.ID, DataContentType: "application/json"}, large) // it cannot fail
+	}, numbered("e", 40)...)
+	w.eventually("all are delivered", func() bool { return got.len() == 40 })
+	got.mu.Lock()
+	defer got.mu.Unlock()
+	for _, ids := range got.calls {
+		if len(ids) > 13 {
+			t.Errorf("%d events of 300 KiB came in one call", len(ids))
+		}
+	}
 }

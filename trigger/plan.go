@@ -81,8 +81,9 @@ type end struct {
 	keep  bool // as a dead letter
 }
 
-// Bounds of what is known at once: outstanding and done events, and bytes of the outstanding.
+// Bounds of a call, and of what is known at once: outstanding and done events, and bytes of the outstanding.
 const (
+	batchBytesMax  = 4 << 20 // of one call; an event alone may have what the topic takes
 	windowMax      = 10_000
 	windowBytesMax = 32 << 20
 )
@@ -209,9 +210,13 @@ func (p *plan) isFree(items []*item) bool {
 // freshGroup takes up to a batch of fresh events in order, leaving out those that must wait for their key.
 func (p *plan) freshGroup(now time.Time, ends *[]end) *group {
 	g := &group{}
-	taken := map[string]int{}
+	taken, bytes := map[string]int{}, 0
 	for len(p.fresh) > 0 && len(g.items) < p.o.batch {
-		it := heap.Pop(&p.fresh).(*item)
+		it := p.fresh[0]
+		if bytes += len(it.event.Data); bytes > batchBytesMax && len(g.items) > 0 {
+			break
+		}
+		heap.Pop(&p.fresh)
 		if p.isOver(it, now) {
 			*ends = append(*ends, p.expire(it))
 			continue
