@@ -31,14 +31,9 @@ func (v *View) Publish(tx *view.Tx, ms []quipu.Message) error {
 
 // tagTopics makes the record part of its topics' streams, as far as a record can have tags.
 func tagTopics(tx *view.Tx, ms []quipu.Message) {
-	seen := map[string]bool{}
 	for _, m := range ms {
-		if len(seen) == topicTagsMax {
-			return
-		}
-		if tag := "topic/" + m.Topic; !seen[tag] && len(tag) <= quipu.TagBytesMax {
-			seen[tag] = true
-			tx.Tag(tag)
+		if tag := "topic/" + m.Topic; len(tag) <= quipu.TagBytesMax {
+			tx.TagUpTo(topicTagsMax, tag)
 		}
 	}
 }

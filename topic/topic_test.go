@@ -136,6 +136,22 @@ func TestOffsetsAreDenseWhateverIsPublishedInARecord(t *testing.T) {
 	}
 }
 
+// A record has 32 tags at most; a transaction may publish to more topics than that, one after the other.
+func TestATransactionMayPublishToMoreTopicsThanARecordHasTags(t *testing.T) {
+	w := newWorld(t)
+	w.do(func(tx *view.Tx) error {
+		for i := range 2 * quipu.TagsMax {
+			if err := w.view.Publish(tx, []quipu.Message{{Topic: fmt.Sprint("t", i), ID: "1"}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if ids := w.ids(fmt.Sprint("t", 2*quipu.TagsMax-1)); len(ids) != 1 {
+		t.Errorf("the last topic has %v", ids)
+	}
+}
+
 func TestATransactionThatLosesPublishesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.do(func(tx *view.Tx) error { return w.view.Subscribe(tx, "a", "s", "", quipu.Position{}) })

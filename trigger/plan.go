@@ -469,7 +469,7 @@ func (p *plan) carry(now time.Time) (parked []delivery.Parked) {
 		return nil
 	}
 	for _, it := range p.items {
-		if !it.parked && !it.settling && it.event.Offset < p.floor+windowMax/2 {
+		if !it.parked && !it.settling && !it.carrying && it.event.Offset < p.floor+windowMax/2 {
 			it.carrying = true
 			parked = append(parked, p.parkedEntry(it, now, ""))
 		}

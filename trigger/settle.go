@@ -246,15 +246,6 @@ func (o *outcomes) putBack(part outcomes) {
 	o.add(later)
 }
 
-func filter[T any](list []T, keep func(T) bool) (kept []T) {
-	for _, v := range list {
-		if keep(v) {
-			kept = append(kept, v)
-		}
-	}
-	return kept
-}
-
 func cut[T any](list []T, most int) (head, tail []T) {
 	n := min(most, len(list))
 	return list[:n:n], list[n:]

@@ -388,8 +388,8 @@ func (e *Engine) redriveSome(tx *view.Tx, dead, origin string, from uint64) (nex
 	}
 	n = len(returned.Done)
 	if origin == "" && from <= state.Floor+1 { // all up to here are
-		isBelow := func(offset uint64) bool { return offset < next }
-		returned = delivery.Settlement{Floor: next - 1, Clear: filter(state.Done, isBelow)}
+		passed, _ := slices.BinarySearch(state.Done, next)
+		returned = delivery.Settlement{Floor: next - 1, Clear: state.Done[:passed]}
 	}
 	if n == 0 && returned.Floor == 0 {
 		return next, 0, nil

@@ -26,7 +26,6 @@ import (
 
 // Store is what the topic view does for deliveries.
 type Store interface {
-	Put(tx *view.Tx, m quipu.Message) error
 	DeadLetter(tx *view.Tx, topic string, e quipu.Event, d quipu.DeadLetter) error
 	Again(tx *view.Tx, e quipu.Event) error
 	Subscribe(tx *view.Tx, topic, name, function string, from quipu.Position) error

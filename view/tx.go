@@ -232,6 +232,16 @@ func (t *Tx) Tag(tag string) {
 	t.tags[tag] = struct{}{}
 }
 
+// TagUpTo adds a tag unless the record has that many already: one that a reader can do without.
+func (t *Tx) TagUpTo(most int, tag string) {
+	t.mu.Lock()
+	full := len(t.tags) >= most
+	t.mu.Unlock()
+	if !full {
+		t.Tag(tag)
+	}
+}
+
 // Gate makes the commit wait for turns of others on a name, as on a key it writes.
 func (t *Tx) Gate(name string) {
 	t.mu.Lock()
