@@ -84,9 +84,7 @@ func TestChildrenThatForkAwayEndWithTheirFunction(t *testing.T) {
 	if a := n.get("/f/"); a.status != 200 {
 		t.Fatal(a)
 	}
-	if len(n.processes()) < 2 {
-		t.Fatalf("processes %v: it did not fork", n.processes())
-	}
+	eventually(t, "it has forked", func() bool { return len(n.processes()) >= 2 })
 	if err := n.client.Remove(t.Context(), "f"); err != nil {
 		t.Fatal(err)
 	}
