@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/quipu-run/quipu"
@@ -27,6 +28,9 @@ type Book struct {
 	mu      sync.RWMutex
 	applied position
 
+	// settled is the seq of the last record whose hooks have run too. Who waits for a record waits for that:
+	// readers see it earlier, but what follows the views, such as routes, does not yet.
+	settled atomic.Uint64
 	waits   waiters
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when the applier has ended
@@ -55,6 +59,7 @@ func OpenBook(ctx context.Context, store *Store, log quipu.Log, id quipu.Book, c
 		return nil, err
 	}
 	b.applied = at
+	b.settled.Store(uint64(at.seq))
 	for _, m := range machines {
 		if l, ok := m.(Loader); ok {
 			if err := l.Load(Reader{b, store.db}); err != nil {
@@ -151,6 +156,7 @@ func (b *Book) apply(rec quipu.Record) error {
 			return fmt.Errorf("seq %s: after view %s: %w", rec.Seq, view, err)
 		}
 	}
+	b.settled.Store(uint64(rec.Seq))
 	b.waits.wake(rec.Seq)
 	return nil
 }
@@ -189,7 +195,7 @@ func (b *Book) Applied() quipu.Seq {
 // Wait honours a session token: a reader that waits for the seq of its last write, or last read,
 // reads that or newer. CodeUsage if the book has not come so far: the token is not ours.
 func (b *Book) Wait(ctx context.Context, token quipu.Seq) error {
-	if b.Applied() >= token {
+	if b.isSettled(token) {
 		return nil
 	}
 	tail, err := b.log.Tail(ctx, b.id, quipu.Linearizable)
@@ -203,13 +209,15 @@ func (b *Book) Wait(ctx context.Context, token quipu.Seq) error {
 	return b.wait(ctx, token)
 }
 
-// wait returns when everything up to seq, which must be visible some time, is.
+func (b *Book) isSettled(seq quipu.Seq) bool { return quipu.Seq(b.settled.Load()) >= seq }
+
+// wait returns when everything up to seq, which must be visible some time, is, and its hooks have run.
 func (b *Book) wait(ctx context.Context, seq quipu.Seq) error {
-	if b.Applied() >= seq {
+	if b.isSettled(seq) {
 		return nil
 	}
 	ch := b.waits.add(seq)
-	if b.Applied() >= seq { // it was applied before we stood in the list
+	if b.isSettled(seq) { // it was applied before we stood in the list
 		return nil
 	}
 	select {

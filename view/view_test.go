@@ -2,6 +2,7 @@ package view_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -114,6 +115,34 @@ func TestCommittedIsVisibleAtOnce(t *testing.T) {
 		if got := w.get("k"); got != value {
 			t.Fatalf("read %q after writing %q", got, value)
 		}
+	}
+}
+
+// Readers see a record before its hooks have run. Who waits for it, as a committer does, waits for the hooks too: a
+// deploy that returned has its routes.
+func TestWhoWaitsForARecordWaitsForItsHooks(t *testing.T) {
+	w := newWorld(t)
+	inHook, leave := make(chan struct{}), make(chan struct{})
+	w.book.OnApply(kv.Name, func() error {
+		close(inHook)
+		<-leave
+		return nil
+	})
+	var set sync.WaitGroup
+	set.Go(func() { w.set("a", "1") })
+	<-inHook
+	if got := w.get("a"); got != "1" {
+		t.Errorf("a reader sees %q, want 1", got)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.book.Wait(gone, w.book.Applied()); !errors.Is(err, context.Canceled) {
+		t.Errorf("a wait while the hook runs: %v, want one that only its context ends", err)
+	}
+	close(leave)
+	set.Wait()
+	if err := w.book.Wait(t.Context(), w.book.Applied()); err != nil {
+		t.Error(err)
 	}
 }
 
