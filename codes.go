@@ -26,7 +26,7 @@ var Codes = map[Code]CodeInfo{
 	CodeTrimmed:     {"trimmed", 410, "The records asked for were trimmed away.", "Read from after the trim point that the message names."},
 	CodeNoBook:      {"no such book", 404, "No book has that name.", "quipu log ls lists the books."},
 	CodeBookExists:  {"book exists", 409, "A book of that name is there already.", "Use it, or choose another name."},
-	CodeRecord:      {"bad record", 400, "A record breaks a limit: 1 MiB of data, 32 tags, 256 bytes a tag, no empty tag.", "Store large values as state or files; shorten the tags."},
+	CodeRecord:      {"bad record", 400, "A record breaks a limit: 64 MiB of data, 32 tags, 256 bytes a tag, no empty tag.", "Store large values as state or files; shorten the tags."},
 	CodeCorrupt:     {"log corrupt", 500, "Bytes on disk that were acknowledged as durable are not what was written.", "Stop using the disk; restore the data directory from a backup or another replica. The message names file and position."},
 	CodeDiskFull:    {"disk nearly full", 507, "The free space fell under the reserve, so the node only reads.", "Free space on the disk of the data directory; writes go on by themselves."},
 	CodeLogStopped:  {"log stopped", 503, "The log was closed, or an fsync failed: then nothing more is acknowledged.", "Look at the disk, then restart the node; it recovers everything acknowledged."},
@@ -35,6 +35,7 @@ var Codes = map[Code]CodeInfo{
 	CodeFenced:      {"producer fenced", 409, "A newer epoch of this producer exists, or its numbers have a gap.", "Start a new epoch, numbers from 1."},
 	CodeOverloaded:  {"overloaded", 429, "A bounded queue is full.", "Wait and retry; send less at once."},
 	CodeBookLocked:  {"platform book", 403, "Only the platform writes to this book.", "Create a book of your own: quipu log create NAME."},
+	CodeQuota:       {"book full", 507, "The append would take the book beyond its quota.", "Trim the book, or give it a larger quota: quipu log set BOOK --quota."},
 
 	CodeKey:       {"bad key", 400, "A key must have 1 to 1024 bytes and no ||.", "Choose another key."},
 	CodeValueSize: {"value too large", 413, "A value may have up to 32 MiB.", "Split it, or store a file."},

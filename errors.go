@@ -39,6 +39,7 @@ const (
 	CodeFenced      Code = "Q0211"
 	CodeOverloaded  Code = "Q0212"
 	CodeBookLocked  Code = "Q0213"
+	CodeQuota       Code = "Q0214"
 )
 
 // Codes of state.

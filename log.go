@@ -3,15 +3,20 @@ package quipu
 import (
 	"context"
 	"iter"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Limits of a record.
 const (
 	TagBytesMax    = 256     // one tag
 	TagsMax        = 32      // tags of one record
-	DataBytesMax   = 1 << 20 // data of a raw record
-	TxBytesMax     = 64 << 20
+	DataBytesMax   = 64 << 20 // data of a raw record
+	TxBytesMax     = 64 << 20 // data of a transaction, or of all records of a batch
 	BookNameMax    = 255
+	BooksMax       = 1 << 16         // of a log
 	TagAll         = ""              // as an argument of reads: the whole book
 	PlatformPrefix = "quipu/"        // names of books that only the platform writes
 	ConflictWindow = uint64(1 << 18) // positions a snapshot may lie behind its commit
@@ -73,6 +78,26 @@ type Producer struct {
 	N     uint64
 }
 
+// BookOptions bound what a book keeps. The zero value keeps everything that is not trimmed.
+type BookOptions struct {
+	MaxAge   time.Duration // records older than that are trimmed, some time later
+	MaxBytes int64         // while the book has more, its oldest records are trimmed, some time later
+	Quota    int64         // an append that would give the book more bytes gets CodeQuota
+}
+
+// Check answers CodeUsage for options that mean nothing.
+func (o BookOptions) Check() error {
+	if o.MaxAge < 0 || o.MaxBytes < 0 || o.Quota < 0 {
+		return &Error{Code: CodeUsage, Op: "log.create", Text: "the retention and the quota of a book cannot be negative", Hint: "0 means no bound"}
+	}
+	return nil
+}
+
+// ValidBookName tells whether a book can have the name: 1 to BookNameMax bytes of UTF-8 without control characters.
+func ValidBookName(name string) bool {
+	return name != "" && len(name) <= BookNameMax && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+}
+
 // Consistency says how new an answer about the tail must be.
 type Consistency uint8
 
@@ -89,8 +114,13 @@ const (
 //
 // The promises are numbered in docs/concepts/log.md and tested by xtest.Log.
 type Log interface {
-	// CreateBook makes an empty book, durable on return. CodeBookExists if there is one.
-	CreateBook(ctx context.Context, name string) (Book, error)
+	// CreateBook makes an empty book, durable on return. CodeBookExists if there is one; CodeUsage for a name
+	// or options that cannot be; CodeOverloaded beyond BooksMax.
+	CreateBook(ctx context.Context, name string, o BookOptions) (Book, error)
+	// SetBook gives a book other options, durable on return.
+	SetBook(ctx context.Context, book Book, o BookOptions) error
+	// DeleteBook removes a book and all its records, durable on return. Its id is never used again; its name may be.
+	DeleteBook(ctx context.Context, book Book) error
 	// OpenBook finds a book by name. CodeNoBook if there is none.
 	OpenBook(ctx context.Context, name string) (Book, error)
 	// Books lists names and ids, by name.
@@ -101,13 +131,18 @@ type Log interface {
 	// the winner's. CodeSnapshotOld: the transaction's snapshot is behind the window.
 	// A repeated producer number is no error: it answers the first seq.
 	// CodeFenced: a higher epoch of the producer exists, N left a gap, or N is too old to be remembered.
-	// CodeRecord: a limit is broken. CodeOverloaded: the queue is full, nothing was added.
+	// CodeRecord: a limit is broken. CodeOverloaded: the queue is full, nothing was added. CodeQuota: the book is
+	// full, nothing was added.
 	// CodeUnknown: the record may or may not be there (stopped in between).
 	Append(ctx context.Context, book Book, d Draft) (Seq, error)
 	// AppendBatch adds drafts contiguously, all or none, up to BatchMax of them and TxBytesMax of data in
 	// all. Their conditions are judged against the log before the batch; if one loses, all do. A
 	// KindTx draft goes alone.
 	AppendBatch(ctx context.Context, book Book, ds []Draft) ([]Seq, error)
+
+	// Producer is the newest epoch and number that the book has of a producer, won or lost; N is 0 and Epoch 0 if
+	// it has none. A writer that starts anew goes on with the next epoch, which fences whoever used the last.
+	Producer(ctx context.Context, book Book, id uint64) (Producer, error)
 
 	// Next is the first visible record of tag with a seq >= from. CodeNotFound at the end.
 	// CodeTrimmed if from is at or below the trim point, which is Error.Seq.
@@ -124,7 +159,8 @@ type Log interface {
 	Tail(ctx context.Context, book Book, c Consistency) (Seq, error)
 
 	// Trim makes the stream of tag (TagAll: the book, with all its streams) unreadable up to upto,
-	// durable on return. A record stays readable through its other tags. A lower point than before
+	// durable on return. A record stays readable through its other tags; one that is trimmed in all of its tags is
+	// gone from the book too, without a TRIMMED there. A lower point than before
 	// changes nothing. CodeUsage if upto is above the tail of the book.
 	Trim(ctx context.Context, book Book, tag string, upto Seq) error
 
@@ -139,8 +175,11 @@ type Log interface {
 
 // BookInfo describes a book.
 type BookInfo struct {
-	Name string `json:"name"`
-	ID   Book   `json:"id"`
-	Tail Seq    `json:"tail"`
-	Trim Seq    `json:"trim"`
+	Name    string
+	ID      Book
+	Tail    Seq
+	Trim    Seq
+	Records int64 // visible ones above the trim point, also those that are trimmed in all their tags
+	Bytes   int64 // of these, as the log keeps them
+	Options BookOptions
 }

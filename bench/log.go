@@ -122,7 +122,7 @@ func (r *runner) openLog(name string) (*benchedLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	book, err := l.CreateBook(context.Background(), "bench")
+	book, err := l.CreateBook(context.Background(), "bench", quipu.BookOptions{})
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

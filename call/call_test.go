@@ -101,7 +101,7 @@ func newWorld(t testing.TB) *world {
 		functions: map[string]quipu.Function{}, code: map[string]handler{}, idle: map[string][]*instance{}, places: make(chan struct{}, 16)}
 	w.log = xtest.NewModel(w.clock)
 	var err error
-	if w.id, err = w.log.CreateBook(w.ctx, "quipu/default"); err != nil {
+	if w.id, err = w.log.CreateBook(w.ctx, "quipu/default", quipu.BookOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	fs := vfs.NewMem()

@@ -35,7 +35,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, ctx: context.Background(), fs: vfs.NewMem(), dir: t.TempDir()}
 	w.log = xtest.NewModel(xtest.NewClock(time.Unix(1e9, 0)))
 	var err error
-	if w.id, err = w.log.CreateBook(w.ctx, "quipu/default"); err != nil {
+	if w.id, err = w.log.CreateBook(w.ctx, "quipu/default", quipu.BookOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	w.open()

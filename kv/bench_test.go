@@ -57,7 +57,7 @@ func openLog(b *testing.B) (quipu.Log, quipu.Book) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { log.Close() })
-	id, err := log.CreateBook(context.Background(), "quipu/bench")
+	id, err := log.CreateBook(context.Background(), "quipu/bench", quipu.BookOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func newWorld(t testing.TB) *world {
 	w := &world{t: t, ctx: ctx, clock: xtest.NewClock(time.Date(2001, 1, 14, 12, 0, 0, 0, time.UTC))}
 	w.log = xtest.NewModel(w.clock)
 	var err error
-	if w.id, err = w.log.CreateBook(ctx, "quipu/default"); err != nil {
+	if w.id, err = w.log.CreateBook(ctx, "quipu/default", quipu.BookOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	fs := vfs.NewMem()

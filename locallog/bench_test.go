@@ -21,7 +21,7 @@ func BenchmarkAppend(b *testing.B) {
 		b.Run(fmt.Sprintf("quipu/%d", callers), func(b *testing.B) {
 			l := mustOpen(b, Options{Dir: b.TempDir(), SegmentBytesMin: 64 << 20})
 			ctx := context.Background()
-			book, err := l.CreateBook(ctx, "bench")
+			book, err := l.CreateBook(ctx, "bench", quipu.BookOptions{})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -62,7 +62,7 @@ func (w *witness) session(l *Log, rng *rand.Rand) error {
 	ctx := context.Background()
 	book, err := l.OpenBook(ctx, "b")
 	if quipu.CodeOf(err) == quipu.CodeNoBook {
-		book, err = l.CreateBook(ctx, "b")
+		book, err = l.CreateBook(ctx, "b", quipu.BookOptions{})
 	}
 	if err != nil {
 		return err

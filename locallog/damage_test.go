@@ -68,7 +68,7 @@ func smallLog(t *testing.T, pruned bool) (files, string) {
 	o.SegmentBytesMin, o.SegmentBytesMax = 8<<10, 8<<10
 	l := mustOpen(t, o)
 	ctx := context.Background()
-	book, err := l.CreateBook(ctx, "b")
+	book, err := l.CreateBook(ctx, "b", quipu.BookOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

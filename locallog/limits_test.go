@@ -16,7 +16,7 @@ import (
 
 func mustCreate(t testing.TB, l *Log) quipu.Book {
 	t.Helper()
-	book, err := l.CreateBook(context.Background(), "b")
+	book, err := l.CreateBook(context.Background(), "b", quipu.BookOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

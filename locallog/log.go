@@ -183,7 +183,7 @@ func (l *Log) releaseAll() error {
 func (l *Log) index() *index { return l.state.index }
 
 // CreateBook implements quipu.Log.
-func (l *Log) CreateBook(ctx context.Context, name string) (quipu.Book, error) {
+func (l *Log) CreateBook(ctx context.Context, name string, _ quipu.BookOptions) (quipu.Book, error) {
 	if name == "" || len(name) > quipu.BookNameMax {
 		return 0, usage("log.create", fmt.Sprintf("a book's name has 1 to %d bytes", quipu.BookNameMax))
 	}

@@ -42,7 +42,7 @@ func TestStories(t *testing.T) {
 		s := &story{mem: vfs.NewCrashableMem()}
 		s.ops.more.L = &s.ops.mu
 		s.open(t)
-		book, err := s.log.CreateBook(t.Context(), "b")
+		book, err := s.log.CreateBook(t.Context(), "b", quipu.BookOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

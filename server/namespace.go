@@ -133,7 +133,7 @@ func (n *Node) createNamespace(ctx context.Context, name string) (*namespace, er
 func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, error) {
 	id, err := n.log.OpenBook(ctx, quipu.PlatformPrefix+name)
 	if quipu.CodeOf(err) == quipu.CodeNoBook {
-		id, err = n.log.CreateBook(ctx, quipu.PlatformPrefix+name)
+		id, err = n.log.CreateBook(ctx, quipu.PlatformPrefix+name, quipu.BookOptions{})
 	}
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, clock: xtest.NewClock(noon), fs: vfs.NewCrashableMem()}
 	w.log = xtest.NewModel(w.clock)
 	var err error
-	if w.id, err = w.log.CreateBook(t.Context(), "quipu/default"); err != nil {
+	if w.id, err = w.log.CreateBook(t.Context(), "quipu/default", quipu.BookOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	w.open()

@@ -56,7 +56,7 @@ func newWorld(t testing.TB) *world {
 	w := &world{t: t, clock: xtest.NewClock(noon), fs: vfs.NewCrashableMem(), handle: map[string]func([]event, int) int{}, effects: &effects{}}
 	w.log = xtest.NewModel(w.clock)
 	var err error
-	if w.id, err = w.log.CreateBook(t.Context(), "quipu/default"); err != nil {
+	if w.id, err = w.log.CreateBook(t.Context(), "quipu/default", quipu.BookOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	w.open()

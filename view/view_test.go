@@ -36,7 +36,7 @@ func newWorld(t testing.TB) *world {
 	w := &world{t: t, clock: xtest.NewClock(noon), fs: vfs.NewCrashableMem()}
 	w.log = xtest.NewModel(w.clock)
 	var err error
-	if w.id, err = w.log.CreateBook(context.Background(), "quipu/default"); err != nil {
+	if w.id, err = w.log.CreateBook(context.Background(), "quipu/default", quipu.BookOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if w.blobs, err = blob.Open(vfs.NewMem(), "/blobs"); err != nil {
@@ -321,7 +321,7 @@ func TestMissingLogIsNamed(t *testing.T) {
 	w.set("k", "v")
 	w.close()
 	other := xtest.NewModel(w.clock)
-	id, err := other.CreateBook(context.Background(), "quipu/default")
+	id, err := other.CreateBook(context.Background(), "quipu/default", quipu.BookOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,10 @@ func History(t *testing.T, seed uint64, steps int, clock *Clock, l quipu.Log, re
 	h := &history{t: t, ctx: context.Background(), rng: rand.New(rand.NewPCG(seed, 0)), clock: clock, log: l, model: NewModel(clock)}
 	for h.step = range steps {
 		h.one()
+		if h.step%10 == 0 {
+			book, id := h.book(), h.rng.Uint64N(3)
+			h.both(fmt.Sprintf("producer %d %d", book, id), func(l quipu.Log) (any, error) { return l.Producer(h.ctx, book, id) })
+		}
 		if restart != nil && h.rng.IntN(40) == 0 {
 			var unclean bool
 			if h.log, unclean = restart(h.rng); unclean {
@@ -48,8 +52,7 @@ func (h *history) one() {
 	h.clock.Move(1)
 	switch h.rng.IntN(12) {
 	case 0:
-		name := fmt.Sprint("book", h.rng.IntN(3))
-		h.both("create "+name, func(l quipu.Log) (any, error) { return l.CreateBook(h.ctx, name) })
+		h.administer()
 	case 1, 2, 3, 4, 5:
 		h.appendOne()
 	case 6:
@@ -72,6 +75,25 @@ func (h *history) one() {
 		h.both(fmt.Sprintf("prev %d %q %s", book, tag, seq), func(l quipu.Log) (any, error) { return l.Prev(h.ctx, book, tag, seq) })
 	case 11:
 		h.both("books", func(l quipu.Log) (any, error) { return l.Books(h.ctx) })
+	}
+}
+
+// administer makes books, gives them other options, and deletes them, mostly others than the two that are written to.
+func (h *history) administer() {
+	name, book, o := fmt.Sprint("book", h.rng.IntN(4)), h.book(), quipu.BookOptions{}
+	if h.rng.IntN(2) == 0 {
+		o.Quota = int64(h.rng.IntN(200_000))
+	}
+	switch h.rng.IntN(6) {
+	case 0:
+		h.both(fmt.Sprintf("set %d %+v", book, o), func(l quipu.Log) (any, error) { return nil, l.SetBook(h.ctx, book, o) })
+	case 1:
+		if h.rng.IntN(4) > 0 {
+			book = quipu.Book(1 + h.rng.IntN(h.model.created+2))
+		}
+		h.both(fmt.Sprintf("delete %d", book), func(l quipu.Log) (any, error) { return nil, l.DeleteBook(h.ctx, book) })
+	default:
+		h.both("create "+name, func(l quipu.Log) (any, error) { return l.CreateBook(h.ctx, name, o) })
 	}
 }
 
@@ -132,14 +154,23 @@ func (h *history) draft() quipu.Draft {
 	}
 	if h.rng.IntN(3) == 0 {
 		d.Cond = &quipu.Cond{Tag: h.tag(), Last: h.seq()}
-		if r, err := h.model.Prev(h.ctx, 1, d.Cond.Tag, quipu.SeqMax); err == nil && h.rng.IntN(3) > 0 {
+		if r, err := h.model.Prev(h.ctx, h.book(), d.Cond.Tag, quipu.SeqMax); err == nil && h.rng.IntN(3) > 0 {
 			d.Cond.Last = r.Seq
 		}
 	}
 	return d
 }
 
-func (h *history) book() quipu.Book { return quipu.Book(1 + h.rng.IntN(2)) }
+// book is one of the two oldest that there are, or one that is not there.
+func (h *history) book() quipu.Book {
+	i := h.rng.IntN(2)
+	h.model.mu.Lock()
+	defer h.model.mu.Unlock()
+	if i < len(h.model.books) {
+		return h.model.books[i].id
+	}
+	return quipu.Book(h.model.created + 1)
+}
 
 func (h *history) tag() string {
 	return []string{quipu.TagAll, "t0", "t1", "t2", "t3", "tx", "none"}[h.rng.IntN(7)]
@@ -185,7 +216,7 @@ func describe(answer any, err error) string {
 func (h *history) compareAll() {
 	h.t.Helper()
 	h.both("books", func(l quipu.Log) (any, error) { return l.Books(h.ctx) })
-	for book := quipu.Book(1); book <= 2; book++ {
+	for book := quipu.Book(1); book <= quipu.Book(h.model.created); book++ {
 		for _, tag := range []string{quipu.TagAll, "t0", "t1", "t2", "t3", "tx"} {
 			h.both(fmt.Sprintf("range %d %q", book, tag), func(l quipu.Log) (any, error) { return readStream(h.ctx, l, book, tag) })
 		}

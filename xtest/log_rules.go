@@ -3,8 +3,10 @@ package xtest
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/codec"
@@ -24,8 +26,13 @@ func trimIsMonotonic(t *testing.T, f fixture) {
 	wantCode(t, err, quipu.CodeNotFound)
 	_, err = f.log.Prev(f.ctx, f.book, "t", c)
 	wantCode(t, err, quipu.CodeTrimmed)
-	wantAll(t, f.read(t, quipu.TagAll, 0), "a", "b", "c")
+	wantAll(t, f.read(t, quipu.TagAll, 0), "b", "c") // a had no other tag
 	wantAll(t, f.read(t, "u", 0), "b", "c")
+	if r, err := f.log.Next(f.ctx, f.book, quipu.TagAll, a); err != nil || r.Seq != b {
+		t.Fatalf("from a record that is trimmed in all its tags: %s, %v; want %s", r.Seq, err, b)
+	}
+	_, err = f.log.Prev(f.ctx, f.book, quipu.TagAll, a)
+	wantCode(t, err, quipu.CodeNotFound)
 	f.trim(t, quipu.TagAll, b)
 	f.trim(t, quipu.TagAll, a) // lower: nothing changes
 	_, err = f.log.Next(f.ctx, f.book, "u", b)
@@ -84,11 +91,11 @@ func voidIsInvisible(t *testing.T, f fixture) {
 }
 
 func booksAreApart(t *testing.T, f fixture) {
-	other, err := f.log.CreateBook(f.ctx, "other")
+	other, err := f.log.CreateBook(f.ctx, "other", quipu.BookOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = f.log.CreateBook(f.ctx, "other")
+	_, err = f.log.CreateBook(f.ctx, "other", quipu.BookOptions{})
 	wantCode(t, err, quipu.CodeBookExists)
 	f.append(t, "mine", "t")
 	theirs := fixture{f.ctx, f.log, other}
@@ -109,6 +116,103 @@ func booksAreApart(t *testing.T, f fixture) {
 	wantCode(t, err, quipu.CodeNoBook)
 	_, err = f.log.Next(f.ctx, 0, quipu.TagAll, 0)
 	wantCode(t, err, quipu.CodeNoBook)
+}
+
+func (f fixture) info(t *testing.T, name string) quipu.BookInfo {
+	t.Helper()
+	books, err := f.log.Books(f.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(books, func(b quipu.BookInfo) bool { return b.Name == name })
+	if i < 0 {
+		t.Fatalf("there is no book %q in %+v", name, books)
+	}
+	return books[i]
+}
+
+func quotaIsABound(t *testing.T, f fixture) {
+	o := quipu.BookOptions{Quota: 1000, MaxBytes: 1 << 40, MaxAge: 1000 * time.Hour}
+	if err := f.log.SetBook(f.ctx, f.book, o); err != nil {
+		t.Fatal(err)
+	}
+	first := f.append(t, strings.Repeat("a", 300), "t")
+	second := f.append(t, strings.Repeat("b", 300), "t")
+	info := f.info(t, "orders")
+	if info.Records != 2 || info.Bytes < 600 || info.Bytes > 800 || info.Options != o {
+		t.Fatalf("the book is %+v", info)
+	}
+	_, err := f.log.Append(f.ctx, f.book, quipu.Draft{Data: make([]byte, 400)})
+	wantCode(t, err, quipu.CodeQuota)
+	_, err = f.log.AppendBatch(f.ctx, f.book, []quipu.Draft{{Data: make([]byte, 200)}, {Data: make([]byte, 200)}})
+	wantCode(t, err, quipu.CodeQuota)
+	wantAll(t, f.read(t, quipu.TagAll, second), strings.Repeat("b", 300))
+	f.trim(t, quipu.TagAll, first)
+	if info = f.info(t, "orders"); info.Records != 1 {
+		t.Fatalf("after a trim the book is %+v", info)
+	}
+	f.append(t, strings.Repeat("c", 300))
+	if err := f.log.SetBook(f.ctx, f.book, quipu.BookOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.append(t, strings.Repeat("d", 4000))
+}
+
+func deletedIsGone(t *testing.T, f fixture) {
+	f.append(t, "old", "t")
+	if err := f.log.SetAux(f.ctx, f.book, 1, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		for _, err := range f.log.Subscribe(f.ctx, f.book, "none", 0) {
+			ended <- err
+		}
+	}()
+	if err := f.log.DeleteBook(f.ctx, f.book); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, <-ended, quipu.CodeNoBook)
+	_, err := f.log.OpenBook(f.ctx, "orders")
+	wantCode(t, err, quipu.CodeNoBook)
+	for what, err := range f.everyUse() {
+		if quipu.CodeOf(err) != quipu.CodeNoBook {
+			t.Errorf("%s of a deleted book: %v, want %s", what, err, quipu.CodeNoBook)
+		}
+	}
+	again, err := f.log.CreateBook(f.ctx, "orders", quipu.BookOptions{})
+	if err != nil || again == f.book {
+		t.Fatalf("the name once more: book %d, %v; the deleted was %d", again, err, f.book)
+	}
+	f.book = again
+	wantAll(t, f.read(t, "t", 0))
+	_, err = f.log.Append(f.ctx, again, quipu.Draft{Tags: []string{"t"}, Data: []byte("new"), Cond: &quipu.Cond{Tag: "t"}})
+	if err != nil {
+		t.Fatalf("a condition does not see the deleted book: %v", err)
+	}
+	wantAll(t, f.read(t, quipu.TagAll, 0), "new")
+}
+
+// everyUse is what each method answers that takes a book.
+func (f fixture) everyUse() map[string]error {
+	all := map[string]error{}
+	_, all["append"] = f.log.Append(f.ctx, f.book, quipu.Draft{})
+	_, all["producer"] = f.log.Producer(f.ctx, f.book, 1)
+	_, all["next"] = f.log.Next(f.ctx, f.book, quipu.TagAll, 0)
+	_, all["prev"] = f.log.Prev(f.ctx, f.book, quipu.TagAll, quipu.SeqMax)
+	_, all["tail"] = f.log.Tail(f.ctx, f.book, quipu.Local)
+	_, all["aux"] = f.log.Aux(f.ctx, f.book, 1)
+	all["setaux"] = f.log.SetAux(f.ctx, f.book, 1, nil)
+	all["trim"] = f.log.Trim(f.ctx, f.book, quipu.TagAll, 1)
+	all["set"] = f.log.SetBook(f.ctx, f.book, quipu.BookOptions{})
+	all["delete"] = f.log.DeleteBook(f.ctx, f.book)
+	for _, err := range f.log.Range(f.ctx, f.book, quipu.TagAll, 0, 9) {
+		all["range"] = err
+	}
+	for _, err := range f.log.Subscribe(f.ctx, f.book, quipu.TagAll, 0) {
+		all["subscribe"] = err
+	}
+	return all
 }
 
 func batchIsWhole(t *testing.T, f fixture) {
@@ -194,9 +298,14 @@ func limitsHaveCodes(t *testing.T, f fixture) {
 		}
 	}
 	wantAll(t, f.read(t, quipu.TagAll, 0))
-	for _, name := range []string{"", strings.Repeat("n", quipu.BookNameMax+1)} {
-		_, err := f.log.CreateBook(f.ctx, name)
+	for _, name := range []string{"", strings.Repeat("n", quipu.BookNameMax+1), "a\nb", "a\x00", "\xff"} {
+		_, err := f.log.CreateBook(f.ctx, name, quipu.BookOptions{})
 		wantCode(t, err, quipu.CodeUsage)
+	}
+	for _, o := range []quipu.BookOptions{{MaxAge: -1}, {MaxBytes: -1}, {Quota: -1}} {
+		_, err := f.log.CreateBook(f.ctx, "negative", o)
+		wantCode(t, err, quipu.CodeUsage)
+		wantCode(t, f.log.SetBook(f.ctx, f.book, o), quipu.CodeUsage)
 	}
 	whole := strings.Repeat("d", quipu.DataBytesMax)
 	f.append(t, whole, strings.Split(strings.Repeat(long[1:]+",", quipu.TagsMax-1)+"t", ",")...)
@@ -258,7 +367,7 @@ func closedSaysSo(t *testing.T, f fixture) {
 	wantCode(t, err, quipu.CodeLogStopped)
 	_, err = f.log.Next(f.ctx, f.book, quipu.TagAll, 0)
 	wantCode(t, err, quipu.CodeLogStopped)
-	_, err = f.log.CreateBook(f.ctx, "late")
+	_, err = f.log.CreateBook(f.ctx, "late", quipu.BookOptions{})
 	wantCode(t, err, quipu.CodeLogStopped)
 	_, err = f.log.Books(f.ctx)
 	wantCode(t, err, quipu.CodeLogStopped)

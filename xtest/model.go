@@ -24,13 +24,15 @@ type Model struct {
 	term      uint32
 	pos       uint64
 	stamp     int64
-	books     []*modelBook
+	created   int          // books that there ever were
+	books     []*modelBook // by id
 	producers map[modelProducer][]modelOutcome
 }
 
 type modelBook struct {
 	name    string
 	id      quipu.Book
+	options quipu.BookOptions
 	records []modelRecord // by seq
 	trims   map[string]quipu.Seq
 	aux     map[quipu.Seq][]byte
@@ -39,6 +41,7 @@ type modelBook struct {
 type modelRecord struct {
 	quipu.Record
 	void   bool
+	bytes  int64
 	writes []string // conflict keys of a committed transaction
 }
 
@@ -71,24 +74,50 @@ func (m *Model) Crash() {
 }
 
 // CreateBook implements quipu.Log.
-func (m *Model) CreateBook(_ context.Context, name string) (quipu.Book, error) {
-	if name == "" || len(name) > quipu.BookNameMax {
-		return 0, fail(quipu.CodeUsage, "log.create", 0)
-	}
+func (m *Model) CreateBook(_ context.Context, name string, o quipu.BookOptions) (quipu.Book, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
+	switch {
+	case m.closed:
 		return 0, fail(quipu.CodeLogStopped, "log.create", 0)
-	}
-	for _, b := range m.books {
-		if b.name == name {
-			return 0, fail(quipu.CodeBookExists, "log.create", 0)
-		}
+	case !quipu.ValidBookName(name) || o.Check() != nil:
+		return 0, fail(quipu.CodeUsage, "log.create", 0)
+	case slices.ContainsFunc(m.books, func(b *modelBook) bool { return b.name == name }):
+		return 0, fail(quipu.CodeBookExists, "log.create", 0)
 	}
 	m.nextSeq(m.now())
-	id := quipu.Book(len(m.books) + 1)
-	m.books = append(m.books, &modelBook{name: name, id: id, trims: map[string]quipu.Seq{}, aux: map[quipu.Seq][]byte{}})
+	m.created++
+	id := quipu.Book(m.created)
+	m.books = append(m.books, &modelBook{name: name, id: id, options: o, trims: map[string]quipu.Seq{}, aux: map[quipu.Seq][]byte{}})
 	return id, nil
+}
+
+// SetBook implements quipu.Log.
+func (m *Model) SetBook(_ context.Context, book quipu.Book, o quipu.BookOptions) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.book(book, "log.set")
+	if err != nil {
+		return err
+	}
+	if o.Check() != nil {
+		return fail(quipu.CodeUsage, "log.set", 0)
+	}
+	b.options = o
+	m.nextSeq(m.now())
+	return nil
+}
+
+// DeleteBook implements quipu.Log.
+func (m *Model) DeleteBook(_ context.Context, book quipu.Book) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := m.book(book, "log.delete"); err != nil {
+		return err
+	}
+	m.books = slices.DeleteFunc(m.books, func(b *modelBook) bool { return b.id == book })
+	m.nextSeq(m.now())
+	return nil
 }
 
 // OpenBook implements quipu.Log.
@@ -115,7 +144,7 @@ func (m *Model) Books(context.Context) ([]quipu.BookInfo, error) {
 	}
 	infos := make([]quipu.BookInfo, 0, len(m.books))
 	for _, b := range m.books {
-		infos = append(infos, quipu.BookInfo{Name: b.name, ID: b.id, Tail: b.tail(), Trim: b.trims[quipu.TagAll]})
+		infos = append(infos, b.info())
 	}
 	slices.SortFunc(infos, func(a, b quipu.BookInfo) int { return strings.Compare(a.Name, b.Name) })
 	return infos, nil
@@ -143,6 +172,9 @@ func (m *Model) AppendBatch(_ context.Context, book quipu.Book, ds []quipu.Draft
 	}
 	p := ds[0].Producer
 	if p == (quipu.Producer{}) {
+		if !b.hasRoom(ds) {
+			return nil, fail(quipu.CodeQuota, "log.append", 0)
+		}
 		return m.add(b, ds)
 	}
 	key := modelProducer{book, p.ID}
@@ -153,10 +185,28 @@ func (m *Model) AppendBatch(_ context.Context, book quipu.Book, ds []quipu.Draft
 	if !follows(past, p) {
 		return nil, fail(quipu.CodeFenced, "log.append", 0)
 	}
+	if !b.hasRoom(ds) {
+		return nil, fail(quipu.CodeQuota, "log.append", 0)
+	}
 	seqs, err := m.add(b, ds)
 	past = append(past, modelOutcome{p.Epoch, p.N, slices.Clone(seqs), err})
 	m.producers[key] = past[max(0, len(past)-quipu.ProducerWindow):]
 	return seqs, err
+}
+
+// Producer implements quipu.Log.
+func (m *Model) Producer(_ context.Context, book quipu.Book, id uint64) (quipu.Producer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := m.book(book, "log.producer"); err != nil {
+		return quipu.Producer{}, err
+	}
+	p := quipu.Producer{ID: id}
+	if past := m.producers[modelProducer{book, id}]; len(past) > 0 {
+		last := past[len(past)-1]
+		p.Epoch, p.N = last.epoch, last.n
+	}
+	return p, nil
 }
 
 // Next implements quipu.Log.
@@ -177,7 +227,7 @@ func (m *Model) Prev(_ context.Context, book quipu.Book, tag string, to quipu.Se
 	}
 	trim := b.floor(tag)
 	for i := b.firstAbove(to) - 1; i >= 0 && b.records[i].Seq > trim; i-- {
-		if b.records[i].visibleAs(tag) {
+		if b.readable(&b.records[i], tag) {
 			return b.records[i].Record, nil
 		}
 	}
@@ -310,7 +360,7 @@ func (m *Model) add(b *modelBook, ds []quipu.Draft) ([]quipu.Seq, error) {
 	seqs := make([]quipu.Seq, len(ds))
 	for i, d := range ds {
 		seqs[i] = m.nextSeq(stamp)
-		r := modelRecord{void: lost != nil, Record: quipu.Record{
+		r := modelRecord{void: lost != nil, bytes: storedBytes(d), Record: quipu.Record{
 			Book: b.id, Seq: seqs[i], Kind: d.Kind, Version: d.Version, Stamp: stamp,
 			Tags: slices.Clone(d.Tags), Data: slices.Clone(d.Data),
 		}}
@@ -348,10 +398,12 @@ func (m *Model) book(id quipu.Book, op string) (*modelBook, error) {
 	if m.closed {
 		return nil, fail(quipu.CodeLogStopped, op, 0)
 	}
-	if id < 1 || int(id) > len(m.books) {
-		return nil, fail(quipu.CodeNoBook, op, 0)
+	for _, b := range m.books {
+		if b.id == id {
+			return b, nil
+		}
 	}
-	return m.books[id-1], nil
+	return nil, fail(quipu.CodeNoBook, op, 0)
 }
 
 // next answers also the channel that is closed at the next change.
@@ -364,7 +416,7 @@ func (m *Model) next(book quipu.Book, tag string, from quipu.Seq) (quipu.Record,
 		return quipu.Record{}, nil, fail(quipu.CodeTrimmed, "log.next", trim)
 	}
 	for i := b.firstAt(from); i < len(b.records); i++ {
-		if b.records[i].visibleAs(tag) {
+		if b.readable(&b.records[i], tag) {
 			return b.records[i].Record, nil, nil
 		}
 	}
@@ -376,6 +428,41 @@ func (b *modelBook) tail() quipu.Seq {
 		return 0
 	}
 	return b.records[len(b.records)-1].Seq
+}
+
+func (b *modelBook) info() quipu.BookInfo {
+	info := quipu.BookInfo{Name: b.name, ID: b.id, Tail: b.tail(), Trim: b.trims[quipu.TagAll], Options: b.options}
+	for _, r := range b.records {
+		if !r.void && r.Seq > info.Trim {
+			info.Records++
+			info.Bytes += r.bytes
+		}
+	}
+	return info
+}
+
+func (b *modelBook) hasRoom(ds []quipu.Draft) bool {
+	more := int64(0)
+	for _, d := range ds {
+		more += storedBytes(d)
+	}
+	return b.options.Quota == 0 || b.info().Bytes+more <= b.options.Quota
+}
+
+// storedBytes is what a record counts for its book: a header of 40 bytes, what it asks for, tags with their
+// lengths, and data, rounded up to 8 bytes.
+func storedBytes(d quipu.Draft) int64 {
+	n := 40 + len(d.Data)
+	if d.Producer != (quipu.Producer{}) {
+		n += 20
+	}
+	if d.Cond != nil {
+		n += 10 + len(d.Cond.Tag)
+	}
+	for _, tag := range d.Tags {
+		n += 2 + len(tag)
+	}
+	return int64(n+7) / 8 * 8
 }
 
 // floor is the trim point that reads of tag meet.
@@ -395,6 +482,12 @@ func (r *modelRecord) has(tag string) bool {
 }
 
 func (r *modelRecord) visibleAs(tag string) bool { return !r.void && r.has(tag) }
+
+// readable tells whether a read of tag finds the record. One that is trimmed in all of its tags is gone.
+func (b *modelBook) readable(r *modelRecord, tag string) bool {
+	kept := func(tag string) bool { return b.trims[tag] < r.Seq }
+	return r.visibleAs(tag) && (len(r.Tags) == 0 || slices.ContainsFunc(r.Tags, kept))
+}
 
 func fail(code quipu.Code, op string, seq quipu.Seq) error {
 	return &quipu.Error{Code: code, Op: op, Seq: seq}

@@ -339,7 +339,7 @@ func (n *Namespace) Verify(_ context.Context, _ string, progress func(done, tota
 }
 
 // Log holds Book.
-func (n *Namespace) Log() quipu.Log { return asLog{n.Book} }
+func (n *Namespace) Log() quipu.Log { return n.Book.log }
 
 // State is the state as function sees it.
 func (n *Namespace) State(function string) quipu.State { return state{n, function} }
