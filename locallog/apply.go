@@ -9,17 +9,18 @@ import (
 	"github.com/quipu-run/quipu/internal/resolve"
 )
 
-// What the data of a KindSystem record starts with.
+// What the data of a KindSystem record starts with. Numbers that follow have 8 bytes.
 const (
-	systemCreate byte = 1 // then the name of the book
-	systemTrim   byte = 2 // then book u64, point u64, tag
+	systemCreateV1 byte = 1 // name of the book
+	systemTrimV1   byte = 2 // book, point, tag
+	systemCreate   byte = 3 // options, name of the book
+	systemTrim     byte = 4 // book, point, records and bytes that the book had up to there, tag
+	systemSet      byte = 5 // book, options
+	systemDelete   byte = 6 // book
 )
 
-// booksMax and tagTrimsMax bound tables that are kept in memory.
-const (
-	booksMax    = 1 << 16
-	tagTrimsMax = 1 << 16
-)
+// tagTrimsMax bounds a table that is kept in memory.
+const tagTrimsMax = 1 << 16
 
 // result is what one append became.
 type result struct {
@@ -45,17 +46,18 @@ type located struct {
 // state is all that follows from the records up to end. It changes only in apply, which the writer and
 // recovery run one batch at a time, so that a replay arrives at the same state.
 type state struct {
-	books  map[quipu.Book]*book
-	names  map[string]*book
-	open   *generation
-	frozen *generation // being saved, or nil
-	window *resolve.Window
-	index  *index
-	end    checkpoint
-	saved  quipu.Seq // the index has everything up to here
-	moved  bool      // a book's trim point moved since the last freeze
-	group  []located // scratch
-	wake   []chan struct{}
+	books   map[quipu.Book]*book
+	names   map[string]*book
+	created quipu.Book // the newest id that was given
+	open    *generation
+	frozen  *generation // being saved, or nil
+	window  *resolve.Window
+	index   *index
+	end     checkpoint
+	saved   quipu.Seq // the index has everything up to here
+	moved   bool      // a book's trim point moved since the last freeze
+	group   []located // scratch
+	wake    []chan struct{}
 }
 
 // apply judges and enters a whole batch. An error is the index's, or a record that passed all checksums and
@@ -102,8 +104,12 @@ func (s *state) applyGroup(segment uint32) (result, error) {
 		return res, err
 	}
 	b := s.books[head.book]
-	if b == nil {
+	switch {
+	case b == nil && head.book > s.created:
 		return res, fmt.Errorf("record %s is in book %d, which was not created", head.seq, head.book)
+	case b == nil:
+		res.code = quipu.CodeNoBook // it was deleted while the record was on its way
+		return res, nil
 	}
 	v, err := s.judge(b)
 	if err != nil {
@@ -165,6 +171,7 @@ func (s *state) enter(b *book, segment uint32, v resolve.Verdict) error {
 	b.newest = last
 	for i := range s.group {
 		r := &s.group[i]
+		b.total.add(1, int64(r.size))
 		s.open.add(p, posting{seq: r.seq, segment: segment, offset: r.offset, size: uint32(r.size)}, &r.record)
 	}
 	if b.waiting != nil {
@@ -218,27 +225,55 @@ func (s *state) memoryLast(id quipu.Book, tag string, to quipu.Seq) (posting, bo
 }
 
 func (s *state) applySystem(data []byte) (quipu.Code, error) {
-	switch {
-	case len(data) > 1 && data[0] == systemCreate:
-		return s.applyCreate(strings.Clone(view(data[1:]))), nil
-	case len(data) >= 17 && data[0] == systemTrim:
-		b := s.books[quipu.Book(le.Uint64(data[1:]))]
-		if b == nil {
-			return "", fmt.Errorf("a trim of a book that was not created")
-		}
-		return s.applyTrim(b, strings.Clone(view(data[17:])), quipu.Seq(le.Uint64(data[9:]))), nil
+	bad := func() (quipu.Code, error) {
+		return "", fmt.Errorf("unknown system record % x", data[:min(len(data), 40)])
 	}
-	return "", fmt.Errorf("unknown system record % x", data[:min(len(data), 20)])
+	if len(data) < 2 {
+		return bad()
+	}
+	kind, data := data[0], data[1:]
+	switch {
+	case kind == systemCreateV1:
+		return s.applyCreate(strings.Clone(view(data)), quipu.BookOptions{}), nil
+	case kind == systemCreate && len(data) > optionsBytes:
+		return s.applyCreate(strings.Clone(view(data[optionsBytes:])), parseOptions(data)), nil
+	case len(data) < 8:
+		return bad()
+	}
+	b := s.books[quipu.Book(le.Uint64(data))]
+	if b == nil {
+		if quipu.Book(le.Uint64(data)) > s.created {
+			return "", fmt.Errorf("a change of a book that was not created")
+		}
+		return quipu.CodeNoBook, nil // it was deleted in between
+	}
+	switch data = data[8:]; {
+	case kind == systemTrimV1 && len(data) >= 8:
+		b.uncounted = true
+		return s.applyTrim(b, strings.Clone(view(data[8:])), quipu.Seq(le.Uint64(data)), b.below), nil
+	case kind == systemTrim && len(data) >= 24:
+		below := volume{int64(le.Uint64(data[8:])), int64(le.Uint64(data[16:]))}
+		return s.applyTrim(b, strings.Clone(view(data[24:])), quipu.Seq(le.Uint64(data)), below), nil
+	case kind == systemSet && len(data) == optionsBytes:
+		b.options = parseOptions(data)
+		s.open.part(b.id)
+		return "", nil
+	case kind == systemDelete && len(data) == 0:
+		s.applyDelete(b)
+		return "", nil
+	}
+	return bad()
 }
 
-func (s *state) applyCreate(name string) quipu.Code {
+func (s *state) applyCreate(name string, o quipu.BookOptions) quipu.Code {
 	if s.names[name] != nil {
 		return quipu.CodeBookExists
 	}
-	if len(s.books) >= booksMax {
+	if len(s.books) >= quipu.BooksMax {
 		return quipu.CodeOverloaded
 	}
-	b := &book{id: quipu.Book(len(s.books) + 1), name: name}
+	s.created++
+	b := &book{id: s.created, name: name, options: o}
 	s.addBook(b)
 	s.open.part(b.id)
 	return ""
@@ -246,8 +281,20 @@ func (s *state) applyCreate(name string) quipu.Code {
 
 func (s *state) addBook(b *book) { s.books[b.id], s.names[b.name] = b, b }
 
+// applyDelete forgets a book. What the index has of it goes with the next checkpoint.
+func (s *state) applyDelete(b *book) {
+	delete(s.books, b.id)
+	delete(s.names, b.name)
+	s.open.part(b.id)
+	s.open.deleted = append(s.open.deleted, b.id)
+	s.moved = true
+	if b.waiting != nil {
+		s.wake = append(s.wake, b.waiting)
+	}
+}
+
 // applyTrim moves a point up, never down.
-func (s *state) applyTrim(b *book, tag string, upto quipu.Seq) quipu.Code {
+func (s *state) applyTrim(b *book, tag string, upto quipu.Seq, below volume) quipu.Code {
 	if upto <= b.floor(tag) {
 		return ""
 	}
@@ -264,7 +311,7 @@ func (s *state) applyTrim(b *book, tag string, upto quipu.Seq) quipu.Code {
 		s.open.bytes += len(tag) + postingBytes
 		return ""
 	}
-	b.trim, s.moved = upto, true
+	b.trim, b.below, s.moved = upto, below, true
 	for t, point := range b.tagTrims {
 		if point <= upto {
 			delete(b.tagTrims, t)
@@ -277,7 +324,7 @@ func (s *state) applyTrim(b *book, tag string, upto quipu.Seq) quipu.Code {
 // freeze ends the open generation, so that it can be saved while new records come in.
 func (s *state) freeze() (*generation, *resolve.Generation) {
 	g := s.open
-	g.end, g.moved, s.moved = s.end, s.moved, false
+	g.end, g.created, g.moved, s.moved = s.end, s.created, s.moved, false
 	for id, p := range g.books {
 		b := s.books[id]
 		if b == nil {

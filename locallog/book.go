@@ -2,21 +2,199 @@ package locallog
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/quipu-run/quipu"
 )
 
+// CreateBook implements quipu.Log.
+func (l *Log) CreateBook(ctx context.Context, name string, o quipu.BookOptions) (quipu.Book, error) {
+	if !quipu.ValidBookName(name) {
+		return 0, usage("log.create", fmt.Sprintf("a book's name has 1 to %d bytes of UTF-8, without control characters", quipu.BookNameMax))
+	}
+	if err := o.Check(); err != nil {
+		return 0, err
+	}
+	exists := &quipu.Error{Code: quipu.CodeBookExists, Op: "log.create", Text: fmt.Sprintf("there is a book %q already", name)}
+	if _, err := l.OpenBook(ctx, name); err == nil {
+		return 0, exists
+	} else if quipu.CodeOf(err) != quipu.CodeNoBook {
+		return 0, err
+	}
+	res, err := l.appendSystem(ctx, append(appendOptions([]byte{systemCreate}, o), name...))
+	switch {
+	case err != nil:
+		return 0, err
+	case res.code == quipu.CodeBookExists:
+		return 0, exists
+	case res.code == quipu.CodeOverloaded:
+		return 0, &quipu.Error{Code: res.code, Op: "log.create", Text: fmt.Sprintf("there are %d books already", quipu.BooksMax), Hint: "delete some"}
+	case res.code != "":
+		return 0, res.err()
+	}
+	return l.OpenBook(ctx, name)
+}
+
 // SetBook implements quipu.Log.
 func (l *Log) SetBook(ctx context.Context, id quipu.Book, o quipu.BookOptions) error {
-	return usage("log.set", "not yet")
+	if err := o.Check(); err != nil {
+		return err
+	}
+	return l.changeBook(ctx, "log.set", id, appendOptions(le.AppendUint64([]byte{systemSet}, uint64(id)), o))
 }
 
 // DeleteBook implements quipu.Log.
 func (l *Log) DeleteBook(ctx context.Context, id quipu.Book) error {
-	return usage("log.delete", "not yet")
+	return l.changeBook(ctx, "log.delete", id, le.AppendUint64([]byte{systemDelete}, uint64(id)))
+}
+
+// changeBook adds a record of the log's own about a book that is there.
+func (l *Log) changeBook(ctx context.Context, op string, id quipu.Book, data []byte) error {
+	l.mu.RLock()
+	_, err := l.book(op, id)
+	l.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	res, err := l.appendSystem(ctx, data)
+	switch {
+	case err != nil:
+		return err
+	case res.code == quipu.CodeNoBook:
+		return noBook(op, id) // it was deleted in between
+	}
+	return res.err()
+}
+
+// OpenBook implements quipu.Log.
+func (l *Log) OpenBook(_ context.Context, name string) (quipu.Book, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.cause != nil {
+		return 0, stopped(l.cause)
+	}
+	if b := l.state.names[name]; b != nil {
+		return b.id, nil
+	}
+	return 0, &quipu.Error{Code: quipu.CodeNoBook, Op: "log.open", Text: fmt.Sprintf("there is no book %q", name)}
+}
+
+// Books implements quipu.Log.
+func (l *Log) Books(context.Context) ([]quipu.BookInfo, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.cause != nil {
+		return nil, stopped(l.cause)
+	}
+	infos := make([]quipu.BookInfo, 0, len(l.state.books))
+	for _, b := range l.state.books {
+		infos = append(infos, b.info())
+	}
+	slices.SortFunc(infos, func(a, b quipu.BookInfo) int { return strings.Compare(a.Name, b.Name) })
+	return infos, nil
+}
+
+func (b *book) info() quipu.BookInfo {
+	held := b.held()
+	return quipu.BookInfo{Name: b.name, ID: b.id, Tail: b.tail, Trim: b.trim, Records: held.records, Bytes: held.bytes, Options: b.options}
 }
 
 // Producer implements quipu.Log.
-func (l *Log) Producer(ctx context.Context, id quipu.Book, producer uint64) (quipu.Producer, error) {
-	return quipu.Producer{}, usage("log.producer", "not yet")
+func (l *Log) Producer(_ context.Context, id quipu.Book, producer uint64) (quipu.Producer, error) {
+	if err := l.enterRead(); err != nil {
+		return quipu.Producer{}, err
+	}
+	defer l.life.RUnlock()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if _, err := l.book("log.producer", id); err != nil {
+		return quipu.Producer{}, err
+	}
+	p, err := l.state.producer(producerKey{id, producer})
+	out := quipu.Producer{ID: producer}
+	if p != nil {
+		out.Epoch, out.N = p.epoch, p.outcomes[len(p.outcomes)-1].n
+	}
+	return out, err
+}
+
+// Trim implements quipu.Log. Trims go one at a time, so that what one takes away is counted once.
+func (l *Log) Trim(ctx context.Context, id quipu.Book, tag string, upto quipu.Seq) error {
+	if len(tag) > quipu.TagBytesMax {
+		return usage("log.trim", fmt.Sprintf("a tag has at most %d bytes", quipu.TagBytesMax))
+	}
+	l.trimMu.Lock()
+	defer l.trimMu.Unlock()
+	l.mu.RLock()
+	b, err := l.book("log.trim", id)
+	var tail, floor, point quipu.Seq
+	var below volume
+	if err == nil {
+		tail, floor, point, below = b.tail, b.floor(tag), b.trim, b.below
+	}
+	l.mu.RUnlock()
+	switch {
+	case err != nil:
+		return err
+	case upto > tail:
+		return usage("log.trim", fmt.Sprintf("%s is above the tail of the book, %s", upto, tail))
+	case upto <= floor:
+		return nil
+	}
+	if tag == quipu.TagAll {
+		more, err := l.volumeOf(ctx, id, point+1, upto)
+		if err != nil {
+			return err
+		}
+		below.records, below.bytes = below.records+more.records, below.bytes+more.bytes
+	}
+	data := le.AppendUint64(le.AppendUint64([]byte{systemTrim}, uint64(id)), uint64(upto))
+	data = le.AppendUint64(le.AppendUint64(data, uint64(below.records)), uint64(below.bytes))
+	return l.changeBook(ctx, "log.trim", id, append(data, tag...))
+}
+
+// volumeOf counts the visible records of a book in [from, to].
+func (l *Log) volumeOf(ctx context.Context, id quipu.Book, from, to quipu.Seq) (v volume, err error) {
+	err = l.eachPlace(ctx, id, from, to, func(p posting) bool {
+		v.add(1, int64(p.size))
+		return true
+	})
+	return v, err
+}
+
+// eachPlace visits the places of the visible records of a book in [from, to] until visit answers false.
+func (l *Log) eachPlace(ctx context.Context, id quipu.Book, from, to quipu.Seq, visit func(posting) bool) error {
+	var buf [chunkMax]posting
+	for from <= to {
+		found, _, err := l.find(ctx, "log.trim", id, quipu.TagAll, from, to, buf[:0], chunkMax, false)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		for _, p := range found {
+			if !visit(p) {
+				return nil
+			}
+		}
+		if from = found[len(found)-1].seq + 1; from == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+const optionsBytes = 24
+
+// appendOptions encodes the options of a book: age in nanoseconds, bytes, quota.
+func appendOptions(b []byte, o quipu.BookOptions) []byte {
+	b = le.AppendUint64(b, uint64(o.MaxAge))
+	b = le.AppendUint64(b, uint64(o.MaxBytes))
+	return le.AppendUint64(b, uint64(o.Quota))
+}
+
+// parseOptions reads what appendOptions wrote.
+func parseOptions(b []byte) quipu.BookOptions {
+	return quipu.BookOptions{MaxAge: time.Duration(le.Uint64(b)), MaxBytes: int64(le.Uint64(b[8:])), Quota: int64(le.Uint64(b[16:]))}
 }

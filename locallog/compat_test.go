@@ -21,7 +21,8 @@ func contents(l *Log, tags ...string) (string, error) {
 		return "", fmt.Errorf("books: %v, %w", infos, err)
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "%+v\n", infos)
+	b := infos[0]
+	fmt.Fprintf(&out, "[{Name:%s ID:%d Tail:%s Trim:%s}]\n", b.Name, b.ID, b.Tail, b.Trim)
 	for _, tag := range append([]string{quipu.TagAll}, tags...) {
 		_, err := l.Next(ctx, infos[0].ID, tag, 1)
 		from := quipu.Seq(1)

@@ -24,14 +24,16 @@ const (
 
 // Key spaces of the index. Numbers in keys are big-endian, so that they sort.
 const (
-	keyCheckpoint byte = 1 // -> checkpoint
-	keyBook       byte = 2 // book -> tail, newest, trim, name
-	keyTagTrim    byte = 3 // book, tag -> point
-	keyProducer   byte = 4 // book, id -> producer
-	keySegment    byte = 5 // segment, book -> last seq of the book in it
-	keyPosting    byte = 6 // book, bytes of tag (u16), tag, last seq -> block of postings
-	keyGeneration byte = 7 // last seq of a resolver generation -> nothing
-	keyWrite      byte = 8 // last seq of its generation, book, conflict key -> seq
+	keyCheckpoint byte = 1  // -> checkpoint
+	keyBookV1     byte = 2  // book -> tail, newest, trim, name; older versions wrote it
+	keyTagTrim    byte = 3  // book, tag -> point
+	keyProducer   byte = 4  // book, id -> producer
+	keySegment    byte = 5  // segment, book -> last seq of the book in it
+	keyPosting    byte = 6  // book, bytes of tag (u16), tag, last seq -> block of postings
+	keyGeneration byte = 7  // last seq of a resolver generation -> nothing
+	keyWrite      byte = 8  // last seq of its generation, book, conflict key -> seq
+	keyBook       byte = 9  // book -> tail, newest, trim, total and trimmed volume, options, name
+	keyCreated    byte = 10 // -> the newest id of a book that was given
 )
 
 var be = binary.BigEndian
@@ -159,6 +161,7 @@ func (x *index) close() error {
 func (x *index) save(g *generation, writes *resolve.Generation) error {
 	b := x.db.NewBatch() // not closed: after a failure Pebble may still hold it
 	err := errors.Join(x.putBooks(b, g), x.putProducers(b, g), x.putWrites(b, writes), x.dropGenerations(b, g.end.seq),
+		dropBooks(b, g), b.Set([]byte{keyCreated}, be.AppendUint64(nil, uint64(g.created)), nil),
 		b.Set([]byte{keyCheckpoint}, encodeCheckpoint(g.end), nil))
 	if err != nil {
 		return fmt.Errorf("fill checkpoint: %w", err)
@@ -208,17 +211,29 @@ func (x *index) putBooks(b *pebble.Batch, g *generation) error {
 			}
 			continue
 		}
-		key = be.AppendUint64(append(key[:0], keyBook), uint64(id))
-		value = be.AppendUint64(value[:0], uint64(p.saved.tail))
-		value = be.AppendUint64(value, uint64(p.saved.newest))
-		value = be.AppendUint64(value, uint64(p.saved.trim))
-		value = append(value, p.saved.name...)
-		err := errors.Join(b.Set(key, value, nil), putSegments(b, id, p), putTrims(b, id, p), putStream(b, id, quipu.TagAll, &p.all))
+		key = be.AppendUint64(append(key[:0], keyBookV1), uint64(id))
+		err := b.Delete(key, nil)
+		key[0] = keyBook
+		value = p.saved.encode(value[:0])
+		err = errors.Join(err, b.Set(key, value, nil), putSegments(b, id, p), putTrims(b, id, p), putStream(b, id, quipu.TagAll, &p.all))
 		if err != nil {
 			return err
 		}
 		for tag, s := range p.tags {
 			if err := putStream(b, id, tag, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// dropBooks forgets books that were deleted, whatever else the batch says of them.
+func dropBooks(b *pebble.Batch, g *generation) error {
+	for _, id := range g.deleted {
+		for _, space := range []byte{keyBookV1, keyTagTrim, keyProducer, keyPosting, keyBook} {
+			lower, upper := be.AppendUint64([]byte{space}, uint64(id)), be.AppendUint64([]byte{space}, uint64(id)+1)
+			if err := b.DeleteRange(lower, upper, nil); err != nil {
 				return err
 			}
 		}
@@ -406,19 +421,22 @@ func lastIn(it *pebble.Iterator, to quipu.Seq) (last posting, ok bool, err error
 	return last, ok && err == nil, err
 }
 
-// trim is the saved trim point of a book; 0 if it has none or is not saved.
+// trim is the saved trim point of a book; SeqMax if the book was deleted.
 func (x *index) trim(id quipu.Book) (quipu.Seq, error) {
-	value, closer, err := x.db.Get(be.AppendUint64([]byte{keyBook}, uint64(id)))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return 0, nil
+	for _, space := range []byte{keyBook, keyBookV1} {
+		value, closer, err := x.db.Get(be.AppendUint64([]byte{space}, uint64(id)))
+		if errors.Is(err, pebble.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if len(value) < 25 {
+			return 0, errors.Join(errIndex, closer.Close())
+		}
+		return quipu.Seq(be.Uint64(value[16:])), closer.Close()
 	}
-	if err != nil {
-		return 0, err
-	}
-	if len(value) < 25 {
-		return 0, errors.Join(errIndex, closer.Close())
-	}
-	return quipu.Seq(be.Uint64(value[16:])), closer.Close()
+	return quipu.SeqMax, nil
 }
 
 // producer finds a producer; nil if it is unknown.
@@ -466,6 +484,36 @@ func streamEnd(id quipu.Book, tag string) []byte {
 
 func writeKey(buf []byte, gen quipu.Seq, id quipu.Book) []byte {
 	return be.AppendUint64(be.AppendUint64(append(buf, keyWrite), uint64(gen)), uint64(id))
+}
+
+// bookEncoded is the size of what encode writes, without the name.
+const bookEncoded = 3*8 + 4*8 + optionsBytes
+
+func (b *book) encode(v []byte) []byte {
+	v = be.AppendUint64(be.AppendUint64(be.AppendUint64(v, uint64(b.tail)), uint64(b.newest)), uint64(b.trim))
+	for _, n := range []int64{b.total.records, b.total.bytes, b.below.records, b.below.bytes} {
+		v = be.AppendUint64(v, uint64(n))
+	}
+	return append(appendOptions(v, b.options), b.name...)
+}
+
+// parseBook reads what encode wrote, or the shorter entry of older versions.
+func parseBook(id quipu.Book, v []byte, v1 bool) (*book, error) {
+	size := bookEncoded
+	if v1 {
+		size = 24
+	}
+	if len(v) <= size {
+		return nil, errIndex
+	}
+	b := &book{id: id, tail: quipu.Seq(be.Uint64(v)), newest: quipu.Seq(be.Uint64(v[8:])), trim: quipu.Seq(be.Uint64(v[16:])),
+		name: string(v[size:]), uncounted: v1}
+	if !v1 {
+		b.total = volume{int64(be.Uint64(v[24:])), int64(be.Uint64(v[32:]))}
+		b.below = volume{int64(be.Uint64(v[40:])), int64(be.Uint64(v[48:]))}
+		b.options = parseOptions(v[56:])
+	}
+	return b, nil
 }
 
 func encodeCheckpoint(c checkpoint) []byte {

@@ -57,6 +57,7 @@ func (k *keeper) start(l *Log) {
 		case <-l.done:
 		}
 	})
+	k.wait.Go(l.retainAll)
 	k.wait.Go(func() {
 		for s := range k.save {
 			k.saved <- l.checkpoint(s)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -38,6 +36,7 @@ type Log struct {
 	manifestMu sync.Mutex // guards below; taken before mu
 	manifest   *manifest
 
+	trimMu sync.Mutex // held while a trim counts what it takes away and is written
 	spares spares
 	queue  *queue
 	writer writer
@@ -182,57 +181,6 @@ func (l *Log) releaseAll() error {
 
 func (l *Log) index() *index { return l.state.index }
 
-// CreateBook implements quipu.Log.
-func (l *Log) CreateBook(ctx context.Context, name string, _ quipu.BookOptions) (quipu.Book, error) {
-	if name == "" || len(name) > quipu.BookNameMax {
-		return 0, usage("log.create", fmt.Sprintf("a book's name has 1 to %d bytes", quipu.BookNameMax))
-	}
-	exists := &quipu.Error{Code: quipu.CodeBookExists, Op: "log.create", Text: fmt.Sprintf("there is a book %q already", name)}
-	if _, err := l.OpenBook(ctx, name); err == nil {
-		return 0, exists
-	} else if quipu.CodeOf(err) != quipu.CodeNoBook {
-		return 0, err
-	}
-	res, err := l.appendSystem(ctx, append([]byte{systemCreate}, name...))
-	switch {
-	case err != nil:
-		return 0, err
-	case res.code == quipu.CodeBookExists:
-		return 0, exists
-	case res.code != "":
-		return 0, res.err()
-	}
-	return l.OpenBook(ctx, name)
-}
-
-// OpenBook implements quipu.Log.
-func (l *Log) OpenBook(_ context.Context, name string) (quipu.Book, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.cause != nil {
-		return 0, stopped(l.cause)
-	}
-	if b := l.state.names[name]; b != nil {
-		return b.id, nil
-	}
-	return 0, &quipu.Error{Code: quipu.CodeNoBook, Op: "log.open", Text: fmt.Sprintf("there is no book %q", name)}
-}
-
-// Books implements quipu.Log.
-func (l *Log) Books(context.Context) ([]quipu.BookInfo, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.cause != nil {
-		return nil, stopped(l.cause)
-	}
-	infos := make([]quipu.BookInfo, 0, len(l.state.books))
-	for _, b := range l.state.books {
-		infos = append(infos, quipu.BookInfo{Name: b.name, ID: b.id, Tail: b.tail, Trim: b.trim})
-	}
-	slices.SortFunc(infos, func(a, b quipu.BookInfo) int { return strings.Compare(a.Name, b.Name) })
-	return infos, nil
-}
-
 // Tail implements quipu.Log. On one node both consistencies are the same.
 func (l *Log) Tail(_ context.Context, id quipu.Book, _ quipu.Consistency) (quipu.Seq, error) {
 	l.mu.RLock()
@@ -309,33 +257,6 @@ func (l *Log) append(ctx context.Context, id quipu.Book, ds []quipu.Draft) (resu
 func (l *Log) appendSystem(ctx context.Context, data []byte) (result, error) {
 	d := quipu.Draft{Kind: quipu.KindSystem, Version: 1, Data: data}
 	return l.queue.do(ctx, &request{buf: appendRecord(nil, 0, &d, false), count: 1, system: true, done: make(chan struct{}, 1)})
-}
-
-// Trim implements quipu.Log.
-func (l *Log) Trim(ctx context.Context, id quipu.Book, tag string, upto quipu.Seq) error {
-	l.mu.RLock()
-	b, err := l.book("log.trim", id)
-	var tail, floor quipu.Seq
-	if err == nil {
-		tail, floor = b.tail, b.floor(tag)
-	}
-	l.mu.RUnlock()
-	switch {
-	case err != nil:
-		return err
-	case upto > tail:
-		return usage("log.trim", fmt.Sprintf("%s is above the tail of the book, %s", upto, tail))
-	case len(tag) > quipu.TagBytesMax:
-		return usage("log.trim", fmt.Sprintf("a tag has at most %d bytes", quipu.TagBytesMax))
-	case upto <= floor:
-		return nil
-	}
-	data := le.AppendUint64(le.AppendUint64([]byte{systemTrim}, uint64(id)), uint64(upto))
-	res, err := l.appendSystem(ctx, append(data, tag...))
-	if err == nil {
-		err = res.err()
-	}
-	return err
 }
 
 // checkDrafts answers the bytes that drafts take on disk, or CodeRecord.

@@ -15,8 +15,9 @@ import (
 const (
 	manifestName = "MANIFEST"
 	// manifestFormat grows with anything that an older program would misread. 1: an index entry for each posting;
-	// 2: blocks of postings, and segments that are written over. Both are read, the newest is written.
-	manifestFormat = 2
+	// 2: blocks of postings, and segments that are written over; 3: options of books, their volume, deletion. All are
+	// read, the newest is written.
+	manifestFormat = 3
 )
 
 // manifest is the root of the directory. It is replaced as a whole: written beside, synced, renamed,

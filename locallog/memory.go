@@ -41,6 +41,31 @@ type book struct {
 	trim     quipu.Seq            // of the whole book
 	tagTrims map[string]quipu.Seq // only those above trim
 	waiting  chan struct{}        // if not nil, closed at the next record
+	options  quipu.BookOptions
+	total    volume // visible records that there ever were
+	below    volume // of these, up to trim
+	// uncounted says that total and below were not kept by an older version: Open counts anew.
+	uncounted bool
+}
+
+// volume counts records and the bytes that they take on disk.
+type volume struct{ records, bytes int64 }
+
+func (v *volume) add(records, bytes int64) { v.records, v.bytes = v.records+records, v.bytes+bytes }
+
+// held is what the book has above its trim point.
+func (b *book) held() volume {
+	return volume{b.total.records - b.below.records, b.total.bytes - b.below.bytes}
+}
+
+// isGone tells whether a record is trimmed in all of its tags.
+func (b *book) isGone(seq quipu.Seq, tags []string) bool {
+	for _, tag := range tags {
+		if b.tagTrims[tag] < seq {
+			return false
+		}
+	}
+	return len(tags) > 0
 }
 
 // floor is the trim point that reads of tag meet.
@@ -76,7 +101,9 @@ type producer struct {
 type generation struct {
 	end       checkpoint
 	bytes     int
-	moved     bool // a book's trim point moved: there may be segments to delete
+	moved     bool         // a book's trim point moved: there may be segments to delete
+	created   quipu.Book   // the newest id that was given
+	deleted   []quipu.Book // books of which the index may still have something
 	books     map[quipu.Book]*bookPart
 	producers map[producerKey]*producer
 }

@@ -21,20 +21,21 @@ const (
 
 // Options are checked by Open; a zero field gets the default it names.
 type Options struct {
-	Dir             string       // required
-	FS              vfs.FS       // nil means vfs.Default
-	Clock           quipu.Clock  // nil means the system's
-	Logger          *slog.Logger // nil means slog.Default
-	Sync            SyncMode     // "" means SyncAlways
-	SegmentBytesMin int64        // of the first segment; 0 means 1 MiB. Each further one doubles
-	SegmentBytesMax int64        // 0 means 64 MiB. A larger append gets a segment of its own
-	SpareBytesMax   int64        // of deleted segments, kept to be written over; 0 means 4 of SegmentBytesMax, -1 none
-	CommitBytesMax  int          // most bytes of one group commit; 0 means 2 MiB. A larger append goes alone
-	QueueBytesMax   int64        // bytes of appends that may wait; 0 means 64 MiB
-	CheckpointBytes int          // of index kept in memory before it is saved; 0 means 8 MiB
-	HotBytesMax     int          // newest batches kept in memory for readers; 0 means 4 MiB
-	AuxBytesMax     int          // hints kept in memory; 0 means 4 MiB
-	DiskReserve     uint64       // free bytes under which appends are refused; 0 means 64 MiB
+	Dir             string        // required
+	FS              vfs.FS        // nil means vfs.Default
+	Clock           quipu.Clock   // nil means the system's
+	Logger          *slog.Logger  // nil means slog.Default
+	Sync            SyncMode      // "" means SyncAlways
+	SegmentBytesMin int64         // of the first segment; 0 means 1 MiB. Each further one doubles
+	SegmentBytesMax int64         // 0 means 64 MiB. A larger append gets a segment of its own
+	SpareBytesMax   int64         // of deleted segments, kept to be written over; 0 means 4 of SegmentBytesMax, -1 none
+	CommitBytesMax  int           // most bytes of one group commit; 0 means 2 MiB. A larger append goes alone
+	QueueBytesMax   int64         // bytes of appends that may wait; 0 means 64 MiB
+	CheckpointBytes int           // of index kept in memory before it is saved; 0 means 8 MiB
+	HotBytesMax     int           // newest batches kept in memory for readers; 0 means 4 MiB
+	AuxBytesMax     int           // hints kept in memory; 0 means 4 MiB
+	RetainEvery     time.Duration // between two looks at what retention lets go; 0 means 10 s
+	DiskReserve     uint64        // free bytes under which appends are refused; 0 means 64 MiB
 }
 
 func (o *Options) fill() error {
@@ -67,13 +68,14 @@ func (o *Options) fill() error {
 	setDefault(&o.HotBytesMax, 4<<20)
 	setDefault(&o.AuxBytesMax, 4<<20)
 	setDefault(&o.DiskReserve, 64<<20)
+	setDefault(&o.RetainEvery, 10*time.Second)
 	if o.SegmentBytesMin < 2*segmentHeaderBytes || o.SegmentBytesMax < o.SegmentBytesMin || o.SegmentBytesMax > 1<<30 {
 		return usage("log.open", "segments must have 8 KiB to 1 GiB, and the first must not be the largest")
 	}
 	return nil
 }
 
-func setDefault[T int | int64 | uint64](field *T, value T) {
+func setDefault[T int | int64 | uint64 | time.Duration](field *T, value T) {
 	if *field <= 0 {
 		*field = value
 	}

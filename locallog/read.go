@@ -36,10 +36,15 @@ func (l *Log) Next(ctx context.Context, id quipu.Book, tag string, from quipu.Se
 			return quipu.Record{}, notFound("log.next", "there is no record from "+from.String()+" on")
 		}
 		r, ok, err := l.load(found[0], id)
-		if ok || err != nil {
+		switch {
+		case err != nil:
 			return r, err
+		case ok && !l.isGone(id, tag, &r):
+			return r, nil
+		case ok:
+			from = r.Seq + 1
 		}
-		// Its segment was deleted in between, so from is below the trim point now.
+		// If not ok, its segment was deleted in between, so from is below the trim point now.
 	}
 }
 
@@ -51,8 +56,13 @@ func (l *Log) Prev(ctx context.Context, id quipu.Book, tag string, to quipu.Seq)
 			return quipu.Record{}, err
 		}
 		r, ok, err := l.load(p, id)
-		if ok || err != nil {
+		switch {
+		case err != nil:
 			return r, err
+		case ok && !l.isGone(id, tag, &r):
+			return r, nil
+		case ok:
+			to = r.Seq - 1
 		}
 	}
 }
@@ -70,7 +80,7 @@ func (l *Log) Range(ctx context.Context, id quipu.Book, tag string, from, to qui
 			if len(found) == 0 {
 				return
 			}
-			next, ok := l.yieldAll(found, id, from, yield)
+			next, ok := l.yieldAll(found, id, tag, from, yield)
 			if !ok || next < from {
 				return
 			}
@@ -98,7 +108,7 @@ func (l *Log) Subscribe(ctx context.Context, id quipu.Book, tag string, from qui
 				continue
 			}
 			var ok bool
-			if from, ok = l.yieldAll(found, id, from, yield); !ok {
+			if from, ok = l.yieldAll(found, id, tag, from, yield); !ok {
 				return
 			}
 		}
@@ -106,18 +116,43 @@ func (l *Log) Subscribe(ctx context.Context, id quipu.Book, tag string, from qui
 }
 
 // yieldAll loads and yields postings. It answers where to go on, and false if that is nowhere.
-func (l *Log) yieldAll(found []posting, id quipu.Book, from quipu.Seq, yield func(quipu.Record, error) bool) (quipu.Seq, bool) {
+func (l *Log) yieldAll(found []posting, id quipu.Book, tag string, from quipu.Seq, yield func(quipu.Record, error) bool) (quipu.Seq, bool) {
+	all := !l.hasGone(id, tag)
 	for _, p := range found {
 		r, ok, err := l.load(p, id)
 		if !ok && err == nil {
 			return from, true // deleted in between: looking again tells the trim point
 		}
+		from = p.seq + 1
+		if err == nil && !all && l.isGone(id, tag, &r) {
+			continue
+		}
 		if !yield(r, err) || err != nil {
 			return from, false
 		}
-		from = p.seq + 1
 	}
 	return from, true
+}
+
+// hasGone tells whether a stream may have records that are trimmed in all of their tags: only the book's own can.
+func (l *Log) hasGone(id quipu.Book, tag string) bool {
+	if tag != quipu.TagAll {
+		return false
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	b := l.state.books[id]
+	return b != nil && len(b.tagTrims) > 0
+}
+
+func (l *Log) isGone(id quipu.Book, tag string, r *quipu.Record) bool {
+	if tag != quipu.TagAll || len(r.Tags) == 0 {
+		return false
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	b := l.state.books[id]
+	return b != nil && b.isGone(r.Seq, r.Tags)
 }
 
 // find answers up to max postings of a stream in [from, to]; none means that there are none. If wait is asked for
@@ -175,16 +210,19 @@ func (l *Log) findRecent(saved quipu.Seq, id quipu.Book, tag string, from, to qu
 		out = l.state.frozen.scan(id, tag, from, to, out, max)
 	}
 	out = l.state.open.scan(id, tag, from, to, out, max)
-	last := l.state.books[id].tail
+	var last quipu.Seq
+	b := l.state.books[id]
+	if b != nil {
+		last = b.tail
+	}
 	l.mu.RUnlock()
 	if len(out) > 0 || !wait {
 		return out, nil, true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.state.books[id]
-	if b.tail != last {
-		return out, nil, false // look again rather than sleep over a record
+	if b = l.state.books[id]; b == nil || b.tail != last {
+		return out, nil, false // look again rather than sleep over a record, or over a deletion
 	}
 	if b.waiting == nil {
 		b.waiting = make(chan struct{})
@@ -254,7 +292,7 @@ func (l *Log) load(p posting, id quipu.Book) (quipu.Record, bool, error) {
 func (l *Log) checkGone(p posting, id quipu.Book) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if b := l.state.books[id]; b != nil && p.seq <= b.trim {
+	if b := l.state.books[id]; b == nil || p.seq <= b.trim {
 		return nil
 	}
 	return corrupt(l.fs.PathJoin(l.dir, indexName), -1, fmt.Sprintf("it places record %s in segment %d, which is not there", p.seq, p.segment))

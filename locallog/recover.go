@@ -2,6 +2,7 @@ package locallog
 
 import (
 	"bytes"
+	"context"
 	crand "crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -38,6 +39,9 @@ func (l *Log) recover() error {
 		if err := l.recoverTail(); err != nil {
 			return err
 		}
+	}
+	if err := l.countAnew(); err != nil {
+		return err
 	}
 	return l.begin(fresh)
 }
@@ -189,16 +193,45 @@ func (l *Log) loadCheckpoint() error {
 }
 
 func (l *Log) loadBooks() error {
-	return l.index().each([]byte{keyBook}, []byte{keyBook + 1}, func(key, value []byte) error {
-		if len(key) != 9 || len(value) < 25 {
+	for _, space := range []byte{keyBookV1, keyBook} {
+		err := l.index().each([]byte{space}, []byte{space + 1}, func(key, value []byte) error {
+			if len(key) != 9 {
+				return errIndex
+			}
+			b, err := parseBook(quipu.Book(be.Uint64(key[1:])), value, space == keyBookV1)
+			if err == nil {
+				l.state.addBook(b)
+				l.state.created = max(l.state.created, b.id)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return l.index().each([]byte{keyCreated}, []byte{keyCreated + 1}, func(_, value []byte) error {
+		if len(value) != 8 {
 			return errIndex
 		}
-		l.state.addBook(&book{
-			id: quipu.Book(be.Uint64(key[1:])), tail: quipu.Seq(be.Uint64(value)), newest: quipu.Seq(be.Uint64(value[8:])),
-			trim: quipu.Seq(be.Uint64(value[16:])), name: string(value[24:]),
-		})
+		l.state.created = max(l.state.created, quipu.Book(be.Uint64(value)))
 		return nil
 	})
+}
+
+// countAnew counts what books hold of which an older version kept no account.
+func (l *Log) countAnew() error {
+	for _, b := range l.state.books {
+		if !b.uncounted {
+			continue
+		}
+		v, err := l.volumeOf(context.Background(), b.id, b.trim+1, quipu.SeqMax)
+		if err != nil {
+			return err
+		}
+		b.total, b.below, b.uncounted = v, volume{}, false
+		l.state.open.part(b.id) // to be saved
+	}
+	return nil
 }
 
 func (l *Log) loadTrims() error {

@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // counters count since Open.
 type counters struct {
-	appends, records, bytes, batches, syncs, rolls, checkpoints, deleted, recycled atomic.Uint64
+	appends, records, bytes, batches, syncs, rolls, checkpoints, deleted, recycled, retentionFailures atomic.Uint64
 }
 
 // group counts one batch.
@@ -17,20 +17,21 @@ func (c *counters) group(appends, records, bytes int) {
 
 // Stats describes a log for metrics. Counts are since Open.
 type Stats struct {
-	Segments     int
-	SegmentBytes int64 // on disk, what waits for use included
-	SpareBytes   int64 // on disk, of deleted segments that are kept to be written over
-	Books        int
-	IndexBytes   int    // in memory, not yet saved
-	Appends      uint64 // written, won or lost
-	Records      uint64
-	Bytes        uint64 // of batches
-	Batches      uint64 // Appends/Batches is the mean size of a group
-	Syncs        uint64
-	Rolls        uint64 // segments that were filled
-	Checkpoints  uint64
-	Deleted      uint64 // segments
-	Recycled     uint64 // segments that were made from deleted ones
+	Segments          int
+	SegmentBytes      int64 // on disk, what waits for use included
+	SpareBytes        int64 // on disk, of deleted segments that are kept to be written over
+	Books             int
+	IndexBytes        int    // in memory, not yet saved
+	Appends           uint64 // written, won or lost
+	Records           uint64
+	Bytes             uint64 // of batches
+	Batches           uint64 // Appends/Batches is the mean size of a group
+	Syncs             uint64
+	Rolls             uint64 // segments that were filled
+	Checkpoints       uint64
+	Deleted           uint64 // segments
+	Recycled          uint64 // segments that were made from deleted ones
+	RetentionFailures uint64 // looks at a book's retention that failed, and are tried again
 }
 
 // Stats answers a snapshot of the counters.
@@ -42,7 +43,7 @@ func (l *Log) Stats() Stats {
 		Segments: len(l.segments), Books: len(l.state.books),
 		Appends: c.appends.Load(), Records: c.records.Load(), Bytes: c.bytes.Load(), Batches: c.batches.Load(),
 		Syncs: c.syncs.Load(), Rolls: c.rolls.Load(), Checkpoints: c.checkpoints.Load(), Deleted: c.deleted.Load(), Recycled: c.recycled.Load(),
-		SpareBytes: l.spares.total(),
+		SpareBytes: l.spares.total(), RetentionFailures: c.retentionFailures.Load(),
 	}
 	if l.state.open != nil {
 		s.IndexBytes = l.state.open.bytes + l.state.window.OpenBytes()

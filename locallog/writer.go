@@ -19,10 +19,11 @@ type writer struct {
 	pos       uint64
 	crc       uint32
 	stamp     int64
-	unchecked int64 // bytes written since the free space was looked at
-	low       bool  // it was under the reserve
-	rolled    bool  // a segment was filled since the last checkpoint
-	producers map[producerKey]quipu.Producer
+	unchecked int64                          // bytes written since the free space was looked at
+	low       bool                           // it was under the reserve
+	rolled    bool                           // a segment was filled since the last checkpoint
+	producers map[producerKey]quipu.Producer // of the group that is chosen
+	bytes     map[quipu.Book]int64           // of the group that is chosen, in books with a quota
 	results   []result
 	done      chan struct{}
 }
@@ -30,7 +31,7 @@ type writer struct {
 // write is the writer: it takes all that waits, writes and syncs it as one batch, judges it, and answers.
 func (l *Log) write() {
 	defer close(l.writer.done)
-	l.writer.producers = map[producerKey]quipu.Producer{}
+	l.writer.producers, l.writer.bytes = map[producerKey]quipu.Producer{}, map[quipu.Book]int64{}
 	var pending []*request
 	for {
 		var ok bool
@@ -110,6 +111,7 @@ func (l *Log) choose(pending []*request) (group, rest []*request, size int, err 
 	left := 0
 	defer func() { l.queue.left(left) }()
 	clear(l.writer.producers)
+	clear(l.writer.bytes)
 	for i, r := range pending {
 		if len(group) > 0 && size+len(r.buf) > l.opts.CommitBytesMax {
 			return group, append(pending[:0], pending[i:]...), size, nil
@@ -149,7 +151,7 @@ func (l *Log) precheck(r *request, low bool) (a *answer, later bool, err error) 
 		return &answer{err: diskFull(nil)}, false, nil
 	}
 	if r.producer == (quipu.Producer{}) {
-		return nil, false, nil
+		return l.checkQuota(r), false, nil
 	}
 	key := producerKey{r.book, r.producer.ID}
 	if _, same := l.writer.producers[key]; same {
@@ -168,7 +170,23 @@ func (l *Log) precheck(r *request, low bool) (a *answer, later bool, err error) 
 		return &answer{err: &quipu.Error{Code: quipu.CodeFenced, Op: "log.append",
 			Text: fmt.Sprintf("number %d of epoch %d does not follow what producer %x appended", r.producer.N, r.producer.Epoch, r.producer.ID)}}, false, nil
 	}
-	return nil, false, nil
+	return l.checkQuota(r), false, nil
+}
+
+// checkQuota refuses what would take its book beyond its quota, those before it in the group counted as won. It needs no
+// lock: only the writer changes books.
+func (l *Log) checkQuota(r *request) *answer {
+	b := l.state.books[r.book]
+	if b == nil || b.options.Quota == 0 {
+		return nil
+	}
+	with := l.writer.bytes[r.book] + int64(len(r.buf))
+	if b.held().bytes+with > b.options.Quota {
+		return &answer{err: &quipu.Error{Code: quipu.CodeQuota, Op: "log.append",
+			Text: fmt.Sprintf("%d bytes more would take the book %q beyond its quota of %d", len(r.buf), b.name, b.options.Quota)}}
+	}
+	l.writer.bytes[r.book] = with
+	return nil
 }
 
 // diskLow tells whether the free space is under the reserve, without the spares, which go first. It looks again
