@@ -100,7 +100,7 @@ func (s *state) applyGroup(segment uint32) (result, error) {
 	if head.kind == quipu.KindSystem {
 		s.open.part(0).touch(segment, head.seq)
 		var err error
-		res.code, err = s.applySystem(head.data)
+		res.code, err = s.applySystem(head.seq, head.data)
 		return res, err
 	}
 	b := s.books[head.book]
@@ -224,7 +224,7 @@ func (s *state) memoryLast(id quipu.Book, tag string, to quipu.Seq) (posting, bo
 	return s.frozen.last(id, tag, to)
 }
 
-func (s *state) applySystem(data []byte) (quipu.Code, error) {
+func (s *state) applySystem(seq quipu.Seq, data []byte) (quipu.Code, error) {
 	bad := func() (quipu.Code, error) {
 		return "", fmt.Errorf("unknown system record % x", data[:min(len(data), 40)])
 	}
@@ -234,9 +234,9 @@ func (s *state) applySystem(data []byte) (quipu.Code, error) {
 	kind, data := data[0], data[1:]
 	switch {
 	case kind == systemCreateV1:
-		return s.applyCreate(strings.Clone(view(data)), quipu.BookOptions{}), nil
+		return s.applyCreate(seq, strings.Clone(view(data)), quipu.BookOptions{}), nil
 	case kind == systemCreate && len(data) > optionsBytes:
-		return s.applyCreate(strings.Clone(view(data[optionsBytes:])), parseOptions(data)), nil
+		return s.applyCreate(seq, strings.Clone(view(data[optionsBytes:])), parseOptions(data)), nil
 	case len(data) < 8:
 		return bad()
 	}
@@ -265,7 +265,7 @@ func (s *state) applySystem(data []byte) (quipu.Code, error) {
 	return bad()
 }
 
-func (s *state) applyCreate(name string, o quipu.BookOptions) quipu.Code {
+func (s *state) applyCreate(seq quipu.Seq, name string, o quipu.BookOptions) quipu.Code {
 	if s.names[name] != nil {
 		return quipu.CodeBookExists
 	}
@@ -273,7 +273,7 @@ func (s *state) applyCreate(name string, o quipu.BookOptions) quipu.Code {
 		return quipu.CodeOverloaded
 	}
 	s.created++
-	b := &book{id: s.created, name: name, options: o}
+	b := &book{id: s.created, name: name, options: o, born: seq}
 	s.addBook(b)
 	s.open.part(b.id)
 	return ""

@@ -32,7 +32,7 @@ const (
 	keyPosting    byte = 6  // book, bytes of tag (u16), tag, last seq -> block of postings
 	keyGeneration byte = 7  // last seq of a resolver generation -> nothing
 	keyWrite      byte = 8  // last seq of its generation, book, conflict key -> seq
-	keyBook       byte = 9  // book -> tail, newest, trim, total and trimmed volume, options, name
+	keyBook       byte = 9  // book -> tail, newest, trim, born, total and trimmed volume, options, name
 	keyCreated    byte = 10 // -> the newest id of a book that was given
 )
 
@@ -487,10 +487,11 @@ func writeKey(buf []byte, gen quipu.Seq, id quipu.Book) []byte {
 }
 
 // bookEncoded is the size of what encode writes, without the name.
-const bookEncoded = 3*8 + 4*8 + optionsBytes
+const bookEncoded = 4*8 + 4*8 + optionsBytes
 
 func (b *book) encode(v []byte) []byte {
 	v = be.AppendUint64(be.AppendUint64(be.AppendUint64(v, uint64(b.tail)), uint64(b.newest)), uint64(b.trim))
+	v = be.AppendUint64(v, uint64(b.born))
 	for _, n := range []int64{b.total.records, b.total.bytes, b.below.records, b.below.bytes} {
 		v = be.AppendUint64(v, uint64(n))
 	}
@@ -509,9 +510,10 @@ func parseBook(id quipu.Book, v []byte, v1 bool) (*book, error) {
 	b := &book{id: id, tail: quipu.Seq(be.Uint64(v)), newest: quipu.Seq(be.Uint64(v[8:])), trim: quipu.Seq(be.Uint64(v[16:])),
 		name: string(v[size:]), uncounted: v1}
 	if !v1 {
-		b.total = volume{int64(be.Uint64(v[24:])), int64(be.Uint64(v[32:]))}
-		b.below = volume{int64(be.Uint64(v[40:])), int64(be.Uint64(v[48:]))}
-		b.options = parseOptions(v[56:])
+		b.born = quipu.Seq(be.Uint64(v[24:]))
+		b.total = volume{int64(be.Uint64(v[32:])), int64(be.Uint64(v[40:]))}
+		b.below = volume{int64(be.Uint64(v[48:])), int64(be.Uint64(v[56:]))}
+		b.options = parseOptions(v[64:])
 	}
 	return b, nil
 }

@@ -15,6 +15,7 @@ import (
 // keeper does in the background what the writer must not wait for: it fills the next segment with zeros, saves
 // checkpoints of the index, and deletes segments. The writer asks for at most one of each at a time.
 type keeper struct {
+	mu       sync.Mutex // held while the index and the set of segments change together, or are copied together
 	wait     sync.WaitGroup
 	want     chan int64    // size of the segment to prepare
 	prepared chan prepared // answers want
@@ -193,6 +194,8 @@ func (l *Log) maintain() error {
 
 // checkpoint saves a frozen part of the index, and then deletes segments that no one needs.
 func (l *Log) checkpoint(s saving) error {
+	l.keeper.mu.Lock()
+	defer l.keeper.mu.Unlock()
 	if err := l.index().save(s.gen, s.writes); err != nil {
 		return err
 	}

@@ -90,16 +90,25 @@ func parseManifest(path string, data []byte) (*manifest, error) {
 
 func manifestHead(body []byte) string { return fmt.Sprintf("quipu-log crc32c=%08x", checksum(body)) }
 
-// write replaces the file, durably.
-func (m *manifest) write(fs vfs.FS, dir string) error {
+// encode is the content of the file.
+func (m *manifest) encode() ([]byte, error) {
 	m.Format = manifestFormat
 	body, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte(manifestHead(body)+"\n"), body...), nil
+}
+
+// write replaces the file, durably.
+func (m *manifest) write(fs vfs.FS, dir string) error {
+	text, err := m.encode()
 	if err != nil {
 		return err
 	}
 	path := fs.PathJoin(dir, manifestName)
 	temp := path + ".tmp"
-	if err := writeFile(fs, temp, append([]byte(manifestHead(body)+"\n"), body...)); err != nil {
+	if err := writeFile(fs, temp, text); err != nil {
 		return err
 	}
 	if err := fs.Rename(temp, path); err != nil {

@@ -42,8 +42,9 @@ type book struct {
 	tagTrims map[string]quipu.Seq // only those above trim
 	waiting  chan struct{}        // if not nil, closed at the next record
 	options  quipu.BookOptions
-	total    volume // visible records that there ever were
-	below    volume // of these, up to trim
+	born     quipu.Seq // of the record that created it; 0 if an older version did
+	total    volume    // visible records that there ever were
+	below    volume    // of these, up to trim
 	// uncounted says that total and below were not kept by an older version: Open counts anew.
 	uncounted bool
 }
