@@ -11,8 +11,8 @@ import (
 
 // Limits of a record.
 const (
-	TagBytesMax    = 256     // one tag
-	TagsMax        = 32      // tags of one record
+	TagBytesMax    = 256      // one tag
+	TagsMax        = 32       // tags of one record
 	DataBytesMax   = 64 << 20 // data of a raw record
 	TxBytesMax     = 64 << 20 // data of a transaction, or of all records of a batch
 	BookNameMax    = 255

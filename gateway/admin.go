@@ -27,6 +27,7 @@ const (
 	eventsType      = "text/event-stream"
 	bytesType       = "application/octet-stream"
 	bundleType      = "application/gzip"
+	tarType         = "application/x-tar"
 	pathKeySegments = "..." // marks a parameter that takes the rest of the path, slashes and all
 )
 
@@ -109,6 +110,8 @@ func (g *Gateway) nodeRoutes() []adminRoute {
 			status: 200, reply: jsonType, shape: sdk.Node{}, serve: g.getNode},
 		{id: "getOpenAPI", method: "GET", path: "/openapi.json", summary: "This document.",
 			status: 200, reply: jsonType, serve: g.getOpenAPI},
+		{id: "backup", method: "POST", path: "/backup", summary: "An archive (tar) of all that the node has acknowledged, as of the beginning of the reply. A connection that breaks off left no backup.",
+			status: 200, reply: tarType, codes: []quipu.Code{quipu.CodeOverloaded}, serve: g.backup},
 		{id: "listRoutes", method: "GET", path: "/routes", summary: "Which requests go to which function.",
 			status: 200, reply: jsonType, shape: sdk.Page[sdk.Route]{}, serve: listRoutes},
 		{id: "listInstances", method: "GET", path: "/instances", summary: "Running copies of functions.",

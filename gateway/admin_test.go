@@ -75,6 +75,7 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"listBooks":      {"GET", "/books", "", ""},
 	"readBook":       {"GET", "/books/quipu%2Fdefault/records?limit=2", "", ""},
 	"tailBook":       {"GET", "/books/quipu%2Fdefault/tail?from=0", "", ""},
+	"backup":         {"POST", "/backup", "", ""},
 	"verifyBook":     {"POST", "/books/quipu%2Fdefault/verify", "", ""},
 }
 

@@ -15,6 +15,7 @@ package gateway
 
 import (
 	"context"
+	"io"
 	"iter"
 	"log/slog"
 	"net/http"
@@ -57,8 +58,10 @@ type Namespace interface {
 type Options struct {
 	Namespaces func(name string) (Namespace, error) // required; CodeNotFound
 	// Create finds a namespace or makes it: what a deploy does. Nil means Namespaces.
-	Create       func(ctx context.Context, name string) (Namespace, error)
-	Node         func() sdk.Node      // required
+	Create func(ctx context.Context, name string) (Namespace, error)
+	Node   func() sdk.Node // required
+	// Backup writes an archive of all that the node has. Nil means that it cannot.
+	Backup       func(ctx context.Context, to io.Writer) error
 	Token        string               // "" means none: only loopback may use /-/
 	Registry     *prometheus.Registry // nil means an empty one
 	Logger       *slog.Logger         // nil means slog.Default

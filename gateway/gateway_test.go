@@ -36,7 +36,11 @@ func open(t *testing.T, token string) *house {
 		Token:        token,
 		BodyBytesMax: 1000,
 		Logger:       slog.New(slog.NewTextHandler(h.log, nil)),
-		Node:         func() sdk.Node { return sdk.Node{PID: 1, HTTP: "127.0.0.1:8080", Version: "test", Started: fake.Epoch} },
+		Backup: func(_ context.Context, to io.Writer) error {
+			_, err := io.WriteString(to, "an archive")
+			return err
+		},
+		Node: func() sdk.Node { return sdk.Node{PID: 1, HTTP: "127.0.0.1:8080", Version: "test", Started: fake.Epoch} },
 		Namespaces: func(name string) (Namespace, error) {
 			if name != sdk.NamespaceDefault {
 				return nil, &quipu.Error{Code: quipu.CodeNotFound, Text: fmt.Sprintf("no namespace %q", name)}

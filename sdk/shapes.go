@@ -166,3 +166,19 @@ type Attached struct {
 	Warning       string   `json:"warning,omitempty"` // what it said that cannot be used
 	Problem       *Problem `json:"problem,omitempty"` // why it ended
 }
+
+// Backup is what a backup says of itself.
+type Backup struct {
+	Format    int              `json:"format"`
+	Version   string           `json:"version"` // of the node that made it
+	Time      time.Time        `json:"time"`
+	From      quipu.Seq        `json:"from"` // it can be restored up to any seq from here on, 0 if from the beginning,
+	Tail      quipu.Seq        `json:"tail"` // to here
+	Snapshots []BackupSnapshot `json:"snapshots"`
+}
+
+// BackupSnapshot is a snapshot of the views in a backup.
+type BackupSnapshot struct {
+	Folder string    `json:"folder"`
+	Upto   quipu.Seq `json:"upto"` // the newest record that it covers
+}

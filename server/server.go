@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -64,6 +65,7 @@ type Node struct {
 	deliveries *prometheus.CounterVec
 	namespaces namespaces
 	listeners  *listeners
+	backups    sync.Mutex // held while a backup is made
 	failed     chan error // the first thing that makes it impossible to go on
 }
 
@@ -119,7 +121,7 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	n.info = n.describe()
 	n.gateway = gateway.New(gateway.Options{Namespaces: n.namespaceAPI, Create: n.createNamespaceAPI, Node: n.status,
-		Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
+		Backup: n.Backup, Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
 	n.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.observe = n.measure()

@@ -114,6 +114,7 @@ func (c *cli) root() *cobra.Command {
 	f.StringVarP(&c.output, "output", "o", "table", "table, json or yaml")
 	f.BoolVar(&c.yes, "yes", false, "do what destroys without asking")
 	root.AddCommand(c.nodeCommands()...)
+	root.AddCommand(c.backupCommands()...)
 	root.AddCommand(c.appCommands()...)
 	root.AddCommand(c.callCommands()...)
 	root.AddCommand(c.topicCommands()...)

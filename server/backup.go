@@ -1,0 +1,156 @@
+package server
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/locallog"
+	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/view"
+)
+
+// A backup is a tar archive, or the folder that it unpacks to:
+//
+//	backup.json     what it is: sdk.Backup
+//	log/…           the log as a power cut would have left it
+//	views/snap/…    the snapshots of the views that fit it
+//	blobs/…         large values and sources
+//	SHA256SUMS      one line for each file before, as sha256sum -c reads it; an archive without it was cut short
+const (
+	backupInfoFile = "backup.json"
+	backupSumsFile = "SHA256SUMS"
+	backupFormat   = 1
+	stagingFolder  = "backup"
+)
+
+// Backup writes all that the node has acknowledged, as of the moment at which it begins, while the node goes on. Builds and
+// output of functions are not in it: they come back by themselves, or are no data. CodeOverloaded while another is made.
+func (n *Node) Backup(ctx context.Context, to io.Writer) (err error) {
+	if !n.backups.TryLock() {
+		return &quipu.Error{Code: quipu.CodeOverloaded, Op: "backup", Text: "a backup is being made already", Hint: "wait until it is done"}
+	}
+	defer n.backups.Unlock()
+	staging := n.path(stagingFolder)
+	if err := os.RemoveAll(staging); err != nil {
+		return fmt.Errorf("clear the staging folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(staging)) }()
+	var log *locallog.Backup
+	snapshots, err := n.store.Backup(filepath.Join(staging, "views"), func() (err error) {
+		log, err = n.log.Backup(filepath.Join(staging, "log"))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	out := &archive{ctx: ctx, tar: tar.NewWriter(to), now: n.clock.Now()}
+	if err := out.json(backupInfoFile, n.describeBackup(log, snapshots)); err != nil {
+		return err
+	}
+	err = log.Each(func(path string, size int64, r io.Reader) error { return out.add("log/"+path, size, r) })
+	if err == nil {
+		err = out.folder("views/snap", filepath.Join(staging, "views"))
+	}
+	if err == nil {
+		// Blobs come last: one is there before the record that refers to it, so all that the log refers to are.
+		err = out.folder("blobs", n.path("blobs"))
+	}
+	if err != nil {
+		return err
+	}
+	return out.end()
+}
+
+func (n *Node) describeBackup(log *locallog.Backup, snapshots []view.SnapshotCopy) sdk.Backup {
+	b := sdk.Backup{Format: backupFormat, Version: n.cfg.Version, Time: n.clock.Now().UTC(), Tail: log.Tail, Snapshots: []sdk.BackupSnapshot{}}
+	for _, s := range snapshots {
+		b.Snapshots = append(b.Snapshots, sdk.BackupSnapshot{Folder: s.Folder, Upto: s.Upto})
+	}
+	if len(snapshots) > 0 {
+		b.From = snapshots[0].Upto
+	}
+	return b
+}
+
+// archive writes files to a tar, and their sums.
+type archive struct {
+	ctx  context.Context
+	tar  *tar.Writer
+	now  time.Time
+	sums strings.Builder
+}
+
+func (a *archive) add(path string, size int64, r io.Reader) error {
+	if err := a.ctx.Err(); err != nil {
+		return err
+	}
+	h := &tar.Header{Name: path, Size: size, Mode: 0o600, ModTime: a.now, Format: tar.FormatPAX}
+	if err := a.tar.WriteHeader(h); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	if _, err := io.CopyN(io.MultiWriter(a.tar, sum), r, size); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	fmt.Fprintf(&a.sums, "%s  %s\n", hex.EncodeToString(sum.Sum(nil)), path)
+	return nil
+}
+
+func (a *archive) json(path string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return a.add(path, int64(len(text)), strings.NewReader(string(text)))
+}
+
+// folder adds the files below dir. Unfinished blobs are left out.
+func (a *archive) folder(as, dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == "temp":
+			return fs.SkipDir
+		case d.IsDir():
+			return nil
+		}
+		below, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		return a.file(as+"/"+filepath.ToSlash(below), path)
+	})
+}
+
+func (a *archive) file(as, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return a.add(as, info.Size(), f)
+}
+
+// end writes the sums, without which nobody takes the archive for whole.
+func (a *archive) end() error {
+	text := a.sums.String()
+	return errors.Join(a.add(backupSumsFile, int64(len(text)), strings.NewReader(text)), a.tar.Close())
+}
