@@ -236,3 +236,37 @@ func TestHintsAreBounded(t *testing.T) {
 		t.Fatalf("a hint over the bound was kept: %d bytes", c.bytes)
 	}
 }
+
+// Whoever watches the log is told of each group commit, of what waits, and where records are read from.
+func TestTheLogTellsHowItIsDoing(t *testing.T) {
+	fs := vfs.NewMem()
+	fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 30})
+	o := small(fs)
+	var commits []Commit
+	o.Observe = func(c Commit) { commits = append(commits, c) } // the writer's goroutine; read when it has ended
+	o.DiskReserve = 1000
+	l := mustOpen(t, o)
+	book := mustCreate(t, l)
+	ctx := context.Background()
+	for range 20 {
+		if _, err := l.Append(ctx, book, quipu.Draft{Data: make([]byte, 1000)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all(t, l, book)
+	s := l.Stats()
+	if s.HotReads == 0 || s.ColdReads == 0 || s.HotReads+s.ColdReads != 20 || s.QueueBytes != 0 || s.DiskFree != 1<<30 || s.ReadOnly {
+		t.Errorf("%+v", s)
+	}
+	fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 10})
+	l.writer.unchecked = diskCheckBytes
+	if _, err := l.Append(ctx, book, quipu.Draft{}); quipu.CodeOf(err) != quipu.CodeDiskFull || !l.Stats().ReadOnly {
+		t.Errorf("on a full disk: %v, %+v", err, l.Stats())
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(commits) != 21 || commits[1].Appends != 1 || commits[1].Bytes < 1000 || commits[1].Took < commits[1].Stored {
+		t.Errorf("%d commits, the second %+v", len(commits), commits[1])
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quipu-run/quipu"
@@ -42,6 +43,7 @@ type Log struct {
 	writer writer
 	keeper keeper
 	counts counters
+	low    atomic.Bool // the disk is under its reserve
 }
 
 // Open opens the log in opts.Dir, or makes one, and recovers what a crash left. It does not read history: its time

@@ -26,6 +26,7 @@ type Options struct {
 	Clock           quipu.Clock   // nil means the system's
 	Logger          *slog.Logger  // nil means slog.Default
 	Sync            SyncMode      // "" means SyncAlways
+	Observe         func(Commit)  // told of each group commit by the writer, which waits for it; nil means nobody
 	SegmentBytesMin int64         // of the first segment; 0 means 1 MiB. Each further one doubles
 	SegmentBytesMax int64         // 0 means 64 MiB. A larger append gets a segment of its own
 	SpareBytesMax   int64         // of deleted segments, kept to be written over; 0 means 4 of SegmentBytesMax, -1 none
@@ -36,6 +37,15 @@ type Options struct {
 	AuxBytesMax     int           // hints kept in memory; 0 means 4 MiB
 	RetainEvery     time.Duration // between two looks at what retention lets go; 0 means 10 s
 	DiskReserve     uint64        // free bytes under which appends are refused; 0 means 64 MiB
+}
+
+// Commit is one group commit.
+type Commit struct {
+	Appends int // that share it
+	Records int
+	Bytes   int           // written
+	Stored  time.Duration // from the beginning of its write until it was durable; with SyncOS, until the kernel had it
+	Took    time.Duration // from taking its appends off the queue until all were answered
 }
 
 func (o *Options) fill() error {
@@ -50,6 +60,9 @@ func (o *Options) fill() error {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Observe == nil {
+		o.Observe = func(Commit) {}
 	}
 	if o.Sync == "" {
 		o.Sync = SyncAlways

@@ -105,6 +105,13 @@ func (q *queue) take(pending []*request) ([]*request, bool) {
 	}
 }
 
+// size is the bytes that wait.
+func (q *queue) size() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes
+}
+
 // left gives back the room of requests that were answered or withdrawn.
 func (q *queue) left(bytes int) {
 	q.mu.Lock()

@@ -276,11 +276,13 @@ func (l *Log) load(p posting, id quipu.Book) (quipu.Record, bool, error) {
 	l.mu.RUnlock()
 	switch {
 	case bytes != nil:
+		l.counts.hot.Add(1)
 		r, err := parseRecord(bytes, false)
 		return r.public(), true, err
 	case s == nil:
 		return quipu.Record{}, false, l.checkGone(p, id)
 	}
+	l.counts.cold.Add(1)
 	r, err := s.record(p, id)
 	if e := s.release(); err == nil {
 		err = e

@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // counters count since Open.
 type counters struct {
-	appends, records, bytes, batches, syncs, rolls, checkpoints, deleted, recycled, retentionFailures atomic.Uint64
+	appends, records, bytes, batches, syncs, rolls, checkpoints, deleted, recycled, retentionFailures, hot, cold atomic.Uint64
 }
 
 // group counts one batch.
@@ -31,6 +31,11 @@ type Stats struct {
 	Checkpoints       uint64
 	Deleted           uint64 // segments
 	Recycled          uint64 // segments that were made from deleted ones
+	QueueBytes        int64  // of appends that wait for the writer, or are being written
+	HotReads          uint64 // records that were read from memory
+	ColdReads         uint64 // records that were read from their segment
+	DiskFree          uint64 // of the file system; 0 if it cannot tell
+	ReadOnly          bool   // the free space is under the reserve: appends are refused
 	RetentionFailures uint64 // looks at a book's retention that failed, and are tried again
 }
 
@@ -44,9 +49,13 @@ func (l *Log) Stats() Stats {
 		Appends: c.appends.Load(), Records: c.records.Load(), Bytes: c.bytes.Load(), Batches: c.batches.Load(),
 		Syncs: c.syncs.Load(), Rolls: c.rolls.Load(), Checkpoints: c.checkpoints.Load(), Deleted: c.deleted.Load(), Recycled: c.recycled.Load(),
 		SpareBytes: l.spares.total(), RetentionFailures: c.retentionFailures.Load(),
+		QueueBytes: l.queue.size(), HotReads: c.hot.Load(), ColdReads: c.cold.Load(), ReadOnly: l.low.Load(),
 	}
 	if l.state.open != nil {
 		s.IndexBytes = l.state.open.bytes + l.state.window.OpenBytes()
+	}
+	if usage, err := l.fs.GetDiskUsage(l.dir); err == nil {
+		s.DiskFree = usage.AvailBytes
 	}
 	for _, seg := range l.segments {
 		s.SegmentBytes += seg.size

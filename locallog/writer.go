@@ -3,6 +3,7 @@ package locallog
 import (
 	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/quipu-run/quipu"
 )
@@ -65,6 +66,7 @@ func (l *Log) refuse(pending []*request) {
 
 // commit writes one batch and answers what is left over. After an error the log must stop.
 func (l *Log) commit(pending []*request) ([]*request, error) {
+	taken := time.Now()
 	group, rest, size, err := l.choose(pending)
 	if err != nil || len(group) == 0 {
 		answerAll(group, unknown(err))
@@ -78,10 +80,12 @@ func (l *Log) commit(pending []*request) ([]*request, error) {
 		return rest, err
 	}
 	batch, h := l.build(group, size)
+	storing := time.Now()
 	if err := l.store(batch); err != nil {
 		answerAll(group, unknown(err))
 		return rest, err
 	}
+	stored := time.Since(storing)
 	if err := l.enter(batch, h); err != nil {
 		answerAll(group, unknown(err))
 		return rest, err
@@ -90,6 +94,7 @@ func (l *Log) commit(pending []*request) ([]*request, error) {
 		r.answer(l.writer.results[i], nil)
 	}
 	l.counts.group(len(group), h.count, len(batch))
+	l.opts.Observe(Commit{Appends: len(group), Records: h.count, Bytes: len(batch), Stored: stored, Took: time.Since(taken)})
 	return rest, l.maintain()
 }
 
@@ -193,19 +198,20 @@ func (l *Log) checkQuota(r *request) *answer {
 // when enough was written, and at every batch while it is low.
 func (l *Log) diskLow() (bool, error) {
 	w := &l.writer
-	if w.unchecked < diskCheckBytes && !w.low {
+	if w.unchecked < diskCheckBytes && !l.low.Load() {
 		return false, nil
 	}
-	w.unchecked, w.low = 0, l.freeBelow(0)
-	if !w.low {
+	w.unchecked = 0
+	if !l.freeBelow(0) {
+		l.low.Store(false)
 		return false, nil
 	}
 	dropped, err := l.spares.drop()
 	if err != nil {
 		return true, fmt.Errorf("make room on the disk: %w", err)
 	}
-	w.low = !dropped || l.freeBelow(0)
-	return w.low, nil
+	l.low.Store(!dropped || l.freeBelow(0))
+	return l.low.Load(), nil
 }
 
 // freeBelow tells whether the disk has less free than need and the reserve. A file system that cannot tell has enough.

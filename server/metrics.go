@@ -8,7 +8,7 @@ import (
 	"github.com/quipu-run/quipu/trigger"
 )
 
-// measure registers the figures of calls and the log, and answers the observer of calls.
+// measure registers the figures of calls, and answers the observer of calls.
 func (n *Node) measure() func(quipu.CallInfo) {
 	runs := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "quipu_call_runs_total", Help: "Runs of calls: one each, and one more for each lost conflict."}, []string{"function"})
@@ -17,13 +17,7 @@ func (n *Node) measure() func(quipu.CallInfo) {
 		Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}, []string{"function"})
 	n.deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "quipu_deliveries_total", Help: "Events by what became of them: done, retried, dead, dropped."}, []string{"namespace", "subscription", "outcome"})
-	counter := func(name, help string, value func() float64) prometheus.Collector {
-		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
-	}
-	n.registry.MustRegister(runs, took, n.deliveries, topicMetrics{n},
-		counter("quipu_log_appends_total", "Records appended since the start.", func() float64 { return float64(n.log.Stats().Appends) }),
-		counter("quipu_log_syncs_total", "Group commits since the start, each one fdatasync.", func() float64 { return float64(n.log.Stats().Syncs) }),
-	)
+	n.registry.MustRegister(runs, took, n.deliveries, topicMetrics{n})
 	return func(i quipu.CallInfo) {
 		if i.Error == quipu.CodeNoFunction {
 			return // names of functions that are not there are without limit

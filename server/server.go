@@ -141,10 +141,13 @@ func (n *Node) openStorage() error {
 		return err
 	}()
 	var err error
-	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.clock, Logger: n.cfg.Logger})
+	metrics := newLogMetrics()
+	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.clock, Logger: n.cfg.Logger, Observe: metrics.observe})
 	if err = errors.Join(err, <-opened); err != nil {
 		return err
 	}
+	metrics.log = n.log.Stats
+	n.registry.MustRegister(metrics)
 	n.blobs, err = blob.Open(vfs.Default, n.path("blobs"))
 	return err
 }
