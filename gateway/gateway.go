@@ -59,6 +59,7 @@ type Options struct {
 	// Create finds a namespace or makes it: what a deploy does. Nil means Namespaces.
 	Create       func(ctx context.Context, name string) (Namespace, error)
 	Node         func() sdk.Node      // required
+	LogStats     func() sdk.LogStats  // nil means that nothing is known
 	Token        string               // "" means none: only loopback may use /-/
 	Registry     *prometheus.Registry // nil means an empty one
 	Logger       *slog.Logger         // nil means slog.Default
@@ -77,6 +78,8 @@ type Gateway struct {
 	over    context.Context // ends with Drain, and with it the replies that have no end of their own
 	drain   context.CancelFunc
 
+	options sync.Mutex // serialises changes of options of books
+
 	mu     sync.Mutex // serialises SetRoutes
 	tables atomic.Pointer[map[string]*table]
 }
@@ -89,6 +92,9 @@ func New(opt Options) *Gateway {
 	}
 	if opt.Create == nil {
 		opt.Create = func(_ context.Context, name string) (Namespace, error) { return opt.Namespaces(name) }
+	}
+	if opt.LogStats == nil {
+		opt.LogStats = func() sdk.LogStats { return sdk.LogStats{} }
 	}
 	if opt.Registry == nil {
 		opt.Registry = prometheus.NewRegistry()
