@@ -48,17 +48,22 @@ func (g *Gateway) bookRoutes() []adminRoute {
 	}
 }
 
-func (g *Gateway) getLogStats(a *ask) error { return a.reply(g.opt.LogStats()) }
+func (g *Gateway) getLogStats(a *ask) error {
+	stats, err := g.opt.LogStats(a.Context())
+	if err != nil {
+		return err
+	}
+	return a.reply(stats)
+}
 
 func (g *Gateway) listBooks(a *ask) error {
 	books, err := a.ns.Log().Books(a.Context())
 	if err != nil {
 		return err
 	}
-	sync := g.opt.LogStats().Sync
 	items := make([]sdk.Book, 0, len(books))
 	for _, b := range books {
-		items = append(items, bookOf(b, sync))
+		items = append(items, bookOf(b, g.opt.Sync))
 	}
 	return a.reply(page(items))
 }
@@ -85,7 +90,7 @@ func (g *Gateway) createBook(a *ask) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(a.ResponseWriter, 201, bookOf(info, g.opt.LogStats().Sync))
+	writeJSON(a.ResponseWriter, 201, bookOf(info, g.opt.Sync))
 	return nil
 }
 
@@ -111,7 +116,7 @@ func (g *Gateway) getBook(a *ask) error {
 	if err != nil {
 		return err
 	}
-	return a.reply(bookOf(info, g.opt.LogStats().Sync))
+	return a.reply(bookOf(info, g.opt.Sync))
 }
 
 // writable finds a book that its users may change. CodeNoBook, CodeBookLocked.

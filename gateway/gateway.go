@@ -58,12 +58,13 @@ type Options struct {
 	Namespaces func(name string) (Namespace, error) // required; CodeNotFound
 	// Create finds a namespace or makes it: what a deploy does. Nil means Namespaces.
 	Create       func(ctx context.Context, name string) (Namespace, error)
-	Node         func() sdk.Node      // required
-	LogStats     func() sdk.LogStats  // nil means that nothing is known
-	Token        string               // "" means none: only loopback may use /-/
-	Registry     *prometheus.Registry // nil means an empty one
-	Logger       *slog.Logger         // nil means slog.Default
-	BodyBytesMax int64                // of requests to functions; 0 means 64 MiB
+	Node         func() sdk.Node                             // required
+	LogStats     func(context.Context) (sdk.LogStats, error) // nil means that nothing is known
+	Sync         string                                      // when the log acknowledges, for listings of books
+	Token        string                                      // "" means none: only loopback may use /-/
+	Registry     *prometheus.Registry                        // nil means an empty one
+	Logger       *slog.Logger                                // nil means slog.Default
+	BodyBytesMax int64                                       // of requests to functions; 0 means 64 MiB
 }
 
 const bodyBytesMaxDefault = 64 << 20
@@ -94,7 +95,7 @@ func New(opt Options) *Gateway {
 		opt.Create = func(_ context.Context, name string) (Namespace, error) { return opt.Namespaces(name) }
 	}
 	if opt.LogStats == nil {
-		opt.LogStats = func() sdk.LogStats { return sdk.LogStats{} }
+		opt.LogStats = func(context.Context) (sdk.LogStats, error) { return sdk.LogStats{Sync: opt.Sync}, nil }
 	}
 	if opt.Registry == nil {
 		opt.Registry = prometheus.NewRegistry()
