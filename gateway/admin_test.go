@@ -334,6 +334,7 @@ var badRequests = []struct {
 	{"POST " + oddPath + "/records?tag=", "x", "", quipu.CodeRecord},
 	{"POST " + oddPath + "/records?tag=" + strings.Repeat("t", quipu.TagBytesMax+1), "x", "", quipu.CodeRecord},
 	{"POST " + oddPath + "/records?" + strings.Repeat("tag=t&", quipu.TagsMax+1), "x", "", quipu.CodeRecord},
+	{"POST " + oddPath + "/records?tag=%FF", "x", "", quipu.CodeRecord},
 	{"POST " + oddPath + "/records?if-last=t", "x", "", quipu.CodeUsage},
 	{"POST " + oddPath + "/records?if-last=t%3Dzz", "x", "", quipu.CodeUsage},
 	{"POST " + oddPath + "/records?producer=1", "x", "", quipu.CodeUsage},

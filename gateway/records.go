@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/sdk"
@@ -53,6 +54,9 @@ func appendRecord(a *ask) error {
 		if draft.Producer, err = producerOf(a.query.Get("producer")); err != nil {
 			return err
 		}
+	}
+	if i := slices.IndexFunc(draft.Tags, func(tag string) bool { return !utf8.ValidString(tag) }); i >= 0 {
+		return &quipu.Error{Code: quipu.CodeRecord, Text: "the tag " + quote(draft.Tags[i]) + " is no UTF-8, and JSON could not show it"}
 	}
 	log, book, err := a.writable("log.append")
 	if err != nil {
