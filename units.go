@@ -2,6 +2,7 @@ package quipu
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -53,15 +54,19 @@ func (s Size) MarshalText() ([]byte, error) {
 	return []byte("0"), nil
 }
 
-// UnmarshalText reads a number with an optional unit.
+// UnmarshalText reads a number with an optional unit, which may end with B.
 func (s *Size) UnmarshalText(text []byte) error {
+	plain := string(text)
+	if strings.HasSuffix(plain, "iB") {
+		plain = strings.TrimSuffix(plain, "B")
+	}
 	for _, u := range sizeUnits {
-		digits, ok := strings.CutSuffix(string(text), u.suffix)
+		digits, ok := strings.CutSuffix(plain, u.suffix)
 		if !ok {
 			continue
 		}
-		n, err := strconv.ParseUint(digits, 10, 32)
-		if err != nil {
+		n, err := strconv.ParseUint(digits, 10, 63)
+		if err != nil || n > math.MaxInt64/uint64(u.factor) {
 			break
 		}
 		*s = Size(n) * u.factor

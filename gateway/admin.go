@@ -40,6 +40,7 @@ type adminRoute struct {
 	query   []param
 	header  []param
 	body    string // content type of the request, "" for none
+	takes   any    // the Go value whose type is that of a JSON request
 	bodyMax int64
 	status  int    // of success
 	reply   string // content type of the reply, "" for none
@@ -49,8 +50,8 @@ type adminRoute struct {
 	serve   func(*ask) error
 }
 
-// takes tells whether a method is the operation's. HEAD comes with GET where the reply has an end.
-func (op adminRoute) takes(method string) bool {
+// fits tells whether a method is the operation's. HEAD comes with GET where the reply has an end.
+func (op adminRoute) fits(method string) bool {
 	head := method == http.MethodHead && op.method == http.MethodGet && (op.reply == jsonType || op.reply == bytesType)
 	return op.method == method || op.method == anyMethod || head
 }
@@ -86,6 +87,18 @@ func (a *ask) readBody() ([]byte, error) {
 	return nil, &quipu.Error{Code: quipu.CodeBadJSON, Text: "the body did not arrive whole", Err: err}
 }
 
+// object reads a body that is one JSON object. CodeBadJSON.
+func (a *ask) object(v any) error {
+	body, err := a.readBody()
+	if err != nil {
+		return err
+	}
+	if err := decodeStrict(body, v); err != nil {
+		return &quipu.Error{Code: quipu.CodeBadJSON, Text: "the body cannot be used: " + clip(err.Error())}
+	}
+	return nil
+}
+
 // reply answers with JSON.
 func (a *ask) reply(v any) error {
 	writeJSON(a.ResponseWriter, http.StatusOK, v)
@@ -101,7 +114,7 @@ var (
 
 // adminRoutes is the table of the admin API.
 func (g *Gateway) adminRoutes() []adminRoute {
-	return slices.Concat(g.nodeRoutes(), g.functionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.attachRoutes())
+	return slices.Concat(g.nodeRoutes(), g.functionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.recordRoutes(), g.attachRoutes())
 }
 
 func (g *Gateway) nodeRoutes() []adminRoute {
@@ -167,22 +180,6 @@ func (g *Gateway) stateRoutes() []adminRoute {
 	}
 }
 
-func (g *Gateway) bookRoutes() []adminRoute {
-	missing := []quipu.Code{quipu.CodeNoBook, quipu.CodeTrimmed}
-	return []adminRoute{
-		{id: "listBooks", method: "GET", path: "/books", summary: "Books by name.",
-			status: 200, reply: jsonType, shape: sdk.Page[sdk.Book]{}, serve: listBooks},
-		{id: "readBook", method: "GET", path: "/books/{book}/records", summary: "Records in order. next, if set, is the from of the following page.",
-			query:  []param{tagParam, fromParam, limitParam},
-			status: 200, reply: jsonType, shape: sdk.Page[sdk.Record]{}, codes: missing, serve: readBook},
-		{id: "tailBook", method: "GET", path: "/books/{book}/tail", summary: "Records as server-sent events, without end; the id of an event is its seq, and Last-Event-ID goes on after it.",
-			query:  []param{tagParam, {"from", "seq", "the first seq wanted; default: only what is new"}},
-			status: 200, reply: eventsType, shape: sdk.Record{}, codes: missing, serve: g.tailBook},
-		{id: "verifyBook", method: "POST", path: "/books/{book}/verify", summary: "Read every byte the book depends on. Progress comes as lines of JSON; the last has ok or problem.",
-			status: 200, reply: jsonLinesType, shape: sdk.Progress{}, codes: missing[:1], serve: g.verifyBook},
-	}
-}
-
 // serveAdmin finds the operation and answers with what it, or its error, says.
 func (g *Gateway) serveAdmin(w http.ResponseWriter, r *http.Request) {
 	seen := &watcher{ResponseWriter: w}
@@ -209,7 +206,7 @@ func (g *Gateway) findOperation(w http.ResponseWriter, r *http.Request) (adminRo
 		if !ok || !below {
 			continue
 		}
-		if op.takes(r.Method) {
+		if op.fits(r.Method) {
 			return op, values, nil
 		}
 		allow = append(allow, op.method)

@@ -28,6 +28,12 @@ func furnished(t *testing.T) *house {
 	for i := range 5 {
 		h.ns.Book.Put("quipu/default", fmt.Sprintf("record %d", i), []string{"even", "odd"}[i%2])
 	}
+	for i := range 3 {
+		h.ns.Book.Put(oddBook, fmt.Sprintf(`{"n":%d}`, i), "a=b")
+	}
+	book, err := h.ns.Log().OpenBook(t.Context(), oddBook)
+	h.must(err)
+	h.must(h.ns.Log().SetAux(t.Context(), book, oddRecord, []byte("hint")))
 	h.must(h.ns.State("hello").Apply(t.Context(), quipu.StoreDefault, []quipu.Change{{Key: "n", Value: []byte("1"), TTL: time.Minute}}))
 	h.must(h.ns.State("").Apply(t.Context(), quipu.StoreShared, []quipu.Change{{Key: "a/b//c", Value: []byte("v")}}))
 	h.must(h.ns.Publish(t.Context(), []quipu.Message{
@@ -41,7 +47,14 @@ func furnished(t *testing.T) *house {
 	return h
 }
 
-const oddTopic = "orders/eu é"
+const (
+	oddTopic = "orders/eu é"
+	oddBook  = "raw/é"
+	oddPath  = "/books/raw%2F%C3%A9"
+)
+
+// oddRecord is the second of oddBook.
+var oddRecord = quipu.MakeSeq(0, 9)
 
 // samples has, for every operation, a request that succeeds.
 var samples = map[string]struct{ method, path, body, header string }{
@@ -74,6 +87,19 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"attach":         {"POST", "/apps/brief/attach", `{"port":7000,"protocol":"grpc"}`, ""},
 	"listBooks":      {"GET", "/books", "", ""},
 	"readBook":       {"GET", "/books/quipu%2Fdefault/records?limit=2", "", ""},
+	"createBook":     {"POST", "/books", `{"name":"new","options":{"maxAge":"7d","maxBytes":"1Gi","quota":"10GiB"}}`, ""},
+	"getBook":        {"GET", oddPath, "", ""},
+	"changeBook":     {"PATCH", oddPath, `{"options":{"quota":"1Mi"}}`, ""},
+	"deleteBook":     {"DELETE", oddPath, "", ""},
+	"trimBook":       {"POST", oddPath + "/trim", `{"upto":"0000000000000008","tag":"a=b"}`, ""},
+	"getProducer":    {"GET", oddPath + "/producers/18446744073709551615", "", ""},
+	"getLogStats":    {"GET", "/log/stats", "", ""},
+	"appendRecord":   {"POST", oddPath + "/records?tag=a%3Db&tag=c&if-last=a%3Db%3D" + quipu.MakeSeq(0, 10).String() + "&producer=7.1.1", "\x00 anything", ""},
+	"appendBatch":    {"POST", oddPath + "/batch", `{"records":[{"tags":["t"],"text":"x","cond":{"tag":"none","last":"0000000000000000"}},{"json":{"n":[1]}},{"data":"AAE="},{}],"producer":{"id":7,"epoch":1,"n":1}}`, ""},
+	"getRecord":      {"GET", oddPath + "/records/9?as=json", "", ""},
+	"getRecordData":  {"GET", oddPath + "/records/9/data", "", ""},
+	"getAux":         {"GET", oddPath + "/records/9/aux", "", ""},
+	"putAux":         {"PUT", oddPath + "/records/9/aux", "new hint", ""},
 	"tailBook":       {"GET", "/books/quipu%2Fdefault/tail?from=0", "", ""},
 	"backup":         {"POST", "/backup", "", ""},
 	"verifyBook":     {"POST", "/books/quipu%2Fdefault/verify", "", ""},
@@ -101,6 +127,11 @@ func TestEveryOperationAnswersAsItsDocumentSays(t *testing.T) {
 			}
 			for _, v := range values(t, op, r) {
 				doc.check(t, op.id, doc.replySchema(t, op), v)
+			}
+			if op.takes != nil {
+				var body any
+				h.must(json.Unmarshal([]byte(sample.body), &body))
+				doc.check(t, op.id+" request", doc.bodySchema(op), body)
 			}
 		})
 	}
@@ -264,7 +295,76 @@ var badRequests = []struct {
 	{"GET /books/none/tail", "", "", quipu.CodeNoBook},
 	{"GET /books/quipu%2Fdefault/tail", "", "Last-Event-ID: ?", quipu.CodeUsage},
 	{"POST /books/none/verify", "", "", quipu.CodeNoBook},
-	{"POST /books", "", "", quipu.CodeMethod},
+	{"GET /books/quipu%2Fdefault/records?to=xyz", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/records?from=1&after=1", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/records?after=ffffffffffffffff", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/records?as=xml", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/records?wait=1h", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/records?wait=soon", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/records?reverse=maybe", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/records?reverse&wait=1s", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/tail?as=xml", "", "", quipu.CodeUsage},
+	{"GET /books/quipu%2Fdefault/tail?from=0", "", "Last-Event-ID: ffffffffffffffff", quipu.CodeUsage},
+	{"GET /books/none", "", "", quipu.CodeNoBook},
+	{"PUT /books", "", "", quipu.CodeMethod},
+	{"POST /books", "", "", quipu.CodeBadJSON},
+	{"POST /books", `{"name":""}`, "", quipu.CodeUsage},
+	{"POST /books", `{"name":"line\nbreak"}`, "", quipu.CodeUsage},
+	{"POST /books", `{"name":"` + strings.Repeat("n", quipu.BookNameMax+1) + `"}`, "", quipu.CodeUsage},
+	{"POST /books", `{"name":"x","options":{"maxAge":"soon"}}`, "", quipu.CodeBadJSON},
+	{"POST /books", `{"name":"x","options":{"quota":-1}}`, "", quipu.CodeBadJSON},
+	{"POST /books", `{"name":"x","retention":"7d"}`, "", quipu.CodeBadJSON},
+	{"POST /books", `{"name":"` + oddBook + `"}`, "", quipu.CodeBookExists},
+	{"POST /books", `{"name":"quipu/mine"}`, "", quipu.CodeBookLocked},
+	{"PATCH /books/none", `{"options":{}}`, "", quipu.CodeNoBook},
+	{"PATCH /books/quipu%2Fdefault", `{"options":{"quota":"1"}}`, "", quipu.CodeBookLocked},
+	{"PATCH " + oddPath, `{"quota":"1"}`, "", quipu.CodeBadJSON},
+	{"DELETE /books/none", "", "", quipu.CodeNoBook},
+	{"DELETE /books/quipu%2Fdefault", "", "", quipu.CodeBookLocked},
+	{"POST /books/none/trim", `{"upto":"1"}`, "", quipu.CodeNoBook},
+	{"POST /books/quipu%2Fdefault/trim", `{"upto":"1"}`, "", quipu.CodeBookLocked},
+	{"POST " + oddPath + "/trim", `{}`, "", quipu.CodeUsage},
+	{"POST " + oddPath + "/trim", `{"upto":9}`, "", quipu.CodeBadJSON},
+	{"POST " + oddPath + "/trim", `{"upto":"ff"}`, "", quipu.CodeUsage},
+	{"POST " + oddPath + "/trim", `{"upto":"9","tag":"` + strings.Repeat("t", quipu.TagBytesMax+1) + `"}`, "", quipu.CodeUsage},
+	{"GET " + oddPath + "/producers/x", "", "", quipu.CodeUsage},
+	{"GET /books/none/producers/1", "", "", quipu.CodeNoBook},
+	{"POST /books/none/records", "x", "", quipu.CodeNoBook},
+	{"POST /books/quipu%2Fdefault/records", "x", "", quipu.CodeBookLocked},
+	{"POST " + oddPath + "/records", strings.Repeat("x", quipu.DataBytesMax+1), "", quipu.CodeBodySize},
+	{"POST " + oddPath + "/records?tag=", "x", "", quipu.CodeRecord},
+	{"POST " + oddPath + "/records?tag=" + strings.Repeat("t", quipu.TagBytesMax+1), "x", "", quipu.CodeRecord},
+	{"POST " + oddPath + "/records?" + strings.Repeat("tag=t&", quipu.TagsMax+1), "x", "", quipu.CodeRecord},
+	{"POST " + oddPath + "/records?tag=%FF", "x", "", quipu.CodeRecord},
+	{"POST " + oddPath + "/records?if-last=t", "x", "", quipu.CodeUsage},
+	{"POST " + oddPath + "/records?if-last=t%3Dzz", "x", "", quipu.CodeUsage},
+	{"POST " + oddPath + "/records?producer=1", "x", "", quipu.CodeUsage},
+	{"POST " + oddPath + "/records?producer=1.1.0", "x", "", quipu.CodeUsage},
+	{"POST " + oddPath + "/records?producer=0.1.1", "x", "", quipu.CodeUsage},
+	{"POST " + oddPath + "/records?producer=1.4294967296.1", "x", "", quipu.CodeUsage},
+	{"POST " + oddPath + "/records?producer=1.1.3", "x", "", quipu.CodeFenced},
+	{"POST /books/none/batch", `{"records":[{}]}`, "", quipu.CodeNoBook},
+	{"POST /books/quipu%2Fdefault/batch", `{"records":[{}]}`, "", quipu.CodeBookLocked},
+	{"POST " + oddPath + "/batch", `{"records":[]}`, "", quipu.CodeRecord},
+	{"POST " + oddPath + "/batch", `{"records":[` + strings.Repeat("{},", quipu.BatchMax) + `{}]}`, "", quipu.CodeRecord},
+	{"POST " + oddPath + "/batch", `[{}]`, "", quipu.CodeBadJSON},
+	{"POST " + oddPath + "/batch", `{"records":[{}]}{}`, "", quipu.CodeBadJSON},
+	{"POST " + oddPath + "/batch", `{"records":[{"data":"?"}]}`, "", quipu.CodeBadJSON},
+	{"POST " + oddPath + "/batch", `{"records":[{"text":"a","json":1}]}`, "", quipu.CodeBadJSON},
+	{"POST " + oddPath + "/batch", `{"records":[{"producer":{"id":1,"epoch":1,"n":1}}]}`, "", quipu.CodeBadJSON},
+	{"POST " + oddPath + "/batch", `{"records":[{}],"producer":{"id":1}}`, "", quipu.CodeUsage},
+	{"POST " + oddPath + "/batch", `{"records":[{"text":"a"},{"tags":[""]}]}`, "", quipu.CodeRecord},
+	{"POST " + oddPath + "/batch", `{"records":[{"text":"` + strings.Repeat("x", batchBodyMax) + `"}]}`, "", quipu.CodeBodySize},
+	{"GET " + oddPath + "/records/zz", "", "", quipu.CodeUsage},
+	{"GET " + oddPath + "/records/1", "", "", quipu.CodeNotFound},
+	{"GET " + oddPath + "/records/ff", "", "", quipu.CodeNotFound},
+	{"GET " + oddPath + "/records/9?as=xml", "", "", quipu.CodeUsage},
+	{"GET " + oddPath + "/records/1/data", "", "", quipu.CodeNotFound},
+	{"GET /books/none/records/1/data", "", "", quipu.CodeNoBook},
+	{"GET " + oddPath + "/records/1/aux", "", "", quipu.CodeNotFound},
+	{"PUT " + oddPath + "/records/zz/aux", "x", "", quipu.CodeUsage},
+	{"PUT /books/quipu%2Fdefault/records/1/aux", "x", "", quipu.CodeBookLocked},
+	{"PUT " + oddPath + "/records/9/aux", strings.Repeat("x", adminBytesMax+1), "", quipu.CodeBodySize},
 	{"GET x/node", "", "", quipu.CodeNoRoute},
 	{"GET /node/", "", "", quipu.CodeNoRoute},
 	{"GET //node", "", "", quipu.CodeNoRoute},
@@ -290,7 +390,7 @@ func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
 func contents(t *testing.T, h *house) string {
 	t.Helper()
 	var all []string
-	for _, path := range []string{"/functions", "/state/shared", "/state/statestore?as=hello", "/books", "/topics", "/topics/" + url.PathEscape(oddTopic) + "/events"} {
+	for _, path := range []string{"/functions", "/state/shared", "/state/statestore?as=hello", "/books", oddPath + "/records", oddPath + "/records/9/aux", "/topics", "/topics/" + url.PathEscape(oddTopic) + "/events"} {
 		all = append(all, text(t, h.ask("GET", adminPrefix+path, "")))
 	}
 	return strings.Join(all, "")
@@ -372,10 +472,18 @@ func document(t *testing.T) docTree {
 	return doc
 }
 
+func (d docTree) operation(op adminRoute) object {
+	item := d["paths"].(object)[adminPrefix+strings.ReplaceAll(op.path, "...}", "}")].(object)
+	return item[strings.ToLower(op.method)].(object)
+}
+
+func (d docTree) bodySchema(op adminRoute) object {
+	return d.operation(op)["requestBody"].(object)["content"].(object)[op.body].(object)["schema"].(object)
+}
+
 func (d docTree) replySchema(t *testing.T, op adminRoute) object {
 	t.Helper()
-	item := d["paths"].(object)[adminPrefix+strings.ReplaceAll(op.path, "...}", "}")].(object)
-	reply := item[strings.ToLower(op.method)].(object)["responses"].(object)[fmt.Sprint(op.status)].(object)
+	reply := d.operation(op)["responses"].(object)[fmt.Sprint(op.status)].(object)
 	return reply["content"].(object)[op.reply].(object)["schema"].(object)
 }
 

@@ -14,7 +14,7 @@ func (g *Gateway) attachRoutes() []adminRoute {
 	return []adminRoute{
 		{id: "attach", method: "POST", path: "/apps/{app}/attach", creates: true,
 			summary: "Make an application that runs by itself part of the namespace while this reply is read: a line of JSON each time something changes.",
-			body:    jsonType, bodyMax: attachBytesMax, status: 200, reply: jsonLinesType, shape: sdk.Attached{},
+			body:    jsonType, takes: sdk.Attachment{}, bodyMax: attachBytesMax, status: 200, reply: jsonLinesType, shape: sdk.Attached{},
 			codes: []quipu.Code{quipu.CodeUsage, quipu.CodeBadJSON, quipu.CodeManifest, quipu.CodePortTaken, quipu.CodeTooMany}, serve: g.attach},
 	}
 }

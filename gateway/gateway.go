@@ -58,8 +58,10 @@ type Namespace interface {
 type Options struct {
 	Namespaces func(name string) (Namespace, error) // required; CodeNotFound
 	// Create finds a namespace or makes it: what a deploy does. Nil means Namespaces.
-	Create func(ctx context.Context, name string) (Namespace, error)
-	Node   func() sdk.Node // required
+	Create   func(ctx context.Context, name string) (Namespace, error)
+	Node     func() sdk.Node                             // required
+	LogStats func(context.Context) (sdk.LogStats, error) // nil means that nothing is known
+	Sync     string                                      // when the log acknowledges, for listings of books
 	// Backup writes an archive of all that the node has. Nil means that it cannot.
 	Backup       func(ctx context.Context, to io.Writer) error
 	Token        string               // "" means none: only loopback may use /-/
@@ -80,6 +82,8 @@ type Gateway struct {
 	over    context.Context // ends with Drain, and with it the replies that have no end of their own
 	drain   context.CancelFunc
 
+	options sync.Mutex // serialises changes of options of books
+
 	mu     sync.Mutex // serialises SetRoutes
 	tables atomic.Pointer[map[string]*table]
 }
@@ -92,6 +96,9 @@ func New(opt Options) *Gateway {
 	}
 	if opt.Create == nil {
 		opt.Create = func(_ context.Context, name string) (Namespace, error) { return opt.Namespaces(name) }
+	}
+	if opt.LogStats == nil {
+		opt.LogStats = func(context.Context) (sdk.LogStats, error) { return sdk.LogStats{Sync: opt.Sync}, nil }
 	}
 	if opt.Registry == nil {
 		opt.Registry = prometheus.NewRegistry()

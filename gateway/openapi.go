@@ -64,7 +64,11 @@ func operation(op adminRoute, method string, s *schemas, problem object) object 
 	}
 	out := object{"operationId": id, "summary": op.summary, "parameters": parameters(op), "responses": responses(op, s, problem)}
 	if op.body != "" && method != http.MethodGet {
-		out["requestBody"] = object{"required": op.method != anyMethod, "content": object{op.body: object{}}}
+		content := object{}
+		if op.takes != nil {
+			content["schema"] = s.of(reflect.TypeOf(op.takes))
+		}
+		out["requestBody"] = object{"required": op.method != anyMethod, "content": object{op.body: content}}
 	}
 	return out
 }
@@ -94,8 +98,11 @@ func parameters(op adminRoute) []any {
 }
 
 func paramSchema(kind string) object {
-	if kind == "seq" {
+	switch kind {
+	case "seq":
 		return object{"type": "string", "pattern": "^[0-9a-f]{1,16}$"}
+	case "strings":
+		return object{"type": "array", "items": object{"type": "string"}}
 	}
 	return object{"type": kind}
 }
@@ -162,7 +169,7 @@ func (s *schemas) of(t reflect.Type) object {
 		return object{"type": "string"}
 	case reflect.Bool:
 		return object{"type": "boolean"}
-	case reflect.Int, reflect.Int64, reflect.Int32, reflect.Uint64:
+	case reflect.Int, reflect.Int64, reflect.Int32, reflect.Uint64, reflect.Uint32:
 		return object{"type": "integer"}
 	}
 	panic(fmt.Sprintf("gateway: %s has no place in the admin API", t)) // found by New, in every test

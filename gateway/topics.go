@@ -37,7 +37,7 @@ func (g *Gateway) topicRoutes() []adminRoute {
 		{id: "unsubscribe", method: "DELETE", path: "/topics/{topic}/subscriptions/{subscription}", summary: "Remove a durable subscription.",
 			status: 204, codes: missingSub, serve: unsubscribe},
 		{id: "seek", method: "POST", path: "/topics/{topic}/subscriptions/{subscription}/seek", summary: "Move a subscription: what comes from the position on is delivered, again if need be. from: " + positionForms + ".",
-			body: jsonType, status: 204, codes: append(missingSub, quipu.CodeBadJSON), serve: seek},
+			body: jsonType, takes: sdk.SeekTo{}, status: 204, codes: append(missingSub, quipu.CodeBadJSON), serve: seek},
 		{id: "redrive", method: "POST", path: "/topics/{topic}/redrive", summary: "Publish dead letters again, each to the subscription that gave it up. The topic is the dead-letter topic, or one whose subscriptions have such.",
 			status: 200, reply: jsonType, shape: sdk.Redriven{}, codes: missing, serve: redrive},
 	}

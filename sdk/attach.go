@@ -31,12 +31,12 @@ func (c *Client) Attach(ctx context.Context, appID string, a Attachment) iter.Se
 				err = now.Problem.AsError()
 			}
 			if err != nil {
-				err = c.brokeOff(ctx, "", err)
+				err = c.brokeOff(ctx, "what it tells of the application", "", err)
 			}
 			if !yield(now, err) || err != nil {
 				return
 			}
 		}
-		yield(Attached{}, c.brokeOff(ctx, "", nil))
+		yield(Attached{}, c.brokeOff(ctx, "what it tells of the application", "", nil))
 	}
 }

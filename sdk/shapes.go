@@ -52,24 +52,6 @@ type Item struct {
 	Expires time.Time `json:"expires,omitzero"`
 }
 
-// Book describes a book.
-type Book struct {
-	Name string    `json:"name"`
-	ID   string    `json:"id"` // 16 hexadecimal digits
-	Tail quipu.Seq `json:"tail"`
-	Trim quipu.Seq `json:"trim"`
-}
-
-// Record is an entry of a book.
-type Record struct {
-	Seq     quipu.Seq `json:"seq"`
-	Kind    string    `json:"kind"` // raw, tx, system
-	Version int       `json:"version"`
-	Time    time.Time `json:"time"`
-	Tags    []string  `json:"tags,omitempty"`
-	Data    []byte    `json:"data"`
-}
-
 // LogLine is a line that an instance printed.
 type LogLine struct {
 	Time     time.Time `json:"time"`

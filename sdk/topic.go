@@ -195,7 +195,7 @@ func (c *Client) Events(ctx context.Context, topic string, r EventsRequest) iter
 		seen, next := 0, r.From
 		for e, err := range func(yield func(Event, error) bool) { decodeLines(resp.Body, yield) } {
 			if err != nil {
-				yield(Event{}, c.brokeOff(ctx, next, err))
+				yield(Event{}, c.brokeOff(ctx, "events", next, err))
 				return
 			}
 			seen, next = seen+1, strconv.FormatUint(e.Offset+1, 10)
@@ -204,17 +204,17 @@ func (c *Client) Events(ctx context.Context, topic string, r EventsRequest) iter
 			}
 		}
 		if r.Follow && (r.Limit == 0 || seen < r.Limit) {
-			yield(Event{}, c.brokeOff(ctx, next, nil))
+			yield(Event{}, c.brokeOff(ctx, "events", next, nil))
 		}
 	}
 }
 
 // brokeOff is why a stream ended before its time.
-func (c *Client) brokeOff(ctx context.Context, next string, cause error) error {
+func (c *Client) brokeOff(ctx context.Context, what, next string, cause error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	e := &quipu.Error{Code: quipu.CodeNoNode, Text: fmt.Sprintf("the node at %s ended the stream of events", c.Address()), Err: cause}
+	e := &quipu.Error{Code: quipu.CodeNoNode, Text: fmt.Sprintf("the node at %s ended the stream of %s", c.Address(), what), Err: cause}
 	if next != "" {
 		e.Hint = "when it is back, go on with --from " + next
 	}

@@ -103,3 +103,44 @@ func edit(t *testing.T, file, before, after string) {
 		t.Fatal(err)
 	}
 }
+
+// The log as a product of its own: what the command line appended is there after kill -9, and a tail says where to go on.
+func TestABookOfTheCommandLineLivesThroughAKill(t *testing.T) {
+	k := spawn(t, t.TempDir(), "serve", "--sync", "os")
+	k.on("log", "create", "orders").wantExit(0)
+	first := k.on("log", "append", "orders", "first", "--tag", "eu", "--if-last", "eu=0")
+	first.wantExit(0)
+	file := filepath.Join(t.TempDir(), "lines")
+	if err := os.WriteFile(file, []byte("second\nthird\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.on("log", "append", "orders", "--lines", "-f", file).wantExit(0)
+	tailing := make(chan result)
+	go func() { tailing <- k.on("log", "tail", "orders", "-f", "--last", "1") }()
+	k.kill()
+	tail := <-tailing // it met the node before the kill, or after it
+	tail.wantExit(3)
+	k.up()
+	read := k.on("log", "read", "orders", "--data")
+	read.wantExit(0)
+	if read.out != "first\nsecond\nthird\n" {
+		t.Errorf("after the kill it has %q", read.out)
+	}
+	late := k.on("log", "append", "orders", "late", "--if-last", "eu=0")
+	late.wantExit(1)
+	late.wantErr(strings.TrimSpace(first.out)) // the winner
+	list := k.on("log", "ls")
+	list.wantExit(0)
+	if !strings.Contains(list.out, "orders") || !strings.Contains(list.out, " os\n") {
+		t.Errorf("listed %q", list.out)
+	}
+	k.on("log", "append", "quipu/default", "x").wantErr(string(quipu.CodeBookLocked))
+	k.on("log", "stats").wantExit(0)
+	k.on("log", "verify", "orders").wantExit(0)
+}
+
+func TestASyncModeThatIsNoneIsRefused(t *testing.T) {
+	r := command(t, "serve", "--data", t.TempDir(), "--port", "0", "--dapr-http-port", "0", "--dapr-grpc-port", "0", "--sync", "never")
+	r.wantExit(2)
+	r.wantErr("always, os")
+}

@@ -46,6 +46,7 @@ type namespace struct {
 
 	node     *Node
 	name     string
+	id       quipu.Book // of its own book
 	kv       *kv.Store
 	topic    *topic.View
 	ticker   *trigger.Ticker
@@ -138,7 +139,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	if err != nil {
 		return nil, err
 	}
-	ns := &namespace{node: n, name: name, kv: kv.New(n.blobs), topic: topic.New()}
+	ns := &namespace{node: n, name: name, id: id, kv: kv.New(n.blobs), topic: topic.New()}
 	ns.lines, err = linelog.New(n.path("logs", name))
 	if err != nil {
 		return nil, err
@@ -248,8 +249,8 @@ func (ns *namespace) acquirer(acquire func(ctx context.Context, name string) (*p
 // State is the state of a function outside of calls.
 func (ns *namespace) State(function string) quipu.State { return ns.kv.State(ns.book, function) }
 
-// Log holds the books that the namespace may read.
-func (ns *namespace) Log() quipu.Log { return ownBooks{ns.node.log, ns.name} }
+// Log holds the books of the namespace.
+func (ns *namespace) Log() quipu.Log { return ownBooks{ns.node.log, ns.name, ns.id} }
 
 // Instances lists what runs.
 func (ns *namespace) Instances() []sdk.Instance {

@@ -40,6 +40,7 @@ type Config struct {
 	DaprHTTPPort int
 	DaprGRPCPort int
 	FreePorts    bool   // take a free port where one is taken
+	Sync         string // of the log: always, which "" means, or os
 	Token        string // asked for by the admin API and the outside doors; required beyond loopback
 	// InstanceToken makes every instance prove itself with DAPR_API_TOKEN, as a production node does.
 	InstanceToken bool
@@ -92,6 +93,9 @@ func Run(ctx context.Context, cfg Config) error {
 // open brings up all parts, in the order in which they need each other. What was opened is closed again if a
 // later part fails.
 func open(ctx context.Context, cfg Config) (n *Node, err error) {
+	if cfg.Sync == "" {
+		cfg.Sync = string(locallog.SyncAlways)
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -121,7 +125,8 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	n.info = n.describe()
 	n.gateway = gateway.New(gateway.Options{Namespaces: n.namespaceAPI, Create: n.createNamespaceAPI, Node: n.status,
-		Backup: n.Backup, Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
+		Backup: n.Backup, LogStats: n.logStats, Sync: cfg.Sync,
+		Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
 	n.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.observe = n.measure()
@@ -142,7 +147,7 @@ func (n *Node) openStorage() error {
 	}()
 	var err error
 	metrics := newLogMetrics()
-	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.clock, Logger: n.cfg.Logger, Observe: metrics.observe})
+	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.clock, Logger: n.cfg.Logger, Sync: locallog.SyncMode(n.cfg.Sync), Observe: metrics.observe})
 	if err = errors.Join(err, <-opened); err != nil {
 		return err
 	}

@@ -120,7 +120,9 @@ var kinds = []kind{
 				return []any{i.ID, i.Function, i.Status, i.Start.Format(time.RFC3339)}
 			}),
 		get: getCallView},
-	{name: "books", list: listing("NAME\tID\tTAIL\tTRIM", (*sdk.Client).Books, func(b sdk.Book) []any { return []any{b.Name, b.ID, b.Tail, b.Trim} })},
+	{name: "books", list: listing(bookHead, (*sdk.Client).Books, bookRow),
+		get: func(ctx context.Context, node *sdk.Client, name string) (any, error) { return node.Book(ctx, name) },
+		rm:  func(ctx context.Context, node *sdk.Client, name string) error { return node.DeleteBook(ctx, name) }},
 }
 
 // kindOf takes singular and plural, and says what can be done with which kind.

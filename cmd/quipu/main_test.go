@@ -56,6 +56,7 @@ func fakeNode() (*httptest.Server, error) {
 	ns.PutDead("mailer-dead", `{"id":"1","data":"<x>"}`, quipu.DeadLetter{Topic: "orders", Subscription: "mailer", Offset: 1, Cause: "status 500", Attempts: 11})
 	ns.PutSubscription("orders", "mailer")
 	gw := gateway.New(gateway.Options{
+		Sync: "always",
 		Node: func() sdk.Node { return sdk.Node{PID: 1, HTTP: "127.0.0.1:8080", Version: "test"} },
 		Namespaces: func(name string) (gateway.Namespace, error) {
 			if name != sdk.NamespaceDefault {

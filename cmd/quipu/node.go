@@ -20,6 +20,7 @@ type NodeConfig struct {
 	DaprHTTPPort int
 	DaprGRPCPort int
 	FreePorts    bool   // take a free port where one is taken
+	Sync         string // when the log acknowledges: always or os
 	TokenFile    string // "" means no token, which only loopback may do
 	RequireToken bool   // instances must send DAPR_API_TOKEN
 	Version      string
@@ -34,7 +35,7 @@ func runNode(ctx context.Context, n NodeConfig) error {
 		return err
 	}
 	return server.Run(ctx, server.Config{
-		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort, FreePorts: n.FreePorts,
+		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort, FreePorts: n.FreePorts, Sync: n.Sync,
 		Token: token, InstanceToken: n.RequireToken, Version: n.Version, Ready: n.Ready,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})

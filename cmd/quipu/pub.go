@@ -142,7 +142,7 @@ func (c *cli) pubLines(ctx context.Context, node *sdk.Client, p *pubArgs) error 
 		defer file.Close()
 		in = file
 	}
-	lines, ended := linesOf(ctx, in)
+	lines, ended := linesOf(ctx, in, lineForm{most: quipu.EventBytesMax, code: quipu.CodeEventSize, what: "published"})
 	for done := 0; ; {
 		batch := takeLines(ctx, lines)
 		if len(batch) == 0 {
@@ -160,18 +160,26 @@ func (c *cli) pubLines(ctx context.Context, node *sdk.Client, p *pubArgs) error 
 	return <-ended
 }
 
+// lineForm says what lines are taken.
+type lineForm struct {
+	most   int        // bytes of one
+	code   quipu.Code // of one that has more
+	what   string     // happens to those before it
+	blanks bool       // blank ones too
+}
+
 // linesOf reads lines until the end or an error, which comes last. If ctx ends, the reader is left behind: nothing
 // wakes a read of a terminal, and the process is about to exit.
-func linesOf(ctx context.Context, in io.Reader) (<-chan []byte, <-chan error) {
+func linesOf(ctx context.Context, in io.Reader, form lineForm) (<-chan []byte, <-chan error) {
 	lines, ended := make(chan []byte, batchLines), make(chan error, 1)
 	go func() {
 		defer close(lines)
 		scan := bufio.NewScanner(in)
-		scan.Buffer(nil, quipu.EventBytesMax)
+		scan.Buffer(nil, form.most)
 		n := 0
 		for ; scan.Scan(); n++ {
 			line := bytes.Clone(scan.Bytes())
-			if len(bytes.TrimSpace(line)) == 0 {
+			if !form.blanks && len(bytes.TrimSpace(line)) == 0 {
 				continue
 			}
 			select {
@@ -182,7 +190,7 @@ func linesOf(ctx context.Context, in io.Reader) (<-chan []byte, <-chan error) {
 		}
 		err := scan.Err()
 		if errors.Is(err, bufio.ErrTooLong) {
-			err = &quipu.Error{Code: quipu.CodeEventSize, Text: fmt.Sprintf("line %d has more than %d bytes; those before are published", n+1, quipu.EventBytesMax)}
+			err = &quipu.Error{Code: form.code, Text: fmt.Sprintf("line %d has more than %d bytes; those before are %s", n+1, form.most, form.what)}
 		}
 		ended <- err
 	}()

@@ -1,0 +1,33 @@
+package quipu
+
+import (
+	"math"
+	"testing"
+)
+
+func TestASizeIsReadAsItIsWritten(t *testing.T) {
+	for _, want := range []Size{0, 1, 1023, 1 << 10, 5_000_000_000, 3 << 30, 1 << 40, math.MaxInt64} {
+		text, err := want.MarshalText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Size
+		if err := got.UnmarshalText(text); err != nil || got != want {
+			t.Errorf("%d is written %s and read as %d, %v", want, text, got, err)
+		}
+	}
+}
+
+func TestASizeTakesUnitsAndRefusesWhatIsNone(t *testing.T) {
+	var s Size
+	for text, want := range map[string]Size{"64Ki": 64 << 10, "1GiB": 1 << 30, "7MiB": 7 << 20, "12": 12} {
+		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
+			t.Errorf("%s is %d, %v; want %d", text, s, err, want)
+		}
+	}
+	for _, text := range []string{"", "Gi", "B", "1B", "1GB", "-1", "1.5Gi", "9223372036854775808", "8589934592Gi"} {
+		if err := s.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q was taken for %d", text, s)
+		}
+	}
+}
