@@ -65,8 +65,10 @@ func (s *service) Read(q *logv1.ReadRequest, out grpc.ServerStreamingServer[logv
 		err = shelf.readable(ctx, quipu.Book(q.GetBook()))
 	}
 	if err == nil {
-		r := newReader(shelf.log, q, out)
-		err = r.run(ctx)
+		err = out.SendHeader(nil) // a client that waits at the tail knows that it does
+	}
+	if err == nil {
+		err = newReader(shelf.log, q, out).run(ctx)
 	}
 	if cause := context.Cause(ctx); cause != nil && quipu.CodeOf(cause) == quipu.CodeStopping {
 		err = cause
