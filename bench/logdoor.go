@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+const (
+	doorRounds      = 3  // of everything; ratios are of figures of one round
+	doorConnections = 64 // each with a stream of its own
+	doorInFlight    = 64 // appends of each connection, when pipelined
+)
+
+// benchLogDoor appends to the log of a node over gRPC, beside peers that sync before they answer. Nobody trims.
+func benchLogDoor(r *runner) error {
+	type key struct{ peer, variant string }
+	var all []map[key]float64
+	for range doorRounds {
+		rates := map[key]float64{}
+		r.seen = func(f figure) { rates[key{f.Peer, f.Variant}] = f.OpsPerS }
+		if err := r.withNode(r.doorAppends); err != nil {
+			return err
+		}
+		if err := r.peers("append"); err != nil {
+			return err
+		}
+		all = append(all, rates)
+	}
+	r.seen = nil
+	for _, variant := range doorVariants() {
+		for _, peer := range []string{"redis-always", "nats-always"} {
+			s := ratios{}
+			for _, rates := range all {
+				if theirs := rates[key{peer, variant}]; theirs > 0 {
+					s.add(rates[key{"quipu", variant}] / theirs)
+				}
+			}
+			if len(s) > 0 {
+				r.note("%s: %s of %s", variant, s, peer)
+			}
+		}
+	}
+	return nil
+}
+
+func doorVariant(size, inFlight int) string { return fmt.Sprintf("%d B, %d in flight", size, inFlight) }
+
+func doorVariants() (names []string) {
+	for _, size := range []int{128, 1024} {
+		names = append(names, doorVariant(size, 1), doorVariant(size, doorInFlight))
+	}
+	return names
+}
+
+// doorAppends has callers append by themselves: 64 connections with one caller each, and with 64 each. Times are of
+// single appends.
+func (r *runner) doorAppends(ctx context.Context, n *node) (err error) {
+	logs := make([]*sdk.Log, doorConnections)
+	defer func() {
+		for _, l := range slices.DeleteFunc(logs, func(l *sdk.Log) bool { return l == nil }) {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	for i := range logs {
+		if logs[i], err = n.client.Log(ctx); err != nil {
+			return err
+		}
+	}
+	book, err := logs[0].CreateBook(ctx, "bench", quipu.BookOptions{})
+	if err != nil {
+		return err
+	}
+	for _, size := range []int{128, 1024} {
+		data := make([]byte, size)
+		for _, each := range []int{1, doorInFlight} {
+			f := figure{Peer: "quipu", Bench: "append", Variant: doorVariant(size, each), Durable: "fsync before ack"}
+			f = measured(f, doorConnections*each, r.d, func(ctx context.Context, worker, _ int) error {
+				_, err := logs[worker%doorConnections].Append(ctx, book, quipu.Draft{Data: data})
+				return err
+			})
+			f.Conc = doorConnections
+			r.print(f)
+			r.seen(f)
+		}
+	}
+	return nil
+}
