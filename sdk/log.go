@@ -29,6 +29,13 @@ type LogOptions struct {
 
 const reconnectMaxDefault = time.Minute
 
+// Windows of flow control: what a node may send before it is read. They are fixed, since finding them out takes a ping for
+// each message while there is one at a time.
+const (
+	streamWindow     = 1 << 20
+	connectionWindow = 4 << 20
+)
+
 // Log is a node's log over gRPC: quipu.Log, with what a connection adds.
 //
 // It connects by itself, again after each break. CodeNoNode says that nobody answered, and nothing was changed; CodeUnknown
@@ -68,6 +75,7 @@ func OpenLog(opt LogOptions) (*Log, error) {
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 5 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(logv1.MessageBytesMax), grpc.MaxCallSendMsgSize(logv1.MessageBytesMax)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
 	}, opt.Dial...)
 	var err error

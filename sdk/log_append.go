@@ -8,13 +8,10 @@ import (
 
 	logv1 "github.com/quipu-run/quipu/api/log/v1"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec that packedCodec stands in front of
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/grpcwire"
 )
 
 // Bounds of appends on their way.
@@ -24,7 +21,6 @@ const (
 	appendsAtOnce  = 1024      // in a message
 	draftOverhead  = 64        // bytes counted for a draft besides its data and tags
 	recycledMax    = 8 << 10   // bytes of the largest buffer that is kept
-	appendsField   = 1         // of AppendStreamRequest
 	bytesWireStart = 8         // of a field that holds a message: its tag and length
 )
 
@@ -153,7 +149,7 @@ func (a *appender) do(ctx context.Context, book quipu.Book, ds []quipu.Draft) ([
 	}
 	p := pendings.Get().(*pending)
 	p.id = a.ids.Add(1)
-	p.bytes = encodeAppend(p.bytes, p.id, book, ds)
+	p.bytes = logv1.PutAppend(p.bytes, p.id, book, ds)
 	if !a.put(p) {
 		<-a.slots
 		return nil, logClosed()
@@ -169,17 +165,6 @@ func (a *appender) do(ctx context.Context, book quipu.Book, ds []quipu.Draft) ([
 		}
 		return nil, outcomeUnknown(ctx.Err())
 	}
-}
-
-func encodeAppend(to []byte, id uint64, book quipu.Book, ds []quipu.Draft) []byte {
-	m := &logv1.AppendRequest{Id: id, Book: uint64(book), Drafts: logv1.NewDrafts(ds)}
-	to = protowire.AppendTag(to, appendsField, protowire.BytesType)
-	to = protowire.AppendVarint(to, uint64(proto.Size(m)))
-	to, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(to, m)
-	if err != nil {
-		panic("sdk: an append cannot be encoded: " + err.Error()) // it has no strings
-	}
-	return to
 }
 
 // put answers false if the log was closed.
@@ -237,7 +222,7 @@ func (a *appender) send() {
 		if t == nil || !t.expect(some) {
 			var err error
 			if t, err = a.begin(some); err != nil { // nothing was sent
-				m.bytes.Free()
+				m.Out.Free()
 				for _, p := range some {
 					a.resolve(p, nil, err)
 				}
@@ -252,7 +237,7 @@ func (a *appender) send() {
 }
 
 // pack makes one message.
-func pack(some []*pending) *packed {
+func pack(some []*pending) *grpcwire.Bytes {
 	size := 0
 	for _, p := range some {
 		size += len(p.bytes)
@@ -263,7 +248,7 @@ func pack(some []*pending) *packed {
 	for _, p := range some {
 		n += copy((*buf)[n:], p.bytes)
 	}
-	return &packed{mem.BufferSlice{mem.NewBuffer(buf, pool)}}
+	return &grpcwire.Bytes{Out: mem.BufferSlice{mem.NewBuffer(buf, pool)}}
 }
 
 // begin opens a stream that expects some appends. Without one, nil.
@@ -278,7 +263,7 @@ func (a *appender) begin(some []*pending) (*talk, error) {
 // open begins a stream. It waits for a connection that is being made.
 func (a *appender) open() (*talk, error) {
 	ctx, cancel := context.WithCancel(a.log.call(a.log.closing))
-	stream, err := a.log.rpc.AppendStream(ctx, grpc.ForceCodecV2(packedCodec{encoding.GetCodecV2("proto")}))
+	stream, err := a.log.rpc.AppendStream(ctx, grpc.ForceCodecV2(grpcwire.NewCodec()))
 	if err != nil {
 		cancel()
 		return nil, a.log.problem(ctx, err)
@@ -317,25 +302,29 @@ func (t *talk) expect(some []*pending) bool {
 func (t *talk) hear() {
 	defer t.cancel()
 	for {
-		m, err := t.stream.Recv()
+		var m grpcwire.Bytes
+		err := t.stream.RecvMsg(&m)
+		if err == nil {
+			err = logv1.EachResult(m.In, t.answer)
+		}
 		if err != nil {
 			t.end(err)
 			return
 		}
-		for _, r := range m.GetResults() {
-			t.mu.Lock()
-			p := t.waiting[r.GetId()]
-			delete(t.waiting, r.GetId())
-			t.mu.Unlock()
-			if p == nil {
-				continue // the node answers what nobody asked
-			}
-			if r.Error != nil {
-				t.a.resolve(p, nil, r.GetError().Plain())
-			} else {
-				t.a.resolve(p, logv1.PlainSeqs(r.GetSeqs()), nil)
-			}
-		}
+	}
+}
+
+func (t *talk) answer(r logv1.Result) {
+	t.mu.Lock()
+	p := t.waiting[r.ID]
+	delete(t.waiting, r.ID)
+	t.mu.Unlock()
+	switch {
+	case p == nil: // the node answers what nobody asked
+	case r.Err != nil:
+		t.a.resolve(p, nil, r.Err)
+	default:
+		t.a.resolve(p, r.Seqs, nil)
 	}
 }
 
@@ -351,18 +340,4 @@ func (t *talk) end(cause error) {
 		t.a.resolve(p, nil, err)
 	}
 	clear(t.waiting)
-}
-
-// packed is a message that is encoded already.
-type packed struct{ bytes mem.BufferSlice }
-
-// packedCodec leaves packed messages as they are, and everything else to proto.
-type packedCodec struct{ encoding.CodecV2 }
-
-// Marshal implements encoding.CodecV2.
-func (c packedCodec) Marshal(v any) (mem.BufferSlice, error) {
-	if p, is := v.(*packed); is {
-		return p.bytes, nil
-	}
-	return c.CodecV2.Marshal(v)
 }

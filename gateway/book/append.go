@@ -19,18 +19,14 @@ type appending struct {
 	bytes  int64
 }
 
-// newAppending checks nothing that the log checks. CodeRecord.
-func newAppending(q *logv1.AppendRequest) (*appending, error) {
-	a := &appending{id: q.GetId(), book: quipu.Book(q.GetBook())}
-	for _, d := range q.GetDrafts() {
-		a.bytes += int64(len(d.GetData()) + draftOverhead)
-		for _, t := range d.GetTags() {
+// weigh counts what the drafts hold.
+func (a *appending) weigh() {
+	for i := range a.drafts {
+		a.bytes += int64(len(a.drafts[i].Data) + draftOverhead)
+		for _, t := range a.drafts[i].Tags {
 			a.bytes += int64(len(t))
 		}
 	}
-	var err error
-	a.drafts, err = logv1.PlainDrafts(q.GetDrafts())
-	return a, err
 }
 
 // isPlain tells whether the append wins whatever came before it, so that it may be made one with others.
@@ -70,10 +66,12 @@ func (s *service) Append(ctx context.Context, q *logv1.AppendRequest) (*logv1.Ap
 }
 
 func (s *service) appendNow(ctx context.Context, shelf *shelf, q *logv1.AppendRequest) ([]uint64, error) {
-	a, err := newAppending(q)
+	drafts, err := logv1.PlainDrafts(q.GetDrafts())
 	if err != nil {
 		return nil, err
 	}
+	a := &appending{book: quipu.Book(q.GetBook()), drafts: drafts}
+	a.weigh()
 	if err := s.d.flight.enter(ctx, a.bytes); err != nil {
 		return nil, err
 	}

@@ -8,8 +8,10 @@ import (
 
 	logv1 "github.com/quipu-run/quipu/api/log/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/grpcwire"
 )
 
 // Bounds of one stream of appends.
@@ -31,11 +33,11 @@ func (s *service) AppendStream(client grpc.BidiStreamingServer[logv1.AppendStrea
 	if err != nil {
 		return s.d.fail(ctx, err)
 	}
-	a := &appendStream{d: s.d, shelf: shelf, ctx: ctx, flight: newFlight(streamBytesMax, streamAppendsMax),
+	a := &appendStream{d: s.d, shelf: shelf, client: client, ctx: ctx, flight: newFlight(streamBytesMax, streamAppendsMax),
 		lanes: map[lane][]*appending{}, ready: make(chan struct{}, 1)}
-	a.out = outbox{send: client.Send, sent: func(n int) { a.flight.leave(0, n) }}
+	a.out = outbox{send: client.SendMsg, sent: func(n int) { a.flight.leave(0, n) }}
 	defer context.AfterFunc(s.d.closing, func() { a.end(stopping()) })()
-	go a.receive(client) // Recv ends with the stream, which is when this method returns
+	go a.receive() // Recv ends with the stream, which is when this method returns
 	for run := a.take(); len(run) > 0; run = a.take() {
 		a.commit(run)
 	}
@@ -47,6 +49,7 @@ func (s *service) AppendStream(client grpc.BidiStreamingServer[logv1.AppendStrea
 type appendStream struct {
 	d      *Door
 	shelf  *shelf
+	client grpc.ServerStream
 	ctx    context.Context
 	flight *flight // a place is given back when the answer was sent, bytes when there is one
 	out    outbox
@@ -67,35 +70,35 @@ type lane struct {
 }
 
 // receive takes appends until the stream ends.
-func (a *appendStream) receive(client grpc.BidiStreamingServer[logv1.AppendStreamRequest, logv1.AppendStreamResponse]) {
+func (a *appendStream) receive() {
 	for {
-		m, err := client.Recv()
+		var m grpcwire.Bytes
+		err := a.client.RecvMsg(&m)
 		if errors.Is(err, io.EOF) {
 			a.end(nil)
 			return
+		}
+		if err == nil {
+			err = logv1.EachAppend(m.In, a.admit)
 		}
 		if err != nil {
 			a.end(err)
 			return
 		}
-		for _, q := range m.GetAppends() {
-			if err := a.admit(q); err != nil {
-				a.end(err)
-				return
-			}
-		}
 	}
 }
 
 // admit waits for room, and then brings an append on its way. An error ends the stream.
-func (a *appendStream) admit(q *logv1.AppendRequest) error {
-	w, bad := newAppending(q)
+func (a *appendStream) admit(q *logv1.Append) error {
+	w := &appending{id: q.ID, book: q.Book, drafts: q.Drafts}
+	w.weigh()
 	if err := a.flight.enter(a.ctx, w.bytes); err != nil {
 		return err
 	}
 	if err := a.d.flight.enter(a.ctx, w.bytes); err != nil {
 		return err
 	}
+	bad := q.Bad
 	if bad == nil {
 		bad = a.shelf.writable(a.ctx, w.book)
 	}
@@ -209,16 +212,16 @@ func (a *appendStream) commit(run []*appending) {
 		a.commit(run[len(run)/2:])
 		return
 	}
-	results := make([]*logv1.AppendResult, len(run))
+	results := make([]result, len(run))
 	for i, w := range run {
-		if err == nil {
-			results[i] = a.result(w, seqs[:len(w.drafts)], nil)
-			seqs = seqs[len(w.drafts):]
-		} else {
+		if err != nil {
 			results[i] = a.result(w, nil, err)
+			continue
 		}
+		results[i] = a.result(w, seqs[:len(w.drafts)], nil)
+		seqs = seqs[len(w.drafts):]
 	}
-	a.out.put(results)
+	a.out.put(results...)
 }
 
 // one does an append by itself.
@@ -228,20 +231,17 @@ func (a *appendStream) one(w *appending) {
 }
 
 func (a *appendStream) answer(w *appending, seqs []quipu.Seq, err error) {
-	a.out.put([]*logv1.AppendResult{a.result(w, seqs, err)})
+	a.out.put(a.result(w, seqs, err))
 }
 
 // result is the answer to an append that is done.
-func (a *appendStream) result(w *appending, seqs []quipu.Seq, err error) *logv1.AppendResult {
+func (a *appendStream) result(w *appending, seqs []quipu.Seq, err error) result {
 	a.landed(w)
-	m := &logv1.AppendResult{Id: w.id}
-	switch {
-	case err == nil:
-		m.Seqs = logv1.NewSeqs(seqs)
-	case a.ctx.Err() == nil: // else there is nobody to tell
-		m.Error = a.d.describe(a.ctx, err)
+	r := result{id: w.id, seqs: seqs}
+	if err != nil && a.ctx.Err() == nil { // else there is nobody to tell
+		r.failed = a.d.describe(a.ctx, err)
 	}
-	return m
+	return r
 }
 
 // landed gives back the bytes of an append.
@@ -250,34 +250,54 @@ func (a *appendStream) landed(w *appending) {
 	a.d.flight.leave(w.bytes, 1)
 }
 
-// resultsMax is how many answers one message has.
-const resultsMax = 1024
+// result is an answer on its way.
+type result struct {
+	id     uint64
+	seqs   []quipu.Seq
+	failed *logv1.Error // nil unless the append failed
+}
+
+// answersBytesMax is how large a message of answers may be when another one is added.
+const answersBytesMax = 64 << 10
 
 // outbox sends answers: who finds nobody sending sends all that come meanwhile. So answers that are ready together go in one
 // message, and none waits for a goroutine to wake.
 type outbox struct {
-	send func(*logv1.AppendStreamResponse) error
+	send func(any) error
 	sent func(n int)
 
 	mu      sync.Mutex // guards below
-	waiting []*logv1.AppendResult
+	waiting []byte     // of an AppendStreamResponse
+	count   int        // of answers in it
 	sending bool
 }
 
-func (o *outbox) put(results []*logv1.AppendResult) {
+func (o *outbox) put(results ...result) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.waiting = append(o.waiting, results...)
+	for i := range results {
+		r := &results[i]
+		o.waiting = logv1.PutResult(o.waiting, r.id, r.seqs, r.failed)
+		o.count++
+		if len(o.waiting) > answersBytesMax && i < len(results)-1 {
+			o.flush()
+		}
+	}
+	o.flush()
+}
+
+// flush sends what waits, unless somebody else does. o.mu is held, and let go meanwhile.
+func (o *outbox) flush() {
 	if o.sending {
 		return
 	}
 	o.sending = true
 	for len(o.waiting) > 0 {
-		some := o.waiting[:min(len(o.waiting), resultsMax)]
-		o.waiting = o.waiting[len(some):]
+		m, n := o.waiting, o.count
+		o.waiting, o.count = nil, 0
 		o.mu.Unlock()
-		_ = o.send(&logv1.AppendStreamResponse{Results: some}) // a stream that broke ends at Recv
-		o.sent(len(some))
+		_ = o.send(&grpcwire.Bytes{Out: mem.BufferSlice{mem.SliceBuffer(m)}}) // a stream that broke ends at RecvMsg
+		o.sent(n)
 		o.mu.Lock()
 	}
 	o.sending = false

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec that rawCodec stands in front of
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
@@ -37,7 +36,7 @@ const (
 // Beside is another door's service on the same server. It guards itself.
 type Beside struct {
 	Register func(grpc.ServiceRegistrar)
-	Options  []grpc.ServerOption // of the server, which come last
+	Options  []grpc.ServerOption // of the server, all but its codec, which leaves grpcwire.Bytes as they are
 }
 
 // GRPC makes a server of dapr.proto.runtime.v1.Dapr, of services beside it, and of every other method for who names a
@@ -46,7 +45,6 @@ type Beside struct {
 func (d *Door) GRPC(beside ...Beside) *grpc.Server {
 	g := guard{Door: d, others: map[string]bool{}}
 	opts := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(rawCodec{encoding.GetCodecV2("proto")}),
 		grpc.UnknownServiceHandler(d.proxy),
 		grpc.ChainUnaryInterceptor(g.unary),
 		grpc.ChainStreamInterceptor(g.stream),
@@ -61,7 +59,7 @@ func (d *Door) GRPC(beside ...Beside) *grpc.Server {
 	for _, b := range beside {
 		opts = append(opts, b.Options...)
 	}
-	s := grpc.NewServer(opts...)
+	s := grpc.NewServer(append(opts, grpc.ForceServerCodecV2(rawCodec{grpcwire.NewCodec()}))...)
 	for _, b := range beside {
 		b.Register(s)
 	}
@@ -201,7 +199,7 @@ func invokedCode(code int) codes.Code {
 // frame is a message that is carried without being read.
 type frame struct{ data []byte }
 
-// rawCodec leaves frames as they are, and everything else to proto.
+// rawCodec leaves frames as they are, and everything else to what services beside Dapr's need too.
 type rawCodec struct{ encoding.CodecV2 }
 
 func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {

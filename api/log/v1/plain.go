@@ -36,8 +36,7 @@ func NewDrafts(ds []quipu.Draft) []*Draft {
 // Plain is the draft that the message is, which shares its data. CodeRecord.
 func (d *Draft) Plain() (quipu.Draft, error) {
 	if d.GetKind() > math.MaxUint8 || d.GetVersion() > math.MaxUint8 {
-		return quipu.Draft{}, &quipu.Error{Code: quipu.CodeRecord, Op: "log.append",
-			Text: fmt.Sprintf("a record has a kind and a version of up to %d, not %d and %d", math.MaxUint8, d.GetKind(), d.GetVersion())}
+		return quipu.Draft{}, badKind(d.GetKind(), d.GetVersion())
 	}
 	out := quipu.Draft{Data: d.GetData(), Tags: plainTags(d.GetTags()), Kind: quipu.Kind(d.GetKind()), Version: uint8(d.GetVersion())}
 	if c := d.GetCond(); c != nil {
@@ -45,6 +44,11 @@ func (d *Draft) Plain() (quipu.Draft, error) {
 	}
 	out.Producer = d.GetProducer().Plain()
 	return out, nil
+}
+
+func badKind(kind, version uint32) error {
+	return &quipu.Error{Code: quipu.CodeRecord, Op: "log.append",
+		Text: fmt.Sprintf("a record has a kind and a version of up to %d, not %d and %d", math.MaxUint8, kind, version)}
 }
 
 // PlainDrafts is Plain for a batch.
