@@ -57,8 +57,8 @@ func doorVariants() (names []string) {
 	return names
 }
 
-// doorAppends has callers append by themselves: 64 connections with one caller each, and with 64 each. Times are of
-// single appends.
+// doorAppends has one caller on each connection append one record after the other, or many at a time. As with the peers,
+// times are of single appends, or of many.
 func (r *runner) doorAppends(ctx context.Context, n *node) (err error) {
 	logs := make([]*sdk.Log, doorConnections)
 	defer func() {
@@ -79,11 +79,15 @@ func (r *runner) doorAppends(ctx context.Context, n *node) (err error) {
 		data := make([]byte, size)
 		for _, each := range []int{1, doorInFlight} {
 			f := figure{Peer: "quipu", Bench: "append", Variant: doorVariant(size, each), Durable: "fsync before ack"}
-			f = measured(f, doorConnections*each, r.d, func(ctx context.Context, worker, _ int) error {
-				_, err := logs[worker%doorConnections].Append(ctx, book, quipu.Draft{Data: data})
-				return err
+			drafts := slices.Repeat([]quipu.Draft{{Data: data}}, each)
+			f = measured(f, doorConnections, r.d, func(ctx context.Context, worker, _ int) error {
+				var errs []error
+				for _, a := range logs[worker].AppendEach(ctx, book, drafts) {
+					errs = append(errs, a.Err)
+				}
+				return errors.Join(errs...)
 			})
-			f.Conc = doorConnections
+			f.N, f.OpsPerS = f.N*each, f.OpsPerS*float64(each)
 			r.print(f)
 			r.seen(f)
 		}

@@ -56,6 +56,42 @@ func (l *Log) AppendBatch(ctx context.Context, book quipu.Book, ds []quipu.Draft
 	return seqs, err
 }
 
+// Appended is what became of one of many appends.
+type Appended struct {
+	Seq quipu.Seq
+	Err error // as of Append
+}
+
+// AppendEach appends drafts to a book each for itself, all on their way together, and answers in their order when all
+// are answered. Those without a condition take effect in their order. It is what many callers of Append at once
+// cost less, for one caller that has many records.
+func (l *Log) AppendEach(ctx context.Context, book quipu.Book, ds []quipu.Draft) []Appended {
+	out, started := make([]Appended, len(ds)), make([]*pending, len(ds))
+	for i := range ds {
+		switch err := ctx.Err(); {
+		case err != nil:
+			out[i].Err = err
+		case draftBytes(ds[i:i+1]) > streamedMax:
+			out[i].Seq, out[i].Err = l.Append(ctx, book, ds[i])
+		default:
+			started[i], out[i].Err = l.appends.start(ctx, book, ds[i:i+1])
+		}
+	}
+	for i, p := range started {
+		if p == nil {
+			continue
+		}
+		seqs, err := p.await(ctx)
+		if err == nil && len(seqs) != 1 {
+			err = outcomeUnknown(fmt.Errorf("a record was answered with %d seqs", len(seqs)))
+		}
+		if out[i].Err = err; err == nil {
+			out[i].Seq = seqs[0]
+		}
+	}
+	return out
+}
+
 // draftBytes is about what drafts take in a message, and not less.
 func draftBytes(ds []quipu.Draft) int {
 	size := 0
@@ -105,6 +141,9 @@ type appender struct {
 	ids   atomic.Uint64
 	tasks sync.WaitGroup
 
+	sending sync.Mutex // guards talk, and its sending
+	talk    *talk      // nil if there is none
+
 	mu      sync.Mutex // guards below
 	waiting []*pending
 	closed  bool
@@ -133,9 +172,17 @@ func (a *appender) signal() {
 	}
 }
 
-// do sends an append and waits for its answer. A context that ends first withdraws it; if it was sent, the outcome is
-// unknown.
+// do sends an append and waits for its answer.
 func (a *appender) do(ctx context.Context, book quipu.Book, ds []quipu.Draft) ([]quipu.Seq, error) {
+	p, err := a.start(ctx, book, ds)
+	if err != nil {
+		return nil, err
+	}
+	return p.await(ctx)
+}
+
+// start waits for a place, and brings an append on its way.
+func (a *appender) start(ctx context.Context, book quipu.Book, ds []quipu.Draft) (*pending, error) {
 	select {
 	case a.slots <- struct{}{}:
 	default:
@@ -150,10 +197,15 @@ func (a *appender) do(ctx context.Context, book quipu.Book, ds []quipu.Draft) ([
 	p := pendings.Get().(*pending)
 	p.id = a.ids.Add(1)
 	p.bytes = logv1.PutAppend(p.bytes, p.id, book, ds)
-	if !a.put(p) {
-		<-a.slots
-		return nil, logClosed()
+	if a.direct(p) || a.put(p) {
+		return p, nil
 	}
+	<-a.slots
+	return nil, logClosed()
+}
+
+// await waits for the answer. A context that ends first withdraws the append; if it was sent, the outcome is unknown.
+func (p *pending) await(ctx context.Context) ([]quipu.Seq, error) {
 	select {
 	case <-p.done:
 		seqs, err := p.seqs, p.err
@@ -165,6 +217,28 @@ func (a *appender) do(ctx context.Context, book quipu.Book, ds []quipu.Draft) ([
 		}
 		return nil, outcomeUnknown(ctx.Err())
 	}
+}
+
+// direct sends an append at once, without waking the goroutine that does so, if it is the only one: then there is room in
+// the window, and sending does not wait for the node.
+func (a *appender) direct(p *pending) bool {
+	if len(a.slots) > 1 || !a.sending.TryLock() {
+		return false
+	}
+	defer a.sending.Unlock()
+	if a.talk == nil {
+		return false
+	}
+	one := [1]*pending{p}
+	m := pack(one[:])
+	p.state.Store(pendingTaken)
+	if !a.talk.expect(one[:]) {
+		p.state.Store(pendingQueued)
+		m.Out.Free()
+		return false
+	}
+	_ = a.talk.stream.SendMsg(m) // an error is hear's to see
+	return true
 }
 
 // put answers false if the log was closed.
@@ -195,7 +269,9 @@ func (a *appender) take(some []*pending) []*pending {
 				<-a.slots // withdrawn
 			}
 		}
-		a.waiting = a.waiting[:copy(a.waiting, a.waiting[n:])]
+		left := copy(a.waiting, a.waiting[n:])
+		clear(a.waiting[left:])
+		a.waiting = a.waiting[:left]
 		closed := a.closed
 		a.mu.Unlock()
 		if len(some) > 0 || closed && n == 0 {
@@ -214,26 +290,36 @@ func (a *appender) resolve(p *pending, seqs []quipu.Seq, err error) {
 	p.done <- struct{}{}
 }
 
-// send sends what waits, on the stream that there is or on a new one, until the log is closed.
+// send sends what waits until the log is closed.
 func (a *appender) send() {
-	var t *talk
 	for some := a.take(nil); len(some) > 0; some = a.take(some) {
-		m := pack(some) // before they are expected: what is answered is used again
-		if t == nil || !t.expect(some) {
-			var err error
-			if t, err = a.begin(some); err != nil { // nothing was sent
-				m.Out.Free()
-				for _, p := range some {
-					a.resolve(p, nil, err)
-				}
-				continue
+		if err := a.sendSome(some); err != nil { // nothing was sent
+			for _, p := range some {
+				a.resolve(p, nil, err)
 			}
 		}
-		_ = t.stream.SendMsg(m) // blocks while the node does not read; an error is hear's to see
 	}
-	if t != nil {
-		t.cancel()
+	a.sending.Lock()
+	defer a.sending.Unlock()
+	if a.talk != nil {
+		a.talk.cancel()
 	}
+}
+
+// sendSome sends on the stream that there is, or on a new one.
+func (a *appender) sendSome(some []*pending) error {
+	a.sending.Lock()
+	defer a.sending.Unlock()
+	m := pack(some) // before they are expected: what is answered is used again
+	if a.talk == nil || !a.talk.expect(some) {
+		var err error
+		if a.talk, err = a.begin(some); err != nil {
+			m.Out.Free()
+			return err
+		}
+	}
+	_ = a.talk.stream.SendMsg(m) // blocks while the node does not read; an error is hear's to see
+	return nil
 }
 
 // pack makes one message.
