@@ -16,7 +16,8 @@ const (
 	doorInFlight    = 64 // appends of each connection, when pipelined
 )
 
-// benchLogDoor appends to the log of a node over gRPC, beside peers that sync before they answer. Nobody trims.
+// benchLogDoor appends to the log of a node over gRPC, beside peers that sync before they answer. All keep about the newest
+// 65,536 records.
 func benchLogDoor(r *runner) error {
 	type key struct{ peer, variant string }
 	var all []map[key]float64
@@ -83,7 +84,7 @@ func (r *runner) doorAppends(ctx context.Context, n *node) (err error) {
 			f = measured(f, doorConnections, r.d, func(ctx context.Context, worker, _ int) error {
 				var errs []error
 				for _, a := range logs[worker].AppendEach(ctx, book, drafts) {
-					errs = append(errs, a.Err)
+					errs = append(errs, a.Err, trimDoor(ctx, logs[worker], book, a.Seq))
 				}
 				return errors.Join(errs...)
 			})
@@ -93,4 +94,12 @@ func (r *runner) doorAppends(ctx context.Context, n *node) (err error) {
 		}
 	}
 	return nil
+}
+
+// trimDoor trims now and then.
+func trimDoor(ctx context.Context, l *sdk.Log, book quipu.Book, seq quipu.Seq) error {
+	if seq.Pos()%trimEvery != 0 || seq.Pos() <= trimBehind {
+		return nil
+	}
+	return l.Trim(ctx, book, quipu.TagAll, seq-trimBehind)
 }

@@ -17,6 +17,7 @@ import (
 const (
 	appendConnections = 64
 	appendsInFlight   = 64 // of each connection, when pipelined
+	appendsKept       = 1 << 16
 )
 
 // stream is one connection that appends to one stream.
@@ -63,13 +64,20 @@ func redisStream(address string, _ bool) (stream, error) {
 }
 
 func (r redisConn) one(ctx context.Context, data []byte) error {
-	return r.c.XAdd(ctx, entry("log", data)).Err()
+	return r.c.XAdd(ctx, kept(data)).Err()
+}
+
+// kept is an entry of a stream that keeps about the newest ones.
+func kept(data []byte) *redis.XAddArgs {
+	e := entry("log", data)
+	e.MaxLen, e.Approx = appendsKept, true
+	return e
 }
 
 func (r redisConn) many(ctx context.Context, data []byte, n int) error {
 	_, err := r.c.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for range n {
-			p.XAdd(ctx, entry("log", data))
+			p.XAdd(ctx, kept(data))
 		}
 		return nil
 	})
@@ -86,7 +94,8 @@ func natsStream(address string, first bool) (stream, error) {
 	}
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(2*appendsInFlight))
 	if err == nil && first {
-		_, err = js.CreateStream(context.Background(), jetstream.StreamConfig{Name: "log", Subjects: []string{"log"}, Storage: jetstream.FileStorage})
+		_, err = js.CreateStream(context.Background(), jetstream.StreamConfig{Name: "log", Subjects: []string{"log"}, Storage: jetstream.FileStorage,
+			MaxMsgs: appendsKept})
 	}
 	return natsConn{js}, err
 }
