@@ -1,7 +1,7 @@
 // Bench measures Quipu beside peers and physical limits, on this machine and in one run: shared machines are
 // noisy, so compare figures of one run as ratios, and repeat before you believe a small difference.
 //
-//	go run ./bench [log] [state] [invoke] [counter] [events] [peers] [start] [-json] [-d 2s]
+//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [events] [peers] [start] [-json] [-d 2s]
 //
 // Without a name everything runs. Each figure is a line: a table for people, or JSON objects with -json.
 package main
@@ -21,6 +21,7 @@ var benches = []struct {
 	run  func(*runner) error
 }{
 	{"log", benchLog},
+	{"logdoor", benchLogDoor},
 	{"state", benchState},
 	{"invoke", benchInvoke},
 	{"counter", benchCounter},
@@ -35,6 +36,7 @@ type runner struct {
 	d       time.Duration // of each figure
 	dir     string        // temporary, on the disk that is measured
 	program string        // the built binary; "" until needed
+	seen    func(figure)  // if set, gets the figures of peers
 }
 
 func main() {

@@ -10,34 +10,53 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
 // benchPeers measures NATS JetStream and Redis Streams, if their servers are on the PATH, beside the events of this
 // run. Each is started on a free port of loopback with a directory of its own, and ended.
-func benchPeers(r *runner) error {
+func benchPeers(r *runner) error { return r.peers("events") }
+
+// peers has each peer do a part of what its client measures.
+func (r *runner) peers(part string) error {
 	client := filepath.Join(r.dir, "peers")
-	cmd := exec.Command("go", "build", "-o", client, ".")
-	cmd.Dir = filepath.Join(folder(), "peers")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the clients of peers: %w\n%s", err, out)
+	if err := buildPeers(client); err != nil {
+		return err
 	}
 	for _, p := range []struct {
 		name, program, durable string
 		args                   func(dir, port string) ([]string, error)
+		parts                  string
 	}{
-		{"nats-always", "nats-server", "fsync before ack", natsArgs("always")},
-		{"nats", "nats-server", "page cache", natsArgs("2m")},
-		{"redis-always", "redis-server", "fsync before ack", redisArgs},
+		{"nats-always", "nats-server", "fsync before ack", natsArgs("always"), "events append"},
+		{"nats", "nats-server", "page cache", natsArgs("2m"), "events"},
+		{"redis-always", "redis-server", "fsync before ack", redisArgs, "events append"},
 	} {
+		if !strings.Contains(p.parts, part) {
+			continue
+		}
 		if _, err := exec.LookPath(p.program); err != nil {
 			r.note("%s is not measured: %s is not on the PATH", p.name, p.program)
 			continue
 		}
-		if err := r.peer(client, p.name, p.program, p.durable, p.args); err != nil {
+		if err := r.peer(client, part, p.name, p.program, p.durable, p.args); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
+	}
+	return nil
+}
+
+// buildPeers compiles the client of peers, once.
+func buildPeers(client string) error {
+	if _, err := os.Stat(client); err == nil {
+		return nil
+	}
+	cmd := exec.Command("go", "build", "-o", client, ".")
+	cmd.Dir = filepath.Join(folder(), "peers")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the clients of peers: %w\n%s", err, out)
 	}
 	return nil
 }
@@ -55,9 +74,9 @@ func redisArgs(dir, port string) ([]string, error) {
 }
 
 // peer runs one server and its client, and prints what the client says.
-func (r *runner) peer(client, name, program, durable string, args func(dir, port string) ([]string, error)) (err error) {
-	dir := filepath.Join(r.dir, name)
-	if err := os.Mkdir(dir, 0o700); err != nil {
+func (r *runner) peer(client, part, name, program, durable string, args func(dir, port string) ([]string, error)) (err error) {
+	dir, err := os.MkdirTemp(r.dir, name+"-")
+	if err != nil {
 		return err
 	}
 	port, err := freePort()
@@ -75,11 +94,12 @@ func (r *runner) peer(client, name, program, durable string, args func(dir, port
 	defer func() {
 		err = errors.Join(err, server.Process.Signal(syscall.SIGTERM))
 		_ = server.Wait() // some end with a status for being asked to
+		err = errors.Join(err, os.RemoveAll(dir))
 	}()
 	if err := reachable(port); err != nil {
 		return err
 	}
-	load := exec.Command(client, "-peer", name, "-address", "127.0.0.1:"+port, "-durable", durable, "-d", r.d.String())
+	load := exec.Command(client, "-part", part, "-peer", name, "-address", "127.0.0.1:"+port, "-durable", durable, "-d", r.d.String())
 	load.Stderr = os.Stderr
 	out, err := load.StdoutPipe()
 	if err != nil {
@@ -94,6 +114,9 @@ func (r *runner) peer(client, name, program, durable string, args func(dir, port
 			return err
 		}
 		r.print(f)
+		if r.seen != nil {
+			r.seen(f)
+		}
 	}
 	return load.Wait()
 }

@@ -84,7 +84,7 @@ func (ns *namespace) openDoor(f quipu.Function, instance, token string, httpPort
 	if own.http, err = own.open(gateway.NewServer(d, ns.node.cfg.Logger), httpPort); err != nil {
 		return nil, fmt.Errorf("listen for instance %s: %w", instance, err)
 	}
-	if own.grpc, err = own.open(grpcServer{d.GRPC(), d}, grpcPort); err != nil {
+	if own.grpc, err = own.open(grpcServer{d.GRPC(), []closer{d}}, grpcPort); err != nil {
 		return nil, fmt.Errorf("listen for instance %s: %w", instance, err)
 	}
 	return own, nil

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
-	"github.com/quipu-run/quipu/gateway/dapr"
 	"google.golang.org/grpc"
 )
 
@@ -49,8 +48,11 @@ type server interface {
 // grpcServer is a grpc.Server that ends as an http.Server does.
 type grpcServer struct {
 	*grpc.Server
-	door *dapr.Door
+	doors []closer
 }
+
+// closer is a door that ends its streams when it is told to.
+type closer interface{ Close() }
 
 func (s grpcServer) Serve(l net.Listener) error {
 	if err := s.Server.Serve(l); err != nil {
@@ -59,9 +61,9 @@ func (s grpcServer) Serve(l net.Listener) error {
 	return http.ErrServerClosed
 }
 
-// Shutdown ends streams of events, and waits for other calls until ctx ends.
+// Shutdown ends streams, and waits for other calls until ctx ends.
 func (s grpcServer) Shutdown(ctx context.Context) error {
-	s.door.Close()
+	s.closeDoors()
 	done := make(chan struct{})
 	go func() {
 		s.GracefulStop()
@@ -77,9 +79,15 @@ func (s grpcServer) Shutdown(ctx context.Context) error {
 
 // Close cuts calls off.
 func (s grpcServer) Close() error {
-	s.door.Close()
+	s.closeDoors()
 	s.Stop()
 	return nil
+}
+
+func (s grpcServer) closeDoors() {
+	for _, d := range s.doors {
+		d.Close()
+	}
 }
 
 // listen opens all doors, so that a taken port is known before anything else happens.

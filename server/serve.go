@@ -7,6 +7,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/gateway/book"
 	"github.com/quipu-run/quipu/gateway/dapr"
 	"github.com/quipu-run/quipu/sdk"
 )
@@ -18,7 +19,18 @@ func (n *Node) serve() {
 		Session: n.outside, AppID: dapr.OutsideAppID, Secrets: n.outsideSecrets, Subscribe: n.outsideSubscribe,
 		Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version})
 	n.listeners.serve(daprDoor, gateway.NewServer(outside, n.cfg.Logger), n.fail)
-	n.listeners.serve(grpcDoor, grpcServer{outside.GRPC(), outside}, n.fail)
+	books := book.New(book.Options{Log: n.booksOf, Token: n.cfg.Token, Logger: n.cfg.Logger})
+	beside := dapr.Beside{Register: books.Register, Options: book.ServerOptions()}
+	n.listeners.serve(grpcDoor, grpcServer{outside.GRPC(beside), []closer{outside, books}}, n.fail)
+}
+
+// booksOf is the log as a namespace may use it.
+func (n *Node) booksOf(namespace string) (quipu.Log, error) {
+	ns, err := n.namespace(namespace)
+	if err != nil {
+		return nil, err
+	}
+	return ns.Log(), nil
 }
 
 // outside is the session of a Dapr client that is no instance: an app of the namespace it names.

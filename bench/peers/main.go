@@ -1,7 +1,8 @@
 // Peers measures on a running NATS or Redis what bench measures on Quipu with events: publish, the way to a consumer,
-// consuming a backlog, fan-out. It is a module of its own, so that their clients are no dependency of ours.
+// consuming a backlog, fan-out; and with -part append what it measures on
+// the log's door. It is a module of its own, so that their clients are no dependency of ours.
 //
-//	go run . -peer nats-always -address 127.0.0.1:4222 -durable "fsync before ack" -d 2s
+//	go run . [-part append] -peer nats-always -address 127.0.0.1:4222 -durable "fsync before ack" -d 2s
 package main
 
 import (
@@ -39,15 +40,19 @@ func main() {
 	peer := flag.String("peer", "", "nats… or redis…")
 	address := flag.String("address", "", "where it listens")
 	durable := flag.String("durable", "", "what an answer of it means")
+	part := flag.String("part", "events", "what is measured: events or append")
 	d := flag.Duration("d", 2*time.Second, "time of each figure")
 	flag.Parse()
-	if err := run(*peer, *address, *durable, *d); err != nil {
+	if err := run(*part, *peer, *address, *durable, *d); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-func run(peer, address, durable string, d time.Duration) error {
+func run(part, peer, address, durable string, d time.Duration) error {
+	if part == "append" {
+		return appends(peer, address, durable, d)
+	}
 	open := openRedis
 	if strings.HasPrefix(peer, "nats") {
 		open = openNATS

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec that rawCodec stands in front of
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
@@ -34,14 +33,21 @@ const (
 	grpcPingAnswered = 20 * time.Second
 )
 
-// GRPC makes a server of dapr.proto.runtime.v1.Dapr, and of every other method for who names a target in
-// dapr-app-id. Its caller serves and stops it; call Close before, or streams of events keep a graceful stop waiting.
-func (d *Door) GRPC() *grpc.Server {
-	s := grpc.NewServer(
-		grpc.ForceServerCodecV2(rawCodec{encoding.GetCodecV2("proto")}),
+// Beside is another door's service on the same server. It guards itself.
+type Beside struct {
+	Register func(grpc.ServiceRegistrar)
+	Options  []grpc.ServerOption // of the server, all but its codec, which leaves grpcwire.Bytes as they are
+}
+
+// GRPC makes a server of dapr.proto.runtime.v1.Dapr, of services beside it, and of every other method for who names a
+// target in dapr-app-id. Its caller serves and stops it; call Close before, or streams of events keep a graceful stop
+// waiting.
+func (d *Door) GRPC(beside ...Beside) *grpc.Server {
+	g := guard{Door: d, others: map[string]bool{}}
+	opts := []grpc.ServerOption{
 		grpc.UnknownServiceHandler(d.proxy),
-		grpc.ChainUnaryInterceptor(d.unary),
-		grpc.ChainStreamInterceptor(d.stream),
+		grpc.ChainUnaryInterceptor(g.unary),
+		grpc.ChainStreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(int(d.opt.BodyBytesMax)),
 		grpc.MaxSendMsgSize(int(d.opt.BodyBytesMax)),
 		grpc.MaxHeaderListSize(grpcHeaderMax),
@@ -49,9 +55,30 @@ func (d *Door) GRPC() *grpc.Server {
 		grpc.ConnectionTimeout(grpcConnectMax),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcPingsApart, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: grpcPingIdle, Timeout: grpcPingAnswered}),
-	)
+	}
+	for _, b := range beside {
+		opts = append(opts, b.Options...)
+	}
+	s := grpc.NewServer(append(opts, grpc.ForceServerCodecV2(rawCodec{grpcwire.NewCodec()}))...)
+	for _, b := range beside {
+		b.Register(s)
+	}
+	for name := range s.GetServiceInfo() {
+		g.others[name] = true
+	}
 	rtv1.RegisterDaprServer(s, &runtime{d: d})
 	return s
+}
+
+// guard admits calls of all methods but those of the services beside Dapr's.
+type guard struct {
+	*Door
+	others map[string]bool
+}
+
+func (g guard) guards(method string) bool {
+	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	return !g.others[service]
 }
 
 // runtime is Dapr's service. What is not a method of it here is answered as unimplemented.
@@ -95,16 +122,22 @@ func (d *Door) admit(ctx context.Context, method string) (context.Context, error
 	return context.WithValue(ctx, requestKey{}, r), nil
 }
 
-func (d *Door) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	ctx, err := d.admit(ctx, info.FullMethod)
+func (g guard) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	if !g.guards(info.FullMethod) {
+		return handle(ctx, in)
+	}
+	ctx, err := g.admit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
 	return handle(ctx, in)
 }
 
-func (d *Door) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	ctx, err := d.admit(s.Context(), info.FullMethod)
+func (g guard) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	if !g.guards(info.FullMethod) {
+		return handle(srv, s)
+	}
+	ctx, err := g.admit(s.Context(), info.FullMethod)
 	if err != nil {
 		return err
 	}
@@ -166,7 +199,7 @@ func invokedCode(code int) codes.Code {
 // frame is a message that is carried without being read.
 type frame struct{ data []byte }
 
-// rawCodec leaves frames as they are, and everything else to proto.
+// rawCodec leaves frames as they are, and everything else to what services beside Dapr's need too.
 type rawCodec struct{ encoding.CodecV2 }
 
 func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {

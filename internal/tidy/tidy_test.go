@@ -36,6 +36,8 @@ var layers = [][]string{
 var allowed = map[[2]string]string{
 	{"gateway/*", "gateway"}:     "a door may import gateway",
 	{"internal/*", "internal/*"}: "helpers may use each other",
+	{"sdk", "api/*"}:             "the client speaks the generated protocol",
+	{"sdk", "internal/*"}:        "helpers are for everybody",
 	{"xtest", "internal/*"}:      "the suites check with the platform's own pure parts",
 	{"process/*", "process/*"}:   "one runtime, in parts",
 	{"cmd/*", "cmd/*"}:           "one program, in parts",
