@@ -59,15 +59,6 @@ func (o ownBooks) CreateBook(ctx context.Context, name string, options quipu.Boo
 	return o.Log.CreateBook(ctx, stored, options)
 }
 
-// CreateBook answers CodeUsage in a namespace that can have no books of its own.
-func (o ownBooks) CreateBook(ctx context.Context, name string, opt quipu.BookOptions) (quipu.Book, error) {
-	if !o.may(name) {
-		return 0, &quipu.Error{Code: quipu.CodeUsage, Op: "book.create",
-			Text: fmt.Sprintf("namespace %s cannot have a book %q", o.namespace, name), Hint: "create it in the namespace " + DefaultNamespace}
-	}
-	return o.Log.CreateBook(ctx, name, opt)
-}
-
 // OpenBook answers CodeNoBook for a book of another namespace, as for one that is not there.
 func (o ownBooks) OpenBook(ctx context.Context, name string) (quipu.Book, error) {
 	stored, may := o.stored(name)
