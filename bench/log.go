@@ -34,7 +34,7 @@ func (s ratios) String() string {
 
 // benchLog measures the log in-process beside the least that the same work takes on this disk.
 func benchLog(r *runner) error {
-	return errors.Join(r.logAppends(), r.logKept(), r.logReads())
+	return errors.Join(r.logAppends(), r.logKept(), r.logReads(), r.logNoise())
 }
 
 // logAppends appends records of 1 KiB to a log that trims as it goes, so that segments are written over as the raw file is.

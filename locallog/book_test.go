@@ -178,6 +178,43 @@ func TestAnAppendBehindTheDeletionOfItsBookIsRefused(t *testing.T) {
 	}
 }
 
+// A book with little to write does not wait behind all that another has queued, and each keeps its own order.
+func TestBooksTakeTurns(t *testing.T) {
+	o := small(vfs.NewMem())
+	o.SegmentBytesMin, o.SegmentBytesMax = 16<<20, 16<<20
+	l := mustOpen(t, o)
+	loud := mustCreate(t, l)
+	quiet, err := l.CreateBook(t.Context(), "quiet", quipu.BookOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*request
+	l.queue.mu.Lock()
+	for i := range 102 {
+		id, d := loud, quipu.Draft{Kind: quipu.KindRaw, Data: make([]byte, 64<<10)}
+		if i > 99 {
+			id, d.Data = quiet, d.Data[:100]
+		}
+		r := &request{buf: appendRecord(nil, id, &d, false), count: 1, book: id, done: make(chan struct{}, 1)}
+		l.queue.items, l.queue.bytes = append(l.queue.items, r), l.queue.bytes+int64(len(r.buf))
+		all = append(all, r)
+	}
+	l.queue.signal()
+	l.queue.mu.Unlock()
+	for i, r := range all {
+		<-r.done
+		if r.err != nil || r.res.code != "" {
+			t.Fatal(r.err, r.res)
+		}
+		if i > 0 && i != 100 && r.res.first < all[i-1].res.first {
+			t.Errorf("append %d of a book got a seq before that of the one queued before it", i)
+		}
+	}
+	if after := all[100].res.first - all[0].res.first; after > 16 {
+		t.Errorf("the quiet book's first append comes %d records after the loud one's", after)
+	}
+}
+
 func TestAWriterThatStartsAnewLearnsItsNumber(t *testing.T) {
 	l := mustOpen(t, small(vfs.NewCrashableMem()))
 	book := mustCreate(t, l)

@@ -22,6 +22,7 @@ type request struct {
 	book     quipu.Book
 	producer quipu.Producer
 	system   bool
+	before   int // bytes that its book has in front of it, when books take turns
 	state    atomic.Int32
 	done     chan struct{} // gets one value when res or err is set
 	res      result

@@ -1,8 +1,10 @@
 package locallog
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/quipu-run/quipu"
@@ -25,6 +27,7 @@ type writer struct {
 	rolled    bool                           // a segment was filled since the last checkpoint
 	producers map[producerKey]quipu.Producer // of the group that is chosen
 	bytes     map[quipu.Book]int64           // of the group that is chosen, in books with a quota
+	queued    map[quipu.Book]int             // bytes that wait, by book
 	results   []result
 	done      chan struct{}
 }
@@ -33,6 +36,7 @@ type writer struct {
 func (l *Log) write() {
 	defer close(l.writer.done)
 	l.writer.producers, l.writer.bytes = map[producerKey]quipu.Producer{}, map[quipu.Book]int64{}
+	l.writer.queued = map[quipu.Book]int{}
 	var pending []*request
 	for {
 		var ok bool
@@ -112,13 +116,14 @@ func (l *Log) choose(pending []*request) (group, rest []*request, size int, err 
 		return nil, pending, 0, err
 	}
 	size = batchHeaderBytes
+	most := l.writer.share(pending, l.opts.CommitBytesMax)
 	group = make([]*request, 0, len(pending))
 	left := 0
 	defer func() { l.queue.left(left) }()
 	clear(l.writer.producers)
 	clear(l.writer.bytes)
 	for i, r := range pending {
-		if len(group) > 0 && size+len(r.buf) > l.opts.CommitBytesMax {
+		if len(group) > 0 && size+len(r.buf) > most {
 			return group, append(pending[:0], pending[i:]...), size, nil
 		}
 		answer, later, err := l.precheck(r, low)
@@ -142,6 +147,30 @@ func (l *Log) choose(pending []*request) (group, rest []*request, size int, err 
 		group, size = append(group, r), size+len(r.buf)
 	}
 	return group, pending[:0], size, nil
+}
+
+// sharedBytesMax is the most of a group commit while several books wait for it: whoever comes next waits for all of it.
+const sharedBytesMax = 512 << 10
+
+// share lets books take turns, by bytes, if more waits than one group takes: so a book with little to write is in the
+// next group, however much another has queued. Appends of one book stay in their order. It answers the most bytes of the group.
+func (w *writer) share(pending []*request, most int) int {
+	other := func(r *request) bool { return r.book != pending[0].book }
+	if !slices.ContainsFunc(pending, other) {
+		return most
+	}
+	clear(w.queued)
+	total := 0
+	for _, r := range pending {
+		r.before = w.queued[r.book]
+		w.queued[r.book] += len(r.buf)
+		total += len(r.buf)
+	}
+	most = min(most, sharedBytesMax)
+	if total > most {
+		slices.SortStableFunc(pending, func(a, b *request) int { return cmp.Compare(a.before, b.before) })
+	}
+	return most
 }
 
 // answer is what a request gets without a write.
