@@ -1,6 +1,7 @@
 package book_test
 
 import (
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -63,7 +64,7 @@ func (n *node) up() {
 func (n *node) down() {
 	n.door.Close()
 	n.server.Stop()
-	if err := <-n.served; err != nil {
+	if err := <-n.served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		n.t.Errorf("serve: %v", err)
 	}
 	n.served <- nil
