@@ -342,3 +342,83 @@ func TestTheCheckerOfTheLogFindsALostRecordAndAStaleTail(t *testing.T) {
 		t.Error("a read at the same time may come first")
 	}
 }
+
+// One listener serves Dapr and the log, each with its own guard.
+func TestTheDoorOfTheLogAsksForTheTokenAndKeepsNamespacesApart(t *testing.T) {
+	n := start(t, func(c *Config) { c.Token = "secret" })
+	ctx := t.Context()
+	theirs := clientOf(t, n.info.HTTP, "secret", "team")
+	if _, err := theirs.Deploy(ctx, "app", files{"main.py": versioned(1), "quipu.yaml": function("f", ".", "python")}.pack(t)); err != nil {
+		t.Fatal(err)
+	}
+	mine, err := n.client.Log(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mine.Close()
+	book, err := mine.CreateBook(ctx, "orders", quipu.BookOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mine.Append(ctx, book, quipu.Draft{Data: []byte("paid")}); err != nil {
+		t.Fatal(err)
+	}
+	own, err := mine.OpenBook(ctx, "quipu/default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		token, namespace string
+		code             quipu.Code // of an append to the book of the default namespace
+	}{
+		"without a token": {"", "", quipu.CodeToken}, "by another namespace": {"secret", "team", quipu.CodeNoBook},
+		"by one that is not there": {"secret", "nowhere", quipu.CodeNotFound}, "as it should be": {"secret", "default", ""},
+	} {
+		l, err := sdk.OpenLog(sdk.LogOptions{Address: n.info.DaprGRPC, Token: c.token, Namespace: c.namespace})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Append(ctx, book, quipu.Draft{}); quipu.CodeOf(err) != c.code {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := l.Append(ctx, own, quipu.Draft{}); err == nil {
+			t.Errorf("%s: a book of the platform was written", name)
+		}
+		if _, err := l.CreateBook(ctx, "new", quipu.BookOptions{}); (err == nil) != (c.code == "") {
+			t.Errorf("%s: create: %v", name, err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A node that is asked to stop does not wait for streams that have no end of their own.
+func TestANodeStopsWhileItsBooksAreFollowed(t *testing.T) {
+	n := start(t)
+	l, err := sdk.OpenLog(sdk.LogOptions{Address: n.info.DaprGRPC, ReconnectMax: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	book, err := l.CreateBook(t.Context(), "orders", quipu.BookOptions{})
+	if err == nil {
+		_, err = l.Append(t.Context(), book, quipu.Draft{}) // and a stream of appends stays open
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range l.Subscribe(t.Context(), book, quipu.TagAll, 0) {
+		if err == nil {
+			began := time.Now()
+			if err := n.stop(); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > drainMax/2 {
+				t.Errorf("the node took %s to stop", took)
+			}
+		} else if code := quipu.CodeOf(err); code != quipu.CodeStopping && code != quipu.CodeNoNode {
+			t.Errorf("the subscription ended with %v", err)
+		}
+	}
+}
