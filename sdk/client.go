@@ -1,7 +1,8 @@
-// Package sdk is the Go client of a node's admin API, and the shapes that client and node share.
+// Package sdk is the Go client of a node: of its admin API (Client), with the shapes that client and node share, and of its
+// log over gRPC (Log), which is a quipu.Log.
 //
 // Errors come back as *quipu.Error with the code the node gave; a node that cannot be reached, or is none, is
-// CodeNoNode. Nothing is retried here: an error says what is known, and the caller knows what may be repeated.
+// CodeNoNode. Nothing is retried here but subscriptions of Log: an error says what is known, and the caller knows what may be repeated.
 // A client keeps nothing but idle connections.
 package sdk
 

@@ -351,7 +351,7 @@ func (a *appender) open() (*talk, error) {
 	ctx, cancel := context.WithCancel(a.log.call(a.log.closing))
 	stream, err := a.log.rpc.AppendStream(ctx, grpc.ForceCodecV2(grpcwire.NewCodec()))
 	if err != nil {
-		cancel()
+		defer cancel()
 		return nil, a.log.problem(ctx, err)
 	}
 	t := &talk{a: a, stream: stream, cancel: cancel, waiting: map[uint64]*pending{}}

@@ -109,7 +109,7 @@ func (k *killable) up() {
 // launch is up for goroutines that are not the test's.
 func (k *killable) launch() error {
 	args := append(append([]string{}, k.verb...), "--data", k.data, "--port", port(k.info.HTTP),
-		"--dapr-http-port", port(k.info.DaprHTTP), "--dapr-grpc-port", "0")
+		"--dapr-http-port", port(k.info.DaprHTTP), "--dapr-grpc-port", port(k.info.DaprGRPC))
 	path, err := build()
 	if err != nil {
 		return err

@@ -1,8 +1,11 @@
 package book_test
 
 import (
+	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 // node is a door on loopback in front of a log.
 type node struct {
 	t      *testing.T
+	log    quipu.Log
 	opt    book.Options
 	addr   string
 	door   *book.Door
@@ -25,11 +29,14 @@ type node struct {
 	served chan error
 }
 
+// behind finds the node of a client, for restarts.
+var behind sync.Map // *sdk.Log -> *node
+
 // serve opens a door. At the end of the test it is closed.
 func serve(t *testing.T, log quipu.Log, change ...func(*book.Options)) *node {
 	t.Helper()
-	n := &node{t: t, addr: "127.0.0.1:0", opt: book.Options{Log: func(string) (quipu.Log, error) { return log, nil },
-		Logger: slog.New(slog.DiscardHandler)}}
+	n := &node{t: t, log: log, addr: "127.0.0.1:0"}
+	n.opt = book.Options{Log: func(string) (quipu.Log, error) { return n.log, nil }, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(&n.opt)
 	}
@@ -57,7 +64,7 @@ func (n *node) up() {
 func (n *node) down() {
 	n.door.Close()
 	n.server.Stop()
-	if err := <-n.served; err != nil {
+	if err := <-n.served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		n.t.Errorf("serve: %v", err)
 	}
 	n.served <- nil
@@ -74,35 +81,92 @@ func (n *node) client(change ...func(*sdk.LogOptions)) *sdk.Log {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	behind.Store(l, n)
 	n.t.Cleanup(func() {
-		if err := l.Close(); err != nil && quipu.CodeOf(err) == quipu.CodeUsage {
-			n.t.Error(err)
-		}
+		behind.Delete(l)
+		_ = l.Close() // some tests did so
 	})
 	return l
 }
 
-// What the contract promises holds for a program on the other side of a connection.
+// restart is one behind the back of a client, which stays the same. do changes the log while no door is open.
+func restart(name string, do func(n *node)) xtest.Restart {
+	return xtest.Restart{Name: name, Do: func(t *testing.T, l quipu.Log) quipu.Log {
+		found, _ := behind.Load(l)
+		n := found.(*node)
+		n.down()
+		do(n)
+		n.up()
+		n.awaken(l)
+		return l
+	}}
+}
+
+// awaken waits until a client has noticed that its node is back.
+func (n *node) awaken(l quipu.Log) {
+	n.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		_, err := l.Books(n.t.Context())
+		if err == nil {
+			return
+		}
+		if quipu.CodeOf(err) != quipu.CodeNoNode || time.Now().After(deadline) {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+// What the contract promises holds for a program on the other side of a connection, also one that broke meanwhile.
 func TestTheRemoteLogKeepsThePromisesOverAModel(t *testing.T) {
-	start := time.Unix(1e9, 0)
-	models := map[*sdk.Log]*node{}
-	logs := map[*node]*xtest.Model{}
-	_ = start
-	_ = models
-	_ = logs
-	xtest.Log(t, func(t *testing.T) quipu.Log {
-		m := xtest.NewModel(xtest.NewClock(start))
-		return serve(t, m).client()
-	})
+	open := func(t *testing.T) quipu.Log {
+		return serve(t, xtest.NewModel(xtest.NewClock(time.Unix(1e9, 0)))).client()
+	}
+	xtest.Log(t, open, restart("a break of the connection", func(*node) {}), restart("a crash of the node", func(n *node) { n.log.(*xtest.Model).Crash() }))
 }
 
 func TestTheRemoteLogKeepsThePromisesOverALogOnDisk(t *testing.T) {
-	xtest.Log(t, func(t *testing.T) quipu.Log {
-		l, err := locallog.Open(locallog.Options{Dir: t.TempDir()})
-		if err != nil {
-			t.Fatal(err)
+	dirs := sync.Map{}
+	open := func(t *testing.T) quipu.Log {
+		dir := t.TempDir()
+		n := serve(t, openDisk(t, dir))
+		dirs.Store(n, dir)
+		return n.client()
+	}
+	xtest.Log(t, open, restart("a restart of the node", func(n *node) {
+		if err := n.log.Close(); err != nil {
+			n.t.Error(err)
 		}
-		t.Cleanup(func() { _ = l.Close() })
-		return serve(t, l).client()
+		dir, _ := dirs.Load(n)
+		n.log = openDisk(n.t, dir.(string))
+	}))
+}
+
+func openDisk(t *testing.T, dir string) quipu.Log {
+	t.Helper()
+	l, err := locallog.Open(locallog.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() }) // closing again answers the same
+	return l
+}
+
+// Whatever is done, one after the other, is answered over a connection as in-process: seqs, codes, winners, records.
+func TestARemoteHistoryIsAnsweredAsALocalOne(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	clock := xtest.NewClock(time.Unix(1e9, 0))
+	model := xtest.NewModel(clock)
+	n := serve(t, model)
+	l := n.client()
+	xtest.History(t, seed, 1500, clock, l, func(rng *rand.Rand) (quipu.Log, bool) {
+		unclean := rng.IntN(2) == 0
+		n.down()
+		if unclean {
+			model.Crash()
+		}
+		n.up()
+		n.awaken(l)
+		return l, unclean
 	})
 }

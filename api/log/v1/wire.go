@@ -222,7 +222,7 @@ type field struct {
 func fields(b []byte, visit func(field) error) error {
 	for len(b) > 0 {
 		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
+		if n < 0 || !number.IsValid() {
 			return errWire
 		}
 		b = b[n:]
