@@ -22,7 +22,7 @@ const (
 var layers = [][]string{
 	{"."},
 	{"api/...", "internal/...", "xtest/...", "sdk/..."},
-	{"view", "tier"},
+	{"view", "tier", "ledger"},
 	{
 		"locallog", "clusterlog", "kv", "topic", "workflow", "files", "bucket", "query", "scratch",
 		"deploy", "call", "pool", "process/...", "wasm", "pod", "contract/...", "trigger", "meter",
