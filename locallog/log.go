@@ -37,12 +37,14 @@ type Log struct {
 
 	manifestMu sync.Mutex // guards below; taken before mu
 	manifest   *manifest
+	unplaced   []uint32 // kept segments that Open is to remove
 
-	spares spares
-	queue  *queue
-	writer writer
-	keeper keeper
-	counts counters
+	spares  spares
+	queue   *queue
+	writer  writer
+	keeper  keeper
+	cleaner cleaner
+	counts  counters
 }
 
 // Open opens the log in opts.Dir, or makes one, and recovers what a crash left. It does not read history: its time
@@ -55,7 +57,8 @@ func Open(opts Options) (_ *Log, err error) {
 	l := &Log{
 		opts: opts, fs: opts.FS, dir: opts.Dir, done: make(chan struct{}), segments: map[uint32]*segment{},
 		queue: newQueue(opts.QueueBytesMax), hot: hot{bytesMax: opts.HotBytesMax}, aux: newAuxCache(opts.AuxBytesMax),
-		spares: spares{fs: opts.FS, size: opts.SegmentBytesMax, bytesMax: opts.SpareBytesMax},
+		cleaner: cleaner{wake: make(chan struct{}, 1), asked: make(chan chan struct{}), damaged: map[uint32]bool{}, trimmed: map[streamName]bool{}, all: true},
+		spares:  spares{fs: opts.FS, size: opts.SegmentBytesMax, bytesMax: opts.SpareBytesMax},
 	}
 	defer func() {
 		if err != nil {
@@ -138,7 +141,10 @@ func (l *Log) close() error {
 	l.life.Lock()
 	defer l.life.Unlock()
 	var err error
-	if l.index() != nil && errors.Is(l.cause, errClosed) {
+	switch {
+	case l.cleaner.failed != nil:
+		err = l.cleaner.failed
+	case l.index() != nil && errors.Is(l.cause, errClosed):
 		err = l.settle()
 	}
 	return errors.Join(err, l.releaseAll())
@@ -150,6 +156,9 @@ func (l *Log) settle() error {
 		return err
 	}
 	if err := l.checkpointNow(); err != nil {
+		return err
+	}
+	if err := l.deleteDead(); err != nil {
 		return err
 	}
 	l.manifestMu.Lock()

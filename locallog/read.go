@@ -39,7 +39,7 @@ func (l *Log) Next(ctx context.Context, id quipu.Book, tag string, from quipu.Se
 		if ok || err != nil {
 			return r, err
 		}
-		// Its segment was deleted in between, so from is below the trim point now.
+		// Its segment was deleted in between: from is below the trim point now, or the record is elsewhere.
 	}
 }
 
@@ -211,7 +211,7 @@ func (l *Log) findLast(ctx context.Context, id quipu.Book, tag string, to quipu.
 	p, ok := l.state.memoryLast(id, tag, to)
 	l.mu.RUnlock()
 	if !ok && floor < saved {
-		if p, ok, err = l.index().last(id, tag, min(to, saved)); err != nil {
+		if p, ok, err = l.index().lastPlace(id, tag, floor, min(to, saved)); err != nil {
 			return posting{}, err
 		}
 	}
@@ -224,7 +224,8 @@ func (l *Log) findLast(ctx context.Context, id quipu.Book, tag string, to quipu.
 	return posting{}, notFound("log.prev", "there is no record up to "+to.String())
 }
 
-// load reads the record of a posting. False without an error says that its segment was deleted.
+// load reads the record of a posting. False without an error says that its segment was deleted, or that it was moved: the
+// caller looks again.
 func (l *Log) load(p posting, id quipu.Book) (quipu.Record, bool, error) {
 	if err := l.enterRead(); err != nil {
 		return quipu.Record{}, false, err
@@ -250,12 +251,18 @@ func (l *Log) load(p posting, id quipu.Book) (quipu.Record, bool, error) {
 	return r, err == nil, err
 }
 
-// checkGone makes sure that a segment is missing because its records were trimmed.
+// checkGone makes sure that a segment is missing because its records were trimmed, or moved.
 func (l *Log) checkGone(p posting, id quipu.Book) error {
 	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if b := l.state.books[id]; b != nil && p.seq <= b.trim {
+	b := l.state.books[id]
+	gone := b != nil && p.seq <= b.trim
+	l.mu.RUnlock()
+	if gone {
 		return nil
+	}
+	now, err := l.index().posting(id, p.seq)
+	if err != nil || now.seq == p.seq && now.segment != p.segment {
+		return err
 	}
 	return corrupt(l.fs.PathJoin(l.dir, indexName), -1, fmt.Sprintf("it places record %s in segment %d, which is not there", p.seq, p.segment))
 }

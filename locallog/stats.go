@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // counters count since Open.
 type counters struct {
-	appends, records, bytes, batches, syncs, rolls, checkpoints, deleted, recycled atomic.Uint64
+	appends, records, bytes, batches, syncs, rolls, checkpoints, deleted, recycled, relocated, moved atomic.Uint64
 }
 
 // group counts one batch.
@@ -31,6 +31,9 @@ type Stats struct {
 	Checkpoints  uint64
 	Deleted      uint64 // segments
 	Recycled     uint64 // segments that were made from deleted ones
+	Relocated    uint64 // segments that were deleted after what was live in them was moved
+	Moved        uint64 // records
+	Kept         int    // segments that moved records are in
 }
 
 // Stats answers a snapshot of the counters.
@@ -42,13 +45,16 @@ func (l *Log) Stats() Stats {
 		Segments: len(l.segments), Books: len(l.state.books),
 		Appends: c.appends.Load(), Records: c.records.Load(), Bytes: c.bytes.Load(), Batches: c.batches.Load(),
 		Syncs: c.syncs.Load(), Rolls: c.rolls.Load(), Checkpoints: c.checkpoints.Load(), Deleted: c.deleted.Load(), Recycled: c.recycled.Load(),
-		SpareBytes: l.spares.total(),
+		SpareBytes: l.spares.total(), Relocated: c.relocated.Load(), Moved: c.moved.Load(),
 	}
 	if l.state.open != nil {
 		s.IndexBytes = l.state.open.bytes + l.state.window.OpenBytes()
 	}
 	for _, seg := range l.segments {
 		s.SegmentBytes += seg.size
+		if isKept(seg.id) {
+			s.Kept++
+		}
 	}
 	return s
 }
