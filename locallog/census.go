@@ -131,15 +131,20 @@ func (c *census) postings(s *segment) (look bool, err error) {
 	return look, err
 }
 
-// keptSegment reads all of it: everything in it was live when it was made, and the index has it here.
+// keptSegment reads all of it, and asks the index what of it is still here.
 func (c *census) keptSegment(s *segment) error {
 	end := int64(segmentHeaderBytes)
 	err := s.eachBatch(end, func(batch []byte, h *batchHeader) error {
 		end += int64(h.size)
 		return errors.Join(c.log.ending(), eachRecord(batch, h, func(r *record, at int) error {
 			points, err := c.at(r.book)
-			if err == nil && r.seq > points.book {
-				c.sort(move{book: r.book, from: posting{r.seq, s.id, uint32(h.offset) + uint32(at), uint32(r.size)}}, r)
+			if err != nil || r.seq <= points.book {
+				return err
+			}
+			m := move{book: r.book, from: posting{r.seq, s.id, uint32(h.offset) + uint32(at), uint32(r.size)}}
+			here, err := c.isHere(m)
+			if here {
+				c.sort(m, r)
 			}
 			return err
 		}))
@@ -148,6 +153,16 @@ func (c *census) keptSegment(s *segment) error {
 		err = fmt.Errorf("the batch at %d is not good: %w", end, errDamaged)
 	}
 	return err
+}
+
+// isHere tells whether the index has a record where it was found. It has not if the log was restored up to a seq before it.
+func (c *census) isHere(m move) (here bool, err error) {
+	err = c.x.guard(func() error {
+		p, err := c.x.posting(m.book, m.from.seq)
+		here = p == m.from
+		return err
+	})
+	return here && err == nil, err
 }
 
 // sort puts a record that the book's own point did not trim with the live ones or the others.
@@ -470,28 +485,22 @@ func join(a, b []posting) []posting {
 	return []posting{{seq: all[len(all)-1].seq, offset: uint32(records), size: uint32(bytes)}}
 }
 
-// note makes the shares of segments that were counted exact, since they are not given up after all. The last record of a
-// share stays: what is gone has postings up to there.
+// note makes the bytes of shares exact, since their segments are not given up after all. A share still begins with the first
+// record that the book's own point did not trim and ends with its last: what is gone in between has postings.
 func (x *index) note(c *census) error {
-	live := map[segmentBook]share{}
+	live := map[segmentBook]int64{}
 	for _, m := range c.live {
-		at := segmentBook{m.from.segment, m.book}
-		s, ok := live[at]
-		if !ok {
-			s.first = m.from.seq
-		}
-		s.first, s.bytes = min(s.first, m.from.seq), s.bytes+int64(m.from.size)
-		live[at] = s
+		live[segmentBook{m.from.segment, m.book}] += int64(m.from.size)
 	}
 	b := x.db.NewBatch()
 	for _, id := range c.segments {
 		err := x.eachShare(id, func(book quipu.Book, of share) error {
-			s, ok := live[segmentBook{id, book}]
-			if !ok {
-				s.first = of.last
+			first := max(of.first, c.points[book].book+1)
+			if first > of.last {
+				return nil // trimmed
 			}
-			s.last = of.last
-			return b.Set(shareKey(keySegment, id, book), s.encode(), nil)
+			of = share{first: first, last: of.last, bytes: live[segmentBook{id, book}]}
+			return b.Set(shareKey(keySegment, id, book), of.encode(), nil)
 		})
 		err = errors.Join(err, b.DeleteRange(shareKey(keyTrimmed, id, 0), shareKey(keyTrimmed, id+1, 0), nil))
 		if err != nil {
