@@ -1,7 +1,7 @@
 // Bench measures Quipu beside peers and physical limits, on this machine and in one run: shared machines are
 // noisy, so compare figures of one run as ratios, and repeat before you believe a small difference.
 //
-//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [events] [peers] [start] [-json] [-d 2s]
+//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [events] [peers] [start] [scale] [-json] [-d 2s] [-max 1e6]
 //
 // Without a name everything runs. Each figure is a line: a table for people, or JSON objects with -json.
 package main
@@ -28,22 +28,31 @@ var benches = []struct {
 	{"events", benchEvents},
 	{"peers", benchPeers},
 	{"start", benchStart},
+	{"scale", benchScale},
 }
 
 // runner is what benches share.
 type runner struct {
 	printer
 	d       time.Duration // of each figure
+	max     float64       // records of the largest log of scale
 	dir     string        // temporary, on the disk that is measured
 	program string        // the built binary; "" until needed
 	seen    func(figure)  // if set, gets the figures of peers
 }
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := start(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
+}
+
+func start(args []string) error {
+	if len(args) > 0 && args[0] == scaleChild {
+		return runScaleChild(args[1:])
+	}
+	return run(args)
 }
 
 func run(args []string) (err error) {
@@ -51,6 +60,7 @@ func run(args []string) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
 	flags.BoolVar(&r.json, "json", false, "print JSON lines")
 	flags.DurationVar(&r.d, "d", 2*time.Second, "time of each figure")
+	flags.Float64Var(&r.max, "max", 1e6, "records of the largest log that scale opens")
 	where := flags.String("dir", "", "measure the disk of this directory; default: that of temporary files")
 	var names []string
 	for len(args) > 0 { // flags may stand after names

@@ -55,7 +55,8 @@ type state struct {
 	index   *index
 	end     checkpoint
 	saved   quipu.Seq // the index has everything up to here
-	moved   bool      // a book's trim point moved since the last freeze
+	moved   bool      // a trim point moved, or a book was deleted, since the last freeze
+	sealed  uint32    // of segments before it, the index has everything
 	group   []located // scratch
 	wake    []chan struct{}
 }
@@ -98,7 +99,7 @@ func (s *state) applyGroup(segment uint32) (result, error) {
 	s.end.stamp = head.stamp
 	res := result{first: head.seq, count: len(s.group)}
 	if head.kind == quipu.KindSystem {
-		s.open.part(0).touch(segment, head.seq)
+		s.open.part(0).touch(segment, share{first: head.seq, last: head.seq})
 		var err error
 		res.code, err = s.applySystem(head.seq, head.data)
 		return res, err
@@ -158,7 +159,7 @@ func (s *state) judgeTx(r *located) (resolve.Verdict, error) {
 func (s *state) enter(b *book, segment uint32, v resolve.Verdict) error {
 	head, last := &s.group[0], s.group[len(s.group)-1].seq
 	p := s.open.part(b.id)
-	p.touch(segment, last)
+	p.touch(segment, s.groupShare(v))
 	b.tail = last
 	if head.flags&flagProducer != 0 {
 		if err := s.enterProducer(b.id, head, v); err != nil {
@@ -179,6 +180,17 @@ func (s *state) enter(b *book, segment uint32, v resolve.Verdict) error {
 		b.waiting = nil
 	}
 	return nil
+}
+
+// groupShare is what the group adds to the share of its book in its segment.
+func (s *state) groupShare(v resolve.Verdict) share {
+	of := share{first: s.group[0].seq, last: s.group[len(s.group)-1].seq}
+	for i := range s.group {
+		if v.Outcome == resolve.Won {
+			of.bytes += int64(s.group[i].size)
+		}
+	}
+	return of
 }
 
 func (s *state) enterProducer(id quipu.Book, head *located, v resolve.Verdict) error {
@@ -307,7 +319,7 @@ func (s *state) applyTrim(b *book, tag string, upto quipu.Seq, below volume) qui
 			b.tagTrims = map[string]quipu.Seq{}
 		}
 		b.tagTrims[tag] = upto
-		p.trims = append(p.trims, tag)
+		p.trims, s.moved = append(p.trims, tag), true
 		s.open.bytes += len(tag) + postingBytes
 		return ""
 	}
@@ -345,7 +357,7 @@ func (s *state) freeze() (*generation, *resolve.Generation) {
 // thaw forgets a frozen generation that is saved.
 func (s *state) thaw(g *generation, writes *resolve.Generation) {
 	s.frozen = nil
-	s.saved = g.end.seq
+	s.saved, s.sealed = g.end.seq, g.end.end.Segment
 	s.window.Saved(writes, s.end.seq)
 }
 

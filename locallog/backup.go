@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quipu-run/quipu"
@@ -27,22 +28,24 @@ func (l *Log) Backup(staging string) (*Backup, error) {
 		return nil, err
 	}
 	defer l.life.RUnlock()
-	l.keeper.mu.Lock()
-	defer l.keeper.mu.Unlock()
 	if err := makeDir(l.fs, staging); err != nil {
 		return nil, err
 	}
 	b := &Backup{fs: l.fs, index: staging}
+	// No segment leaves the MANIFEST meanwhile, so all that the copy of the index refers to are held.
+	l.manifestMu.Lock()
+	defer l.manifestMu.Unlock()
 	links := l.fs.PathJoin(staging, indexName)
 	if err := l.index().guard(func() error { return l.index().db.Checkpoint(links) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("link the index: %w", err), b.Close())
 	}
-	l.manifestMu.Lock()
-	defer l.manifestMu.Unlock()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	b.Tail, b.manifest = l.state.end.seq, *l.manifest
 	b.manifest.Segments, b.manifest.Clean = nil, nil
+	for _, m := range l.manifest.Kept {
+		b.hold(l.segments[m.ID], m.Size)
+	}
 	end := l.state.end.end
 	for _, m := range l.manifest.Segments {
 		if m.ID > end.Segment {
@@ -54,12 +57,15 @@ func (l *Log) Backup(staging string) (*Backup, error) {
 		} else if upto == 0 {
 			upto = m.Size
 		}
-		s := l.segments[m.ID]
-		s.refs.Add(1)
-		b.segments, b.ends = append(b.segments, s), append(b.ends, upto)
+		b.hold(l.segments[m.ID], upto)
 		b.manifest.Segments = append(b.manifest.Segments, m)
 	}
 	return b, nil
+}
+
+func (b *Backup) hold(s *segment, end int64) {
+	s.refs.Add(1)
+	b.segments, b.ends = append(b.segments, s), append(b.ends, end)
 }
 
 // Each visits the files of the backup in order, by their paths in a log's directory, with their sizes. The file of a segment ends
@@ -149,7 +155,7 @@ func fillUp(fs vfs.FS, dir string) error {
 	if m == nil {
 		return corrupt(fs.PathJoin(dir, manifestName), -1, "it is missing from the backup")
 	}
-	for _, s := range m.Segments {
+	for _, s := range slices.Concat(m.Segments, m.Kept) {
 		if err := fillFile(fs, fs.PathJoin(dir, segmentName(s.ID)), s.Size); err != nil {
 			return err
 		}

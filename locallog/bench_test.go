@@ -26,7 +26,7 @@ func BenchmarkAppend(b *testing.B) {
 				b.Fatal(err)
 			}
 			d := quipu.Draft{Tags: []string{"orders"}, Data: make([]byte, benchRecordBytes)}
-			share(b, callers, func() error {
+			inParallel(b, callers, func() error {
 				_, err := l.Append(ctx, book, d)
 				return err
 			})
@@ -36,14 +36,14 @@ func BenchmarkAppend(b *testing.B) {
 		b.Run(fmt.Sprintf("raw/%d", callers), func(b *testing.B) {
 			r := newRaw(b)
 			data := make([]byte, benchRecordBytes)
-			share(b, callers, func() error { return r.append(data) })
+			inParallel(b, callers, func() error { return r.append(data) })
 			r.close()
 		})
 	}
 }
 
-// share runs b.N times do, divided among callers.
-func share(b *testing.B, callers int, do func() error) {
+// inParallel runs b.N times do, divided among callers.
+func inParallel(b *testing.B, callers int, do func() error) {
 	b.Helper()
 	b.ReportAllocs()
 	b.ResetTimer()

@@ -156,33 +156,79 @@ func (l *Log) Trim(ctx context.Context, id quipu.Book, tag string, upto quipu.Se
 	return l.changeBook(ctx, "log.trim", id, append(data, tag...))
 }
 
-// volumeOf counts the visible records of a book in [from, to].
+// volumeOf counts what a book holds in [from, to].
 func (l *Log) volumeOf(ctx context.Context, id quipu.Book, from, to quipu.Seq) (v volume, err error) {
-	err = l.eachPlace(ctx, id, from, to, func(p posting) bool {
-		v.add(1, int64(p.size))
+	err = l.eachHeld(ctx, id, from, to, func(_ quipu.Seq, held volume) bool {
+		v.add(held.records, held.bytes)
 		return true
 	})
 	return v, err
 }
 
-// eachPlace visits the places of the visible records of a book in [from, to] until visit answers false.
-func (l *Log) eachPlace(ctx context.Context, id quipu.Book, from, to quipu.Seq, visit func(posting) bool) error {
-	var buf [chunkMax]posting
-	for from <= to {
-		found, _, err := l.find(ctx, "log.trim", id, quipu.TagAll, from, to, buf[:0], chunkMax, false)
-		if err != nil || len(found) == 0 {
+// eachHeld visits the visible records of a book in [from, to] in order, those that are trimmed in all their tags too, until
+// visit answers false. Many of the latter may come as one, with the seq of the last.
+func (l *Log) eachHeld(ctx context.Context, id quipu.Book, from, to quipu.Seq, visit func(quipu.Seq, volume) bool) error {
+	for {
+		next, err := l.eachHeldSaved(id, from, to, visit)
+		if err != nil || next > to {
 			return err
 		}
-		for _, p := range found {
-			if !visit(p) {
-				return nil
-			}
-		}
-		if from = found[len(found)-1].seq + 1; from == 0 {
+		// Again if a checkpoint moved postings from memory to the index in between.
+		if done := l.eachHeldRecent(id, next, to, visit); done {
 			return nil
 		}
+		if from = next; ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
-	return nil
+}
+
+// eachHeldSaved visits what the index has, and answers where memory goes on; SeqMax and no record if visit ended it.
+func (l *Log) eachHeldSaved(id quipu.Book, from, to quipu.Seq, visit func(quipu.Seq, volume) bool) (next quipu.Seq, err error) {
+	if err := l.enterRead(); err != nil {
+		return 0, err
+	}
+	defer l.life.RUnlock()
+	l.mu.RLock()
+	saved := l.state.saved
+	l.mu.RUnlock()
+	if next = max(from, saved+1); from > saved {
+		return next, nil
+	}
+	err = l.index().eachIn(id, quipu.TagAll, from, min(to, saved), func(p posting) bool {
+		held := volume{1, int64(p.size)}
+		if !p.isPlace() {
+			held.records = int64(p.offset)
+		}
+		if visit(p.seq, held) {
+			return true
+		}
+		next = quipu.SeqMax
+		return false
+	})
+	return next, err
+}
+
+// eachHeldRecent visits what memory has. It answers false, and visits nothing, if memory does not begin at from any more.
+func (l *Log) eachHeldRecent(id quipu.Book, from, to quipu.Seq, visit func(quipu.Seq, volume) bool) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.state.saved >= from {
+		return false
+	}
+	for _, g := range []*generation{l.state.frozen, l.state.open} {
+		if g == nil {
+			continue
+		}
+		if s := g.stream(id, quipu.TagAll); s != nil {
+			for _, p := range s.postings[s.from(from):] {
+				if p.seq > to || !visit(p.seq, volume{1, int64(p.size)}) {
+					return true
+				}
+			}
+		}
+	}
+	return true
 }
 
 const optionsBytes = 24

@@ -3,8 +3,11 @@ package locallog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +26,8 @@ type witness struct {
 	trim   quipu.Seq  // highest that was asked for
 	booked bool       // the book's creation was answered
 	last   quipu.Seq
-	stats  Stats // of the sessions so far, only what went over segments
+	kept   []quipu.Record // of the book that is never trimmed
+	stats  Stats          // of the sessions so far, only what went over segments
 }
 
 func newWitness() *witness { return &witness{acked: map[quipu.Seq][]byte{}} }
@@ -31,7 +35,7 @@ func newWitness() *witness { return &witness{acked: map[quipu.Seq][]byte{}} }
 func (w *witness) copy() *witness {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c := &witness{acked: map[quipu.Seq][]byte{}, asked: w.asked, trim: w.trim, booked: w.booked, last: w.last}
+	c := &witness{acked: map[quipu.Seq][]byte{}, asked: w.asked, trim: w.trim, booked: w.booked, last: w.last, kept: w.kept}
 	for seq, data := range w.acked {
 		c.acked[seq] = data
 	}
@@ -47,7 +51,7 @@ func (w *witness) script(o Options, seed uint64) error {
 			return err
 		}
 		err = w.session(l, rng)
-		w.stats.Recycled += l.Stats().Recycled
+		w.stats.Recycled, w.stats.Relocated = w.stats.Recycled+l.Stats().Recycled, w.stats.Relocated+l.Stats().Relocated
 		if e := l.Close(); err == nil {
 			err = e
 		}
@@ -81,6 +85,11 @@ func (w *witness) session(l *Log, rng *rand.Rand) error {
 		if err := w.append(l, book, ds); err != nil {
 			return err
 		}
+		if i%3 == 1 {
+			if err := w.remember(l); err != nil {
+				return err
+			}
+		}
 		if i%5 == 4 {
 			w.mu.Lock()
 			w.trim = w.last
@@ -88,6 +97,75 @@ func (w *witness) session(l *Log, rng *rand.Rand) error {
 			if err := l.Trim(ctx, book, quipu.TagAll, w.trim); err != nil {
 				return err
 			}
+			if err := w.settle(l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// settle saves a checkpoint, as the time after a trim does, and lets the cleaner finish, so that seeds repeat.
+func (w *witness) settle(l *Log) error {
+	l.keeper.overdue.Store(true)
+	l.queue.nudge()
+	for {
+		l.mu.RLock()
+		saved := !l.state.moved && l.state.frozen == nil
+		l.mu.RUnlock()
+		if saved {
+			break
+		}
+		select {
+		case <-l.done:
+			return errors.New("the log has stopped")
+		default:
+			runtime.Gosched()
+		}
+	}
+	done := make(chan struct{})
+	select {
+	case l.cleaner.asked <- done:
+		<-done
+		return nil
+	case <-l.done:
+		return errors.New("the log has stopped")
+	}
+}
+
+// remember adds a record to a book that is never trimmed: it stays in segments of which nothing else is left.
+func (w *witness) remember(l *Log) error {
+	ctx := context.Background()
+	book, err := l.OpenBook(ctx, "kept")
+	if quipu.CodeOf(err) == quipu.CodeNoBook {
+		book, err = l.CreateBook(ctx, "kept", quipu.BookOptions{})
+	}
+	if err != nil {
+		return err
+	}
+	data := fmt.Appendf(nil, "kept %d", len(w.kept))
+	seq, err := l.Append(ctx, book, quipu.Draft{Tags: []string{"k"}, Data: data})
+	if err == nil {
+		w.mu.Lock()
+		w.kept = append(w.kept, quipu.Record{Seq: seq, Data: data})
+		w.mu.Unlock()
+	}
+	return err
+}
+
+// checkKept reads the book that is never trimmed.
+func (w *witness) checkKept(l *Log) error {
+	if len(w.kept) == 0 {
+		return nil
+	}
+	book, err := l.OpenBook(context.Background(), "kept")
+	if err != nil {
+		return err
+	}
+	for _, want := range w.kept {
+		r, err := l.Next(context.Background(), book, "k", want.Seq)
+		if err != nil || r.Seq != want.Seq || !bytes.Equal(r.Data, want.Data) {
+			return fmt.Errorf("kept %s is lost or changed: found %s, %w", want.Seq, r.Seq, err)
 		}
 	}
 	return nil
@@ -145,6 +223,9 @@ func (w *witness) checkOpen(l *Log, later *witness) error {
 			return fmt.Errorf("acknowledged %s is lost or changed: found %s, %w", seq, r.Seq, err)
 		}
 	}
+	if err := w.checkKept(l); err != nil {
+		return err
+	}
 	if err := later.checkWhole(l, book); err != nil {
 		return err
 	}
@@ -165,7 +246,7 @@ func (w *witness) checkWhole(l *Log, book quipu.Book) error {
 		return err
 	}
 	asked, rest := w.asked, [][]byte(nil)
-	for r, err := range l.Range(context.Background(), book, quipu.TagAll, infos[0].Trim+1, quipu.SeqMax) {
+	for r, err := range l.Range(context.Background(), book, quipu.TagAll, infos[slices.IndexFunc(infos, func(b quipu.BookInfo) bool { return b.ID == book })].Trim+1, quipu.SeqMax) {
 		if err != nil {
 			return err
 		}
@@ -219,6 +300,9 @@ func TestACrashAtAnyFileOperationLosesNothingAcknowledged(t *testing.T) {
 		}
 		if w.stats.Recycled == 0 {
 			t.Error("no deleted segment was written over")
+		}
+		if w.stats.Relocated == 0 {
+			t.Error("no record was moved")
 		}
 		t.Logf("%d crash points, %d segments written over", points, w.stats.Recycled)
 	})

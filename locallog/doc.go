@@ -9,15 +9,16 @@
 // recovers. With Sync "os" the kernel decides when bytes reach the disk: a crash of the machine, not of the
 // process, may then lose the newest acknowledged records.
 //
-// The package does not replicate, does not repair, and keeps events and values alike until their
-// book is trimmed: a segment goes when every record in it is trimmed. Up to Options.SpareBytesMax of deleted segments
-// stay on the disk as spares, and are the first to go when it runs full.
+// The package does not replicate, does not repair, and keeps events and values alike until they are trimmed. A segment goes
+// when every record in it is trimmed; when few are not, they are moved, with their seqs, so that the disk holds about twice what is live.
+// Up to Options.SpareBytesMax of deleted segments stay on the disk as spares, and are the first to go when it runs full.
 //
 // # Directory
 //
 //	LOCK         held while the log is open
 //	MANIFEST     which segments there are, the term, and whether the log was closed cleanly
 //	000001.seg   segments, zero-filled or written over
+//	000001.kept  a kept segment: records that were moved, written once
 //	000001.spare a deleted segment that waits to be written over
 //	index/       Pebble without a WAL: the checkpoint of everything kept in memory
 //
@@ -42,6 +43,8 @@
 //	12  count of records (u32)           52  zero (u32)
 //	16  epoch of the segment             56  zero (u64)
 //	24  seq of the first record          64  records
+//
+// In a kept segment the field at 52 is 1: the seqs of the records have gaps, and the crc at 48 is that of the batch before in the file.
 //
 // # Record
 //

@@ -26,6 +26,8 @@ const (
 	flagProducer = 1
 	flagCond     = 2
 	flagJoined   = 4
+
+	batchGaps = 1 // flag of a batch: its seqs have gaps, as in a kept segment
 )
 
 var (
@@ -77,6 +79,7 @@ type batchHeader struct {
 	offset int64
 	synced int64
 	prev   uint32
+	gaps   bool // the seqs of its records go up, but not by one
 }
 
 // put writes the header in front of finished records and seals the batch with its crc.
@@ -89,6 +92,9 @@ func (h *batchHeader) put(batch []byte) {
 	le.PutUint64(batch[32:], uint64(h.offset))
 	le.PutUint64(batch[40:], uint64(h.synced))
 	le.PutUint32(batch[48:], h.prev)
+	if h.gaps {
+		le.PutUint32(batch[52:], batchGaps)
+	}
 	h.size, h.crc = len(batch), checksum(batch[4:])
 	le.PutUint32(batch, h.crc)
 }
@@ -102,7 +108,7 @@ func parseBatchHeader(b []byte, epoch uint64, offset int64) (batchHeader, error)
 	h := batchHeader{
 		crc: le.Uint32(b), size: int(le.Uint32(b[8:])), count: int(le.Uint32(b[12:])),
 		epoch: le.Uint64(b[16:]), first: quipu.Seq(le.Uint64(b[24:])),
-		offset: int64(le.Uint64(b[32:])), synced: int64(le.Uint64(b[40:])), prev: le.Uint32(b[48:]),
+		offset: int64(le.Uint64(b[32:])), synced: int64(le.Uint64(b[40:])), prev: le.Uint32(b[48:]), gaps: le.Uint32(b[52:]) == batchGaps,
 	}
 	if h.epoch != epoch || h.offset != offset || h.size%8 != 0 || h.size > batchBytesMax ||
 		h.count < 1 || h.size < batchHeaderBytes+h.count*recordHeaderBytes || h.synced > offset {
@@ -271,7 +277,8 @@ func finishRecord(b []byte, seq quipu.Seq, stamp int64) int {
 }
 
 // eachRecord visits the records of a batch whose crc was checked, with their offsets in it. It fails if
-// they do not fill the batch exactly, or do not count up from its first seq. A visited record is valid until the next.
+// they do not fill the batch exactly, or do not count up from its first seq, unless it has gaps. A visited record is
+// valid until the next.
 func eachRecord(batch []byte, h *batchHeader, visit func(r *record, at int) error) error {
 	at := batchHeaderBytes
 	var r record // one for all: visit makes it escape
@@ -280,7 +287,7 @@ func eachRecord(batch []byte, h *batchHeader, visit func(r *record, at int) erro
 		if r, err = parseRecord(batch[at:], false); err != nil {
 			return err
 		}
-		if r.seq != h.first+quipu.Seq(i) {
+		if r.seq != h.first+quipu.Seq(i) && !h.gaps {
 			return errRecord
 		}
 		if err := visit(&r, at); err != nil {

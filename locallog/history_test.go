@@ -35,7 +35,7 @@ func eachSeed(t *testing.T, n int, run func(t *testing.T, seed uint64)) {
 
 // A random history, with clean restarts and power cuts in between, gets the answers that the model gives.
 func TestAnyHistoryEqualsTheModel(t *testing.T) {
-	recycled := uint64(0)
+	recycled, relocated := uint64(0), uint64(0)
 	eachSeed(t, 8, func(t *testing.T, seed uint64) {
 		fs := vfs.NewCrashableMem()
 		o := small(fs)
@@ -51,7 +51,7 @@ func TestAnyHistoryEqualsTheModel(t *testing.T) {
 			}
 			s := l.Stats()
 			sum.Rolls, sum.Checkpoints, sum.Deleted = sum.Rolls+s.Rolls, sum.Checkpoints+s.Checkpoints, sum.Deleted+s.Deleted
-			sum.Recycled += s.Recycled
+			sum.Recycled, sum.Relocated = sum.Recycled+s.Recycled, sum.Relocated+s.Relocated
 			l = mustOpen(t, o)
 			if rng.IntN(4) == 0 {
 				if _, err := l.Verify(t.Context(), nil); err != nil {
@@ -64,10 +64,13 @@ func TestAnyHistoryEqualsTheModel(t *testing.T) {
 		if sum.Rolls == 0 || sum.Checkpoints == 0 {
 			t.Fatalf("the history rolled and saved nothing: %+v", sum)
 		}
-		recycled += sum.Recycled
-		t.Logf("%d rolls, %d checkpoints, %d segments deleted, %d written over", sum.Rolls, sum.Checkpoints, sum.Deleted, sum.Recycled)
+		recycled, relocated = recycled+sum.Recycled, relocated+sum.Relocated
+		t.Logf("%d rolls, %d checkpoints, %d segments deleted, %d written over, %d moved out of", sum.Rolls, sum.Checkpoints, sum.Deleted, sum.Recycled, sum.Relocated)
 	})
 	if recycled == 0 && *seedFlag == 0 {
 		t.Error("no history wrote over a deleted segment")
+	}
+	if relocated == 0 && *seedFlag == 0 {
+		t.Error("no history moved records")
 	}
 }

@@ -28,12 +28,13 @@ const (
 	keyBookV1     byte = 2  // book -> tail, newest, trim, name; older versions wrote it
 	keyTagTrim    byte = 3  // book, tag -> point
 	keyProducer   byte = 4  // book, id -> producer
-	keySegment    byte = 5  // segment, book -> last seq of the book in it
+	keySegment    byte = 5  // segment, book -> share
 	keyPosting    byte = 6  // book, bytes of tag (u16), tag, last seq -> block of postings
 	keyGeneration byte = 7  // last seq of a resolver generation -> nothing
 	keyWrite      byte = 8  // last seq of its generation, book, conflict key -> seq
 	keyBook       byte = 9  // book -> tail, newest, trim, born, total and trimmed volume, options, name
 	keyCreated    byte = 10 // -> the newest id of a book that was given
+	keyTrimmed    byte = 16 // segment, book -> bytes of the share that were trimmed by tag, at most
 )
 
 var be = binary.BigEndian
@@ -82,8 +83,8 @@ func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
 	return x, nil
 }
 
-// guard does what may write to Pebble, and returns when that is done or when Pebble is parked. Then do is left
-// behind for good: see indexLogger.Fatalf.
+// guard does what may write to Pebble, or read much, and returns when that is done or when Pebble is parked. Then do is left
+// behind for good: see indexLogger.Fatalf. It must not touch anything that somebody else uses after that.
 func (x *index) guard(do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -206,7 +207,7 @@ func (x *index) putBooks(b *pebble.Batch, g *generation) error {
 	var key, value []byte
 	for id, p := range g.books {
 		if id == 0 {
-			if err := putSegments(b, id, p); err != nil {
+			if err := x.putSegments(b, id, p); err != nil {
 				return err
 			}
 			continue
@@ -215,7 +216,7 @@ func (x *index) putBooks(b *pebble.Batch, g *generation) error {
 		err := b.Delete(key, nil)
 		key[0] = keyBook
 		value = p.saved.encode(value[:0])
-		err = errors.Join(err, b.Set(key, value, nil), putSegments(b, id, p), putTrims(b, id, p), putStream(b, id, quipu.TagAll, &p.all))
+		err = errors.Join(err, b.Set(key, value, nil), x.putSegments(b, id, p), putTrims(b, id, p), putStream(b, id, quipu.TagAll, &p.all))
 		if err != nil {
 			return err
 		}
@@ -241,10 +242,18 @@ func dropBooks(b *pebble.Batch, g *generation) error {
 	return nil
 }
 
-func putSegments(b *pebble.Batch, id quipu.Book, p *bookPart) error {
-	for _, s := range p.segments {
-		key := be.AppendUint64(be.AppendUint32([]byte{keySegment}, s.segment), uint64(id))
-		if err := b.Set(key, be.AppendUint64(nil, uint64(s.last)), nil); err != nil {
+// putSegments adds to the shares of a book. Only the first segment of a generation can have one in the index already.
+func (x *index) putSegments(b *pebble.Batch, id quipu.Book, p *bookPart) error {
+	for i, s := range p.segments {
+		if i == 0 {
+			known, err := x.share(s.segment, id)
+			if err != nil {
+				return err
+			}
+			known.add(s.share)
+			s.share = known
+		}
+		if err := b.Set(shareKey(keySegment, s.segment, id), s.encode(), nil); err != nil {
 			return err
 		}
 	}
@@ -353,15 +362,23 @@ func (x *index) NewestWriteIn(id quipu.Book, span quipu.KeyRange, after quipu.Se
 	return newest, nil
 }
 
-// scan appends to out the postings of a stream in [from, to], at most max in all.
+// scan appends to out the postings of a stream in [from, to] that name a place, at most max in all.
 func (x *index) scan(id quipu.Book, tag string, from, to quipu.Seq, out []posting, max int) ([]posting, error) {
+	err := x.eachIn(id, tag, from, to, func(p posting) bool {
+		if p.isPlace() && len(out) < max {
+			out = append(out, p)
+		}
+		return len(out) < max
+	})
+	return out, err
+}
+
+// eachIn visits the postings of a stream in [from, to], also those that name no place, until visit answers false.
+func (x *index) eachIn(id quipu.Book, tag string, from, to quipu.Seq, visit func(posting) bool) error {
 	err := x.each(postingKey(nil, id, tag, from), streamEnd(id, tag), func(key, value []byte) error {
 		enough := false
 		err := eachPosting(key, value, func(p posting) bool {
-			if p.seq >= from && p.seq <= to && len(out) < max {
-				out = append(out, p)
-			}
-			enough = p.seq >= to || len(out) == max
+			enough = p.seq > to || p.seq >= from && !visit(p) || p.seq == to
 			return !enough
 		})
 		if err == nil && enough {
@@ -372,12 +389,12 @@ func (x *index) scan(id quipu.Book, tag string, from, to quipu.Seq, out []postin
 	if errors.Is(err, errEnough) {
 		err = nil
 	}
-	return out, x.wrap(err)
+	return x.wrap(err)
 }
 
 var errEnough = errors.New("enough")
 
-// last is the newest posting of a stream with a seq <= to. It is in the first block that ends at or after to, or
+// last is the newest posting of a stream with a seq <= to, which may name no place. It is in the first block that ends at or after to, or
 // else the end of the block before.
 func (x *index) last(id quipu.Book, tag string, to quipu.Seq) (p posting, ok bool, err error) {
 	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: postingKey(nil, id, tag, 0), UpperBound: streamEnd(id, tag)})
@@ -403,6 +420,16 @@ func (x *index) last(id quipu.Book, tag string, to quipu.Seq) (p posting, ok boo
 	}
 	p, ok, err = lastIn(it, to)
 	return p, ok, x.wrap(err)
+}
+
+// lastPlace is the newest posting of a stream in (floor, to] that names a place. What it passes over are records of a
+// book that are trimmed in all of their tags.
+func (x *index) lastPlace(id quipu.Book, tag string, floor, to quipu.Seq) (posting, bool, error) {
+	p, ok, err := x.last(id, tag, to)
+	for ok && err == nil && p.seq > floor && !p.isPlace() {
+		p, ok, err = x.last(id, tag, p.seq-1)
+	}
+	return p, ok && p.isPlace(), err
 }
 
 // lastIn is the last posting with a seq <= to of the block that it stands at.

@@ -4,18 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/resolve"
 )
 
-// keeper does in the background what the writer must not wait for: it fills the next segment with zeros, saves
-// checkpoints of the index, and deletes segments. The writer asks for at most one of each at a time.
+// keeper does in the background what the writer must not wait for: it fills the next segment with zeros, and saves
+// checkpoints of the index. The writer asks for at most one of each at a time.
 type keeper struct {
-	mu       sync.Mutex // held while the index and the set of segments change together, or are copied together
 	wait     sync.WaitGroup
 	want     chan int64    // size of the segment to prepare
 	prepared chan prepared // answers want
@@ -23,7 +22,14 @@ type keeper struct {
 	save     chan saving
 	saved    chan error // answers save
 	busy     bool       // the writer waits for an answer in saved
+	alarm    chan struct{}
+	alarmed  bool        // the writer waits for overdue
+	overdue  atomic.Bool // a trim was trimDelay ago
 }
+
+// trimDelay is how long a trim waits for a checkpoint that is due for another reason, before it causes one: space comes back also
+// when nothing is appended any more.
+const trimDelay = 2 * time.Second
 
 // prepared is a segment that is ready for use, listed in the MANIFEST.
 type prepared struct {
@@ -39,7 +45,7 @@ type saving struct {
 
 // start runs the two goroutines. Channels have room for one answer, so that they never wait for the writer.
 func (k *keeper) start(l *Log) {
-	k.want, k.save = make(chan int64, 1), make(chan saving, 1)
+	k.want, k.save, k.alarm = make(chan int64, 1), make(chan saving, 1), make(chan struct{}, 1)
 	if k.prepared == nil {
 		k.prepared = make(chan prepared, 1)
 	}
@@ -62,14 +68,28 @@ func (k *keeper) start(l *Log) {
 	k.wait.Go(func() {
 		for s := range k.save {
 			k.saved <- l.checkpoint(s)
+			l.queue.nudge()
 		}
 	})
+	k.wait.Go(func() {
+		for range k.alarm {
+			select {
+			case <-l.opts.Clock.After(trimDelay):
+				k.overdue.Store(true)
+				l.queue.nudge()
+			case <-l.done:
+			}
+		}
+	})
+	k.wait.Go(l.clean)
+	l.cleaner.signal() // for what an earlier run left
 }
 
 // stop waits for both. The writer must have ended.
 func (k *keeper) stop() {
 	close(k.want)
 	close(k.save)
+	close(k.alarm)
 	k.wait.Wait()
 }
 
@@ -151,8 +171,8 @@ func (l *Log) makeSegment(h segmentHeader) (*segment, error) {
 	return createSegment(l.fs, l.dir, h)
 }
 
-// maintain starts what the batch just written made necessary. A checkpoint is due when the index has grown in memory, and
-// when a segment was filled after a trim, so that what is deleted is written over before new files are needed.
+// maintain starts what the batch just written made necessary. A checkpoint is due when the index has grown in memory,
+// when a segment was filled after a trim, so that what is deleted is written over before new files are needed, and some time after a trim.
 func (l *Log) maintain() error {
 	w, k := &l.writer, &l.keeper
 	if !k.asked && w.offset > w.active.size/2 {
@@ -170,12 +190,14 @@ func (l *Log) maintain() error {
 	}
 	l.mu.RLock()
 	bytes := l.state.open.bytes + l.state.window.OpenBytes()
-	due := bytes >= l.opts.CheckpointBytes || w.rolled && l.state.moved
+	moved := l.state.moved
 	l.mu.RUnlock()
+	due := bytes >= l.opts.CheckpointBytes || moved && (w.rolled || l.isOverdue())
 	if !due || k.busy && bytes < 2*l.opts.CheckpointBytes {
 		return nil
 	}
-	w.rolled = false
+	w.rolled, k.alarmed = false, false
+	k.overdue.Store(false)
 	if k.busy {
 		if err := <-k.saved; err != nil {
 			return err
@@ -192,10 +214,21 @@ func (l *Log) maintain() error {
 	return nil
 }
 
-// checkpoint saves a frozen part of the index, and then deletes segments that no one needs.
+// isOverdue tells whether a trim waited long enough. The first to ask sets the alarm.
+func (l *Log) isOverdue() bool {
+	k := &l.keeper
+	if !k.alarmed {
+		k.alarmed = true
+		select {
+		case k.alarm <- struct{}{}:
+		default: // an older one is still to ring
+		}
+	}
+	return k.overdue.Load()
+}
+
+// checkpoint saves a frozen part of the index, and tells the cleaner what it trimmed.
 func (l *Log) checkpoint(s saving) error {
-	l.keeper.mu.Lock()
-	defer l.keeper.mu.Unlock()
 	if err := l.index().save(s.gen, s.writes); err != nil {
 		return err
 	}
@@ -203,10 +236,10 @@ func (l *Log) checkpoint(s saving) error {
 	l.mu.Lock()
 	l.state.thaw(s.gen, s.writes)
 	l.mu.Unlock()
-	if !s.gen.moved {
-		return nil
+	if s.gen.moved {
+		l.cleaner.note(s.gen)
 	}
-	return l.prune(s.gen.end.end.Segment)
+	return nil
 }
 
 // checkpointNow saves everything. Nothing else runs.
@@ -226,62 +259,12 @@ func (l *Log) checkpointNow() error {
 	return l.checkpoint(saving{gen, writes})
 }
 
-// prune deletes segments before the checkpoint's in which every record is trimmed.
-func (l *Log) prune(before uint32) error {
-	l.manifestMu.Lock()
-	listed := slices.Clone(l.manifest.Segments)
-	l.manifestMu.Unlock()
-	var dead []uint32
-	for _, m := range listed {
-		if m.ID >= before {
-			break
-		}
-		trimmed, err := l.isTrimmed(m.ID)
-		if err != nil {
-			return err
-		}
-		if trimmed {
-			dead = append(dead, m.ID)
-		}
-	}
+// delete forgets segments in which nothing is live: first in the MANIFEST, then in the index, then as files. A crash in between
+// leaves files that Open removes, or postings below a trim point, which no read looks at.
+func (l *Log) delete(dead []uint32) error {
 	if len(dead) == 0 {
 		return nil
 	}
-	if err := l.delete(dead); err != nil {
-		return fmt.Errorf("delete segments %v: %w", dead, err)
-	}
-	return nil
-}
-
-var errAlive = errors.New("not trimmed")
-
-// isTrimmed tells whether all records of a segment are below the trim points of their books, as the index has them: newer
-// points are not safe from a power cut yet if the log is not synced.
-func (l *Log) isTrimmed(id uint32) (bool, error) {
-	lower, upper := be.AppendUint32([]byte{keySegment}, id), be.AppendUint32([]byte{keySegment}, id+1)
-	err := l.index().each(lower, upper, func(key, value []byte) error {
-		if len(key) != 13 || len(value) != 8 {
-			return errIndex
-		}
-		id := quipu.Book(be.Uint64(key[5:]))
-		if id == 0 {
-			return nil // the log's own records have done their work when the index has them
-		}
-		trim, err := l.index().trim(id)
-		if err == nil && quipu.Seq(be.Uint64(value)) > trim {
-			err = errAlive
-		}
-		return err
-	})
-	if errors.Is(err, errAlive) {
-		return false, nil
-	}
-	return err == nil, l.index().wrap(err)
-}
-
-// delete forgets segments: first in the MANIFEST, then in the index, then as files. A crash in between
-// leaves files that Open removes, or postings below a trim point, which no read looks at.
-func (l *Log) delete(dead []uint32) error {
 	segments, err := l.unlist(dead)
 	if err != nil {
 		return err
@@ -306,9 +289,9 @@ func (l *Log) delete(dead []uint32) error {
 func (l *Log) unlist(dead []uint32) ([]*segment, error) {
 	l.manifestMu.Lock()
 	defer l.manifestMu.Unlock()
-	l.manifest.Segments = slices.DeleteFunc(l.manifest.Segments, func(m manifestSegment) bool {
-		return slices.Contains(dead, m.ID)
-	})
+	isDead := func(m manifestSegment) bool { return slices.Contains(dead, m.ID) }
+	l.manifest.Segments = slices.DeleteFunc(l.manifest.Segments, isDead)
+	l.manifest.Kept = slices.DeleteFunc(l.manifest.Kept, isDead)
 	l.manifest.Pruned = true
 	if err := l.manifest.write(l.fs, l.dir); err != nil {
 		return nil, err
@@ -322,54 +305,6 @@ func (l *Log) unlist(dead []uint32) ([]*segment, error) {
 		l.hot.forget(id)
 	}
 	return segments, nil
-}
-
-// forget removes the postings of a segment from the index, but the last one of each stream: conditions need it.
-func (l *Log) forget(s *segment) error {
-	type key struct {
-		book quipu.Book
-		tag  string
-	}
-	last := map[key]*quipu.Seq{}
-	see := func(book quipu.Book, tag string, seq quipu.Seq) {
-		if known := last[key{book, tag}]; known != nil {
-			*known = seq
-			return
-		}
-		last[key{book, strings.Clone(tag)}] = &seq
-	}
-	err := s.eachBatch(segmentHeaderBytes, func(batch []byte, h *batchHeader) error {
-		return eachRecord(batch, h, func(r *record, _ int) error {
-			see(r.book, quipu.TagAll, r.seq)
-			r.eachTag(func(tag string) { see(r.book, tag, r.seq) })
-			return nil
-		})
-	})
-	if err != nil {
-		return err
-	}
-	x := l.index()
-	b := x.db.NewBatch()
-	for k, seq := range last {
-		if err := l.forgetStream(b, k.book, k.tag, *seq); err != nil {
-			return l.index().wrap(err)
-		}
-	}
-	err = b.DeleteRange(be.AppendUint32([]byte{keySegment}, s.id), be.AppendUint32([]byte{keySegment}, s.id+1), nil)
-	return errors.Join(err, x.apply(b))
-}
-
-// forgetStream deletes the blocks of postings that end at or before upto, but the newest of the stream.
-func (l *Log) forgetStream(b *pebble.Batch, id quipu.Book, tag string, upto quipu.Seq) error {
-	newest, ok, err := l.index().last(id, tag, quipu.SeqMax)
-	if err != nil || !ok {
-		return err
-	}
-	upper := append(postingKey(nil, id, tag, upto), 0)
-	if newest.seq <= upto {
-		upper = postingKey(nil, id, tag, newest.seq)
-	}
-	return l.index().each(postingKey(nil, id, tag, 0), upper, func(key, _ []byte) error { return b.Delete(key, nil) })
 }
 
 // eachBatch visits the batches from offset to the first that is none. Batches are valid until the next.

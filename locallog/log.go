@@ -36,14 +36,16 @@ type Log struct {
 
 	manifestMu sync.Mutex // guards below; taken before mu
 	manifest   *manifest
+	unplaced   []uint32 // kept segments that Open is to remove
 
-	trimMu sync.Mutex // held while a trim counts what it takes away and is written
-	spares spares
-	queue  *queue
-	writer writer
-	keeper keeper
-	counts counters
-	low    atomic.Bool // the disk is under its reserve
+	trimMu  sync.Mutex // held while a trim counts what it takes away and is written
+	spares  spares
+	queue   *queue
+	writer  writer
+	keeper  keeper
+	cleaner cleaner
+	counts  counters
+	low     atomic.Bool // the disk is under its reserve
 }
 
 // Open opens the log in opts.Dir, or makes one, and recovers what a crash left. It does not read history: its time
@@ -56,7 +58,8 @@ func Open(opts Options) (_ *Log, err error) {
 	l := &Log{
 		opts: opts, fs: opts.FS, dir: opts.Dir, done: make(chan struct{}), segments: map[uint32]*segment{},
 		queue: newQueue(opts.QueueBytesMax), hot: hot{bytesMax: opts.HotBytesMax}, aux: newAuxCache(opts.AuxBytesMax),
-		spares: spares{fs: opts.FS, size: opts.SegmentBytesMax, bytesMax: opts.SpareBytesMax},
+		cleaner: cleaner{wake: make(chan struct{}, 1), asked: make(chan chan struct{}), damaged: map[uint32]bool{}, trimmed: map[streamName]bool{}, all: true},
+		spares:  spares{fs: opts.FS, size: opts.SegmentBytesMax, bytesMax: opts.SpareBytesMax},
 	}
 	defer func() {
 		if err != nil {
@@ -139,7 +142,10 @@ func (l *Log) close() error {
 	l.life.Lock()
 	defer l.life.Unlock()
 	var err error
-	if l.index() != nil && errors.Is(l.cause, errClosed) {
+	switch {
+	case l.cleaner.failed != nil:
+		err = l.cleaner.failed
+	case l.index() != nil && errors.Is(l.cause, errClosed):
 		err = l.settle()
 	}
 	return errors.Join(err, l.releaseAll())
@@ -151,6 +157,9 @@ func (l *Log) settle() error {
 		return err
 	}
 	if err := l.checkpointNow(); err != nil {
+		return err
+	}
+	if err := l.deleteDead(); err != nil {
 		return err
 	}
 	l.manifestMu.Lock()

@@ -15,7 +15,7 @@ import (
 const (
 	manifestName = "MANIFEST"
 	// manifestFormat grows with anything that an older program would misread. 1: an index entry for each posting;
-	// 2: blocks of postings, and segments that are written over; 3: options of books, their volume, deletion. All are
+	// 2: blocks of postings, and segments that are written over; 3: kept segments, options of books, their volume, deletion. All are
 	// read, the newest is written.
 	manifestFormat = 3
 )
@@ -29,6 +29,8 @@ type manifest struct {
 	Clean    *place            `json:"clean,omitempty"` // the end, if the log was closed
 	Pruned   bool              `json:"pruned"`          // a segment was deleted: the index cannot be rebuilt
 	Segments []manifestSegment `json:"segments"`        // by id; the last may be waiting for use
+	Kept     []manifestSegment `json:"kept,omitempty"`  // by id
+	KeptIDs  uint32            `json:"keptIDs"`         // how many were given to kept segments; none is used twice
 }
 
 // place is an offset in a segment.
@@ -46,9 +48,13 @@ type manifestSegment struct {
 }
 
 func (m *manifest) find(id uint32) *manifestSegment {
-	for i := range m.Segments {
-		if m.Segments[i].ID == id {
-			return &m.Segments[i]
+	list := m.Segments
+	if isKept(id) {
+		list = m.Kept
+	}
+	for i := range list {
+		if list[i].ID == id {
+			return &list[i]
 		}
 	}
 	return nil

@@ -102,7 +102,7 @@ type producer struct {
 type generation struct {
 	end       checkpoint
 	bytes     int
-	moved     bool         // a book's trim point moved: there may be segments to delete
+	moved     bool         // a trim point moved, or a book was deleted: there may be space to give back
 	created   quipu.Book   // the newest id that was given
 	deleted   []quipu.Book // books of which the index may still have something
 	books     map[quipu.Book]*bookPart
@@ -113,15 +113,15 @@ type generation struct {
 type bookPart struct {
 	all      stream
 	tags     map[string]*stream
-	segments []segmentTail
+	segments []segmentShare
 	trims    []string // tags whose trim point moved
 	saved    book     // as it was when the generation froze
 }
 
-// segmentTail is the newest record of a book in a segment.
-type segmentTail struct {
+// segmentShare is what a generation added to the share of a book in a segment.
+type segmentShare struct {
 	segment uint32
-	last    quipu.Seq
+	share
 }
 
 func newGeneration() *generation {
@@ -170,13 +170,13 @@ func (g *generation) add(p *bookPart, at posting, r *record) {
 	})
 }
 
-// touch notes that the segment holds the record seq of the book.
-func (p *bookPart) touch(segment uint32, seq quipu.Seq) {
+// touch notes that the segment holds records of the book, with so many bytes that are visible.
+func (p *bookPart) touch(segment uint32, s share) {
 	if n := len(p.segments); n > 0 && p.segments[n-1].segment == segment {
-		p.segments[n-1].last = seq
+		p.segments[n-1].add(s)
 		return
 	}
-	p.segments = append(p.segments, segmentTail{segment, seq})
+	p.segments = append(p.segments, segmentShare{segment, s})
 }
 
 // scan appends to out what the stream has in [from, to], at most max in all.

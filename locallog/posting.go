@@ -13,7 +13,13 @@ const postingBlockMax = 128
 // A block's key ends with the seq of its last posting, so that a seek for a seq finds the block that would hold it. One
 // posting alone is segment u32, offset u32, size u32, and its seq is the key's; the first version of the index had only
 // such entries. A block of several is the first posting (seq u64, segment, offset, size), then for each further one
-// as uvarints: what its seq adds, what its segment adds, its offset (what that adds, in the same segment), its size.
+// as uvarints: what its seq adds, what its segment adds, its offset (what that adds, in the same segment), its size. What
+// is added to segments and offsets wraps around: a record that was moved may lie before the one before it.
+//
+// A posting in segment 0, which there never is, names no place. The newest of a stream by tag stays in the index as such when
+// the stream is trimmed wholly, because conditions need its seq. In the stream of the whole book it stands for records that
+// are trimmed in all of their tags, up to its seq: offset says how many, and size their bytes, which count until the book's
+// own trim point passes them.
 const (
 	postingEncoded = 12
 	blockEncoded   = 20 // of the first posting of several
@@ -70,6 +76,8 @@ func eachPosting(key, value []byte, visit func(posting) bool) error {
 	}
 }
 
+func (p posting) isPlace() bool { return p.segment != 0 }
+
 // next decodes the posting after p.
 func (p posting) next(b []byte) (posting, []byte, bool) {
 	var v [4]uint64
@@ -80,12 +88,12 @@ func (p posting) next(b []byte) (posting, []byte, bool) {
 		}
 		b = b[n:]
 	}
-	if v[1] == 0 {
-		v[2] += uint64(p.offset)
-	}
-	segment := v[1] + uint64(p.segment)
-	if v[0] == 0 || p.seq+quipu.Seq(v[0]) < p.seq || max(segment, v[2], v[3]) > 1<<32-1 {
+	if v[0] == 0 || p.seq+quipu.Seq(v[0]) < p.seq || max(v[1], v[2], v[3]) > 1<<32-1 {
 		return posting{}, nil, false
 	}
-	return posting{p.seq + quipu.Seq(v[0]), uint32(segment), uint32(v[2]), uint32(v[3])}, b, true
+	out := posting{p.seq + quipu.Seq(v[0]), p.segment + uint32(v[1]), uint32(v[2]), uint32(v[3])}
+	if v[1] == 0 {
+		out.offset += p.offset
+	}
+	return out, b, true
 }

@@ -66,6 +66,7 @@ type queue struct {
 	items  []*request
 	bytes  int64
 	closed error
+	nudged bool
 	ready  chan struct{} // has a value when there is something to do
 }
 
@@ -89,7 +90,7 @@ func (q *queue) put(r *request) error {
 	return nil
 }
 
-// take moves everything that waits to the end of pending. It blocks while both are empty, and answers
+// take moves everything that waits to the end of pending. It blocks while both are empty and nobody nudges, and answers
 // false once the queue is closed.
 func (q *queue) take(pending []*request) ([]*request, bool) {
 	for {
@@ -97,9 +98,10 @@ func (q *queue) take(pending []*request) ([]*request, bool) {
 		pending = append(pending, q.items...)
 		clear(q.items)
 		q.items = q.items[:0]
-		closed := q.closed != nil
+		closed, nudged := q.closed != nil, q.nudged
+		q.nudged = false
 		q.mu.Unlock()
-		if closed || len(pending) > 0 {
+		if closed || nudged || len(pending) > 0 {
 			return pending, !closed
 		}
 		<-q.ready
@@ -128,6 +130,14 @@ func (q *queue) close(cause error) {
 		q.closed = cause
 		q.signal()
 	}
+}
+
+// nudge makes take return, with nothing if nothing waits.
+func (q *queue) nudge() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.nudged = true
+	q.signal()
 }
 
 // signal wakes take. q.mu is held.

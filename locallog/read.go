@@ -44,7 +44,7 @@ func (l *Log) Next(ctx context.Context, id quipu.Book, tag string, from quipu.Se
 		case ok:
 			from = r.Seq + 1
 		}
-		// If not ok, its segment was deleted in between, so from is below the trim point now.
+		// If not ok, its segment was deleted in between: from is below the trim point now, or the record is elsewhere.
 	}
 }
 
@@ -249,7 +249,7 @@ func (l *Log) findLast(ctx context.Context, id quipu.Book, tag string, to quipu.
 	p, ok := l.state.memoryLast(id, tag, to)
 	l.mu.RUnlock()
 	if !ok && floor < saved {
-		if p, ok, err = l.index().last(id, tag, min(to, saved)); err != nil {
+		if p, ok, err = l.index().lastPlace(id, tag, floor, min(to, saved)); err != nil {
 			return posting{}, err
 		}
 	}
@@ -262,7 +262,8 @@ func (l *Log) findLast(ctx context.Context, id quipu.Book, tag string, to quipu.
 	return posting{}, notFound("log.prev", "there is no record up to "+to.String())
 }
 
-// load reads the record of a posting. False without an error says that its segment was deleted.
+// load reads the record of a posting. False without an error says that its segment was deleted, or that it was moved: the
+// caller looks again.
 func (l *Log) load(p posting, id quipu.Book) (quipu.Record, bool, error) {
 	if err := l.enterRead(); err != nil {
 		return quipu.Record{}, false, err
@@ -290,12 +291,19 @@ func (l *Log) load(p posting, id quipu.Book) (quipu.Record, bool, error) {
 	return r, err == nil, err
 }
 
-// checkGone makes sure that a segment is missing because its records were trimmed.
+// checkGone makes sure that a segment is missing because its records were trimmed or moved: then the index does not place
+// them there any more.
 func (l *Log) checkGone(p posting, id quipu.Book) error {
 	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if b := l.state.books[id]; b == nil || p.seq <= b.trim {
+	b := l.state.books[id]
+	gone := b == nil || p.seq <= b.trim
+	l.mu.RUnlock()
+	if gone {
 		return nil
+	}
+	now, err := l.index().posting(id, p.seq)
+	if err != nil || now != p {
+		return err
 	}
 	return corrupt(l.fs.PathJoin(l.dir, indexName), -1, fmt.Sprintf("it places record %s in segment %d, which is not there", p.seq, p.segment))
 }

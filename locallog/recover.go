@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/quipu-run/quipu"
@@ -36,7 +37,7 @@ func (l *Log) recover() error {
 		return err
 	}
 	if !fresh {
-		if err := l.recoverTail(); err != nil {
+		if err := errors.Join(l.dropUnplaced(), l.recoverTail()); err != nil {
 			return err
 		}
 	}
@@ -125,7 +126,7 @@ func (l *Log) openSegments(m *manifest) error {
 			}
 		}
 	}
-	for _, ms := range m.Segments {
+	for _, ms := range slices.Concat(m.Segments, m.Kept) {
 		s, err := openSegment(l.fs, l.dir, ms)
 		if err != nil {
 			return err
@@ -133,6 +134,28 @@ func (l *Log) openSegments(m *manifest) error {
 		l.segments[ms.ID] = s
 	}
 	return nil
+}
+
+// dropUnplaced forgets kept segments that the index does not know: a crash came between the two, and the records are still
+// where they were.
+func (l *Log) dropUnplaced() error {
+	var errs []error
+	l.manifest.Kept = slices.DeleteFunc(l.manifest.Kept, func(m manifestSegment) bool {
+		known := false
+		err := l.index().eachShare(m.ID, func(quipu.Book, share) error {
+			known = true
+			return nil
+		})
+		if err != nil || known {
+			errs = append(errs, err)
+			return false
+		}
+		errs = append(errs, l.segments[m.ID].release())
+		delete(l.segments, m.ID)
+		l.unplaced = append(l.unplaced, m.ID)
+		return true
+	})
+	return errors.Join(errs...)
 }
 
 // openState loads the index. A damaged one is made anew from the segments, if they are all there.
@@ -183,7 +206,7 @@ func (l *Log) loadCheckpoint() error {
 	found := false
 	err := l.index().each([]byte{keyCheckpoint}, []byte{keyCheckpoint + 1}, func(_, value []byte) error {
 		c, err := parseCheckpoint(value)
-		l.state.end, l.state.saved, found = c, c.seq, err == nil
+		l.state.end, l.state.saved, l.state.sealed, found = c, c.seq, c.end.Segment, err == nil
 		return err
 	})
 	if err == nil && !found && l.manifest.Pruned {
@@ -529,6 +552,11 @@ func (l *Log) begin(fresh bool) error {
 	w.synced = w.offset
 	if err := m.write(l.fs, l.dir); err != nil {
 		return fmt.Errorf("note that the log is open: %w", err)
+	}
+	for _, id := range l.unplaced {
+		if err := l.fs.Remove(l.segmentPath(id)); err != nil {
+			return fmt.Errorf("remove a left-over: %w", err)
+		}
 	}
 	return nil
 }

@@ -56,8 +56,8 @@ func (l *Log) retain(ctx context.Context, id quipu.Book) error {
 	l.mu.RUnlock()
 	upto := trim
 	if o.MaxBytes > 0 && held.bytes > o.MaxBytes {
-		err := l.eachPlace(ctx, id, trim+1, tail, func(p posting) bool {
-			upto, held.bytes = p.seq, held.bytes-int64(p.size)
+		err := l.eachHeld(ctx, id, trim+1, tail, func(seq quipu.Seq, v volume) bool {
+			upto, held.bytes = seq, held.bytes-v.bytes
 			return held.bytes > o.MaxBytes
 		})
 		if err != nil {

@@ -28,13 +28,24 @@ type segment struct {
 	retired atomic.Pointer[retirement]
 }
 
-func segmentName(id uint32) string { return fmt.Sprintf("%06d"+segmentSuffix, id) }
+func segmentName(id uint32) string {
+	if isKept(id) {
+		return fmt.Sprintf("%06d"+keptSuffix, id&^keptBit)
+	}
+	return fmt.Sprintf("%06d"+segmentSuffix, id)
+}
 
 // segmentID reads a name that segmentName made.
 func segmentID(name string) (uint32, bool) {
 	digits, ok := strings.CutSuffix(name, segmentSuffix)
-	id, err := strconv.ParseUint(digits, 10, 32)
-	return uint32(id), ok && err == nil && segmentName(uint32(id)) == name
+	bit := uint32(0)
+	if !ok {
+		digits, ok = strings.CutSuffix(name, keptSuffix)
+		bit = keptBit
+	}
+	n, err := strconv.ParseUint(digits, 10, 31)
+	id := uint32(n) | bit
+	return id, ok && err == nil && segmentName(id) == name
 }
 
 // createSegment makes a segment file full of zeros and syncs it and its name. If it fails there is no file.

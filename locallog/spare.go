@@ -30,7 +30,7 @@ type spares struct {
 // keep makes a deleted segment a spare and answers true, unless it has another size or there are enough. The file is
 // ready for use when the last reader lets go of the segment.
 func (p *spares) keep(s *segment) (bool, error) {
-	if !p.reserve(s.size) {
+	if isKept(s.id) || !p.reserve(s.size) {
 		return false, nil
 	}
 	// Not synced: a name that a power cut brings back is one that the MANIFEST does not list.

@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // counters count since Open.
 type counters struct {
-	appends, records, bytes, batches, syncs, rolls, checkpoints, deleted, recycled, retentionFailures, hot, cold atomic.Uint64
+	appends, records, bytes, batches, syncs, rolls, checkpoints, deleted, recycled, retentionFailures, hot, cold, relocated, moved atomic.Uint64
 }
 
 // group counts one batch.
@@ -37,6 +37,9 @@ type Stats struct {
 	DiskFree          uint64 // of the file system; 0 if it cannot tell
 	ReadOnly          bool   // the free space is under the reserve: appends are refused
 	RetentionFailures uint64 // looks at a book's retention that failed, and are tried again
+	Relocated         uint64 // segments that were deleted after what was live in them was moved
+	Moved             uint64 // records
+	Kept              int    // segments that moved records are in
 }
 
 // Stats answers a snapshot of the counters.
@@ -50,6 +53,7 @@ func (l *Log) Stats() Stats {
 		Syncs: c.syncs.Load(), Rolls: c.rolls.Load(), Checkpoints: c.checkpoints.Load(), Deleted: c.deleted.Load(), Recycled: c.recycled.Load(),
 		SpareBytes: l.spares.total(), RetentionFailures: c.retentionFailures.Load(),
 		QueueBytes: l.queue.size(), HotReads: c.hot.Load(), ColdReads: c.cold.Load(), ReadOnly: l.low.Load(),
+		Relocated: c.relocated.Load(), Moved: c.moved.Load(),
 	}
 	if l.state.open != nil {
 		s.IndexBytes = l.state.open.bytes + l.state.window.OpenBytes()
@@ -59,6 +63,9 @@ func (l *Log) Stats() Stats {
 	}
 	for _, seg := range l.segments {
 		s.SegmentBytes += seg.size
+		if isKept(seg.id) {
+			s.Kept++
+		}
 	}
 	return s
 }

@@ -73,6 +73,11 @@ func (v *verifier) begin() func() error {
 		}
 		v.total += max(v.ends[m.ID], segmentHeaderBytes)
 	}
+	for _, m := range l.manifest.Kept {
+		s := l.segments[m.ID]
+		s.refs.Add(1)
+		v.segments, v.total, v.ends[m.ID] = append(v.segments, s), v.total+m.Size, m.Size
+	}
 	return func() error {
 		var errs []error
 		for _, s := range v.segments {
@@ -84,6 +89,9 @@ func (v *verifier) begin() func() error {
 
 func (v *verifier) run() error {
 	for _, s := range v.segments {
+		if isKept(s.id) {
+			v.crc = 0 // of the batch before the first
+		}
 		if err := v.segment(s); err != nil {
 			return err
 		}
@@ -117,7 +125,9 @@ func (v *verifier) segment(s *segment) error {
 	if limit > segmentHeaderBytes && at != limit {
 		return corrupt(s.path, at, fmt.Sprintf("the batch here is not good, and the segment was written up to %d", limit))
 	}
-	v.before = s.id
+	if !isKept(s.id) {
+		v.before = s.id
+	}
 	v.report.Segments++
 	v.report.Bytes += at
 	return nil
@@ -141,11 +151,13 @@ func (v *verifier) tell(s *segment, at int64) {
 
 // batch checks that a batch continues the one before, and each of its records. The chain cannot be checked across a deleted segment.
 func (v *verifier) batch(s *segment, batch []byte, h *batchHeader) error {
-	chained := v.before == s.id || v.before+1 == s.id || s.id == 1
-	if chained && (h.prev != v.crc || h.first.Pos() != v.last.Pos()+1) || h.first < v.last {
+	if !v.continues(s, h) {
 		return corrupt(s.path, h.offset, "the batch here does not continue the one before it")
 	}
-	v.before, v.crc, v.last = s.id, h.crc, h.first+quipu.Seq(h.count-1)
+	v.crc = h.crc
+	if !h.gaps {
+		v.before, v.last = s.id, h.first+quipu.Seq(h.count-1)
+	}
 	v.report.Batches++
 	return eachRecord(batch, h, func(r *record, at int) error {
 		v.report.Records++
@@ -156,20 +168,41 @@ func (v *verifier) batch(s *segment, batch []byte, h *batchHeader) error {
 	})
 }
 
+// continues tells whether a batch may follow the one before. A kept segment has a chain of its own.
+func (v *verifier) continues(s *segment, h *batchHeader) bool {
+	if isKept(s.id) {
+		return h.gaps && h.prev == v.crc
+	}
+	chained := v.before == s.id || v.before+1 == s.id || s.id == 1
+	return !h.gaps && h.first >= v.last && (!chained || h.prev == v.crc && h.first.Pos() == v.last.Pos()+1)
+}
+
 // posting checks that the book's stream, if it has the record, has it at the right place.
 func (v *verifier) posting(s *segment, r *record, offset int64) error {
 	l := v.log
 	if r.kind == quipu.KindSystem {
 		return nil
 	}
-	found, err := l.index().scan(r.book, quipu.TagAll, r.seq, r.seq, nil, 1)
-	if err != nil || len(found) == 0 {
+	p, err := l.index().posting(r.book, r.seq)
+	if err != nil || p.seq != r.seq || !p.isPlace() {
 		return err // void, trimmed, or still in memory
 	}
-	if p := found[0]; p.segment != s.id || int64(p.offset) != offset || int(p.size) != r.size {
+	if p.segment != s.id && (isKept(p.segment) || isKept(s.id)) {
+		return v.moved(r, p)
+	}
+	if p.segment != s.id || int64(p.offset) != offset || int(p.size) != r.size {
 		return corrupt(l.fs.PathJoin(l.dir, indexName), -1, fmt.Sprintf("it places record %s at %d of segment %d instead of %d of %d", r.seq, p.offset, p.segment, offset, s.id))
 	}
 	return nil
+}
+
+// moved checks that a record that was moved meanwhile, or is being moved, is where the index has it.
+func (v *verifier) moved(r *record, p posting) error {
+	found, ok, err := v.log.load(p, r.book)
+	if err == nil && ok && found.Seq != r.seq {
+		err = corrupt(v.log.segmentPath(p.segment), int64(p.offset), fmt.Sprintf("record %s is not there", r.seq))
+	}
+	return err // if not ok, it was moved again, or trimmed
 }
 
 // index reads all of it, so that every block's checksum is checked.

@@ -70,6 +70,9 @@ func (l *Log) refuse(pending []*request) {
 
 // commit writes one batch and answers what is left over. After an error the log must stop.
 func (l *Log) commit(pending []*request) ([]*request, error) {
+	if len(pending) == 0 {
+		return pending, l.maintain() // the keeper wants to be heard
+	}
 	taken := time.Now()
 	group, rest, size, err := l.choose(pending)
 	if err != nil || len(group) == 0 {
