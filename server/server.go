@@ -64,6 +64,7 @@ type Node struct {
 	observe    func(quipu.CallInfo)
 	deliveries *prometheus.CounterVec
 	namespaces namespaces
+	collector  collector
 	listeners  *listeners
 	failed     chan error // the first thing that makes it impossible to go on
 }
@@ -131,6 +132,7 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := n.openNamespaces(ctx); err != nil {
 		return n, err
 	}
+	n.startCollector()
 	n.serve()
 	return n, nil
 }
@@ -176,6 +178,7 @@ func (n *Node) close() error {
 	if n.listeners != nil {
 		err = errors.Join(err, n.listeners.close(ctx))
 	}
+	n.collector.close()
 	err = errors.Join(err, n.namespaces.close(ctx))
 	if n.runtime != nil {
 		err = errors.Join(err, n.runtime.Close())
