@@ -52,6 +52,21 @@ def handle(r):
     r.answer(200, "x" * 100000)
 lib.serve(handle)`
 
+func largeValue(i int) []byte { return bytes.Repeat(fmt.Appendf(nil, "%09d ", i), 10_000) }
+
+func (ns *namespace) write(t *testing.T, key string, value []byte) {
+	t.Helper()
+	if err := ns.State("").Apply(t.Context(), quipu.StoreShared, []quipu.Change{{Key: key, Value: value}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// callOnce calls under a key, so that all but the first get the reply that was kept.
+func (n *Node) callOnce(t *testing.T) {
+	t.Helper()
+	ask("POST", "http://"+n.info.HTTP+"/f/", "", quipu.HeaderIdempotency, "once").want(t, 200, strings.Repeat("x", 100_000))
+}
+
 // Values, replies under a key and bundles are all that refers to blobs.
 func TestWhatNothingRefersToGoesAndTheRestStays(t *testing.T) {
 	data := t.TempDir()
@@ -60,30 +75,17 @@ func TestWhatNothingRefersToGoesAndTheRestStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	value := func(i int) []byte { return bytes.Repeat(fmt.Appendf(nil, "%09d ", i), 10_000) }
-	write := func(n *namespace, key string, i int) {
-		t.Helper()
-		if err := n.State("").Apply(t.Context(), quipu.StoreShared, []quipu.Change{{Key: key, Value: value(i)}}); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for i := range 30 {
-		write(ns, "k", i)
+		ns.write(t, "k", largeValue(i))
 	}
-	write(ns, "small again", 100)
-	if err := ns.State("").Apply(t.Context(), quipu.StoreShared, []quipu.Change{{Key: "small again", Value: []byte("1")}}); err != nil {
-		t.Fatal(err)
-	}
+	ns.write(t, "small again", largeValue(100))
+	ns.write(t, "small again", []byte("1"))
 	for _, version := range []string{"", "# another\n"} {
 		if _, err := ns.Deploy(t.Context(), "app", files{"quipu.yaml": function("f", "f.py", "python", "atomic: true"), "f.py": version + large}.pack(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	call := func(n *Node) {
-		t.Helper()
-		ask("POST", "http://"+n.info.HTTP+"/f/", "", quipu.HeaderIdempotency, "once").want(t, 200, strings.Repeat("x", 100_000))
-	}
-	call(n)
+	n.callOnce(t)
 	if deleted := n.collected(t, false); deleted != 0 {
 		t.Errorf("%d were deleted that somebody may be reading", deleted)
 	}
@@ -101,8 +103,8 @@ func TestWhatNothingRefersToGoesAndTheRestStays(t *testing.T) {
 	if ns, err = n.namespace(DefaultNamespace); err != nil {
 		t.Fatal(err)
 	}
-	write(ns, "k", 7)   // which was dead, and is put again before the collector comes
-	write(ns, "new", 8) // so was this
+	ns.write(t, "k", largeValue(7))   // which was dead, and is put again before the collector comes
+	ns.write(t, "new", largeValue(8)) // so was this
 	if deleted := n.collected(t, true); deleted != 27+1+1 {
 		t.Errorf("%d were deleted, want 27 of the old values, one that became small, and a bundle", deleted)
 	}
@@ -111,11 +113,11 @@ func TestWhatNothingRefersToGoesAndTheRestStays(t *testing.T) {
 	}
 	for key, i := range map[string]int{"k": 7, "new": 8} {
 		items, err := ns.State("").Get(t.Context(), quipu.StoreShared, key)
-		if err != nil || !bytes.Equal(items[0].Value, value(i)) {
+		if err != nil || !bytes.Equal(items[0].Value, largeValue(i)) {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
-	call(n) // the kept reply
+	n.callOnce(t) // the kept reply
 	f, err := ns.Function("f")
 	if err != nil {
 		t.Fatal(err)
