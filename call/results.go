@@ -162,6 +162,27 @@ func (s *Results) load(tx *view.Tx, id string) (*result, quipu.Seq, error) {
 	return r, seq, nil
 }
 
+// Blobs visits the blobs that results refer to.
+func (s *Results) Blobs(tx *view.Tx, visit func(quipu.BlobRef)) error {
+	var bad error
+	err := tx.Peek(Name, byID, byID+"\xff", func(id string, value []byte) bool {
+		if len(value) < 8 {
+			bad = fmt.Errorf("blobs of call %q: %w", id, errResult)
+			return false
+		}
+		r, err := decodeResult(value[8:])
+		if err != nil {
+			bad = fmt.Errorf("blobs of call %q: %w", id, err)
+			return false
+		}
+		if r.Blob != nil {
+			visit(*r.Blob)
+		}
+		return true
+	})
+	return errors.Join(err, bad)
+}
+
 func keyName(function, key string) string { return byKey + function + "\x00" + key }
 
 // timeName orders calls by their id, newest first: an id starts with a ULID, and that with its time, so its

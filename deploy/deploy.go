@@ -135,6 +135,15 @@ func list(tx *view.Tx) (all []quipu.Function, err error) {
 	return all, err
 }
 
+// Blobs visits the bundles of what is deployed.
+func (v *View) Blobs(tx *view.Tx, visit func(quipu.BlobRef)) error {
+	functions, err := list(tx)
+	for _, f := range functions {
+		visit(f.Bundle)
+	}
+	return err
+}
+
 // Function finds a function by name.
 func (v *View) Function(name string) (quipu.Function, error) {
 	v.mu.RLock()

@@ -10,6 +10,7 @@
 package kv
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -259,6 +260,27 @@ func (s *Store) item(key string, e entry) (quipu.Item, error) {
 		return item, fmt.Errorf("value of key %q: %w", key, err)
 	}
 	return item, nil
+}
+
+// Blobs visits the blobs that entries refer to, expired ones too.
+func (s *Store) Blobs(tx *view.Tx, visit func(quipu.BlobRef)) error {
+	var bad error
+	err := tx.Peek(Name, dataPrefix, after(dataPrefix), func(name string, value []byte) bool {
+		e, err := decodeEntry(value)
+		var ref quipu.BlobRef
+		if err == nil && e.form == inBlob {
+			ref, err = decodeRef(e.value)
+		}
+		if err != nil {
+			bad = fmt.Errorf("blobs of key %q: %w", name, err)
+			return false
+		}
+		if e.form == inBlob {
+			visit(ref)
+		}
+		return true
+	})
+	return errors.Join(err, bad)
 }
 
 // keyName is where the view keeps a key: data, store, then the key with its prefix.

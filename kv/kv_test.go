@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,27 @@ func TestSetGetDelete(t *testing.T) {
 	w.apply(quipu.StoreDefault, quipu.Change{Key: "a", Delete: true})
 	if w.one(quipu.StoreDefault, "a").Exists() {
 		t.Error("a deleted key exists")
+	}
+}
+
+func TestTheBlobsOfAStoreAreThoseOfItsLargeValues(t *testing.T) {
+	w := newWorld(t)
+	large := func(c string) string { return strings.Repeat(c, quipu.InlineBytesMax+1) }
+	w.apply(quipu.StoreShared, set("a", large("a")), set("b", large("b")), set("c", large("c")), set("d", "small"))
+	w.apply(quipu.StoreDefault, set("a", large("a")), set("e", large("e")))
+	w.apply(quipu.StoreShared, set("b", "small now"), quipu.Change{Key: "c", Delete: true}, set("d", large("d")))
+	tx := w.book.Look()
+	defer tx.Close()
+	var got []quipu.BlobRef
+	if err := w.kv.Blobs(tx, func(ref quipu.BlobRef) { got = append(got, ref) }); err != nil {
+		t.Fatal(err)
+	}
+	var want []quipu.BlobRef // by store and key
+	for _, c := range []string{"a", "d", "a", "e"} {
+		want = append(want, blob.Ref([]byte(large(c))))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

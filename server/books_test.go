@@ -3,9 +3,11 @@ package server
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/xtest"
 )
 
 // otherNamespace makes one, with something deployed in it.
@@ -49,6 +51,16 @@ func TestRawBooksBelongToTheirNamespace(t *testing.T) {
 	}
 	if _, err := n.client.CreateBook(ctx, "@other/mine", quipu.BookOptions{}); quipu.CodeOf(err) != quipu.CodeUsage {
 		t.Errorf("the default namespace made a book of another: %v", err)
+	}
+}
+
+func TestTheLogOfANamespaceKeepsThePromises(t *testing.T) {
+	for _, namespace := range []string{DefaultNamespace, "other"} {
+		t.Run(namespace, func(t *testing.T) {
+			xtest.Log(t, func(*testing.T) quipu.Log {
+				return ownBooks{xtest.NewModel(xtest.NewClock(time.Unix(1e9, 0))), namespace, 0}
+			})
+		})
 	}
 }
 

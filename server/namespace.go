@@ -48,6 +48,7 @@ type namespace struct {
 	name     string
 	id       quipu.Book // of its own book
 	kv       *kv.Store
+	results  *call.Results
 	topic    *topic.View
 	ticker   *trigger.Ticker
 	book     *view.Book
@@ -55,8 +56,12 @@ type namespace struct {
 	lines    *linelog.Writer
 	apps     sync.Map // instance id -> app
 	attached attachments
-	stop     context.CancelFunc
-	tasks    sync.WaitGroup
+
+	beginning sync.Mutex
+	begun     *view.Tx // the views before anything used them, until the collector of blobs has asked them
+
+	stop  context.CancelFunc
+	tasks sync.WaitGroup
 }
 
 // openNamespaces opens the default namespace and all that have a book.
@@ -147,20 +152,24 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Clock: n.clock, Logger: n.cfg.Logger})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
 		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, Inspect: ns.inspect, Commit: ns.deployed, Changed: ns.changed})
-	results := call.NewResults(n.blobs)
+	ns.results = call.NewResults(n.blobs)
 	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.Functions, Put: ns.topic.Put})
-	ns.book, err = view.OpenBook(ctx, n.store, n.log, id, n.clock, ns.kv, ns.View, results, ns.topic, ns.ticker)
+	ns.book, err = view.OpenBook(ctx, n.store, n.log, id, n.clock, ns.kv, ns.View, ns.results, ns.topic, ns.ticker)
 	if err != nil {
 		return nil, err
 	}
 	publisher := topic.Outside{View: ns.topic, Book: ns.book}
-	ns.Caller = call.New(call.Options{Book: ns.book, Results: results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
+	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
 		Plain: ns.State, Publish: publisher, Find: ns.find, Acquire: ns.acquirer(ns.pool.Acquire),
 		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe, Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(name)})
-	if err := ns.start(); err != nil {
-		return nil, errors.Join(err, ns.book.Close())
+	err = ns.begin()
+	if err == nil {
+		err = ns.start()
+	}
+	if err != nil {
+		return nil, errors.Join(err, ns.endBegun(), ns.book.Close())
 	}
 	return ns, nil
 }
@@ -306,7 +315,7 @@ func (ns *namespace) close(ctx context.Context) error {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
 		err = nil
 	}
-	return errors.Join(err, ns.book.Close(), ns.lines.Close())
+	return errors.Join(err, ns.endBegun(), ns.book.Close(), ns.lines.Close())
 }
 
 // drain has everything end that goes on by itself.

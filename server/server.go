@@ -65,6 +65,7 @@ type Node struct {
 	observe    func(quipu.CallInfo)
 	deliveries *prometheus.CounterVec
 	namespaces namespaces
+	collector  collector
 	listeners  *listeners
 	backups    sync.Mutex // held while a backup is made
 	failed     chan error // the first thing that makes it impossible to go on
@@ -133,6 +134,7 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := n.openNamespaces(ctx); err != nil {
 		return n, err
 	}
+	n.startCollector()
 	n.serve()
 	return n, nil
 }
@@ -181,6 +183,7 @@ func (n *Node) close() error {
 	if n.listeners != nil {
 		err = errors.Join(err, n.listeners.close(ctx))
 	}
+	n.collector.close()
 	err = errors.Join(err, n.namespaces.close(ctx))
 	if n.runtime != nil {
 		err = errors.Join(err, n.runtime.Close())

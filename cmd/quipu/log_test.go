@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -223,4 +225,26 @@ func TestATailFollowsFromWhatItShowed(t *testing.T) {
 	if code := <-done; code != 0 {
 		t.Errorf("exit %d", code)
 	}
+}
+
+// Whatever bytes are taken for an export, either they are one, whole, or an import says what is wrong with them.
+func FuzzExport(f *testing.F) {
+	f.Add([]byte(`{"format":"quipu-book/1","book":"x","options":{},"tail":"1","exported":"2026-01-02T03:04:05Z"}` + "\n" + `{"records":0,"sha256":"x"}`))
+	f.Add([]byte(`{"format":"quipu-book/1"}` + "\n" + `{"seq":"1","data":"AA=="}` + "\n" + `{"seq":"2","kind":"tx"}`))
+	f.Add([]byte("{}\n[]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := newExportReader(bytes.NewReader(data))
+		for n := 0; err == nil; n++ {
+			if n > len(data) {
+				t.Fatal("it has more records than bytes")
+			}
+			_, err = r.next()
+		}
+		if errors.Is(err, io.EOF) {
+			return // whole: the sum fits
+		}
+		if code := quipu.CodeOf(err); code != quipu.CodeBadJSON && code != quipu.CodeBookLocked {
+			t.Errorf("%v", err)
+		}
+	})
 }

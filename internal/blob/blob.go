@@ -2,7 +2,8 @@
 //
 // Put returns when the bytes are durable, so that a record may refer to them. Equal bytes are kept
 // once. A crash can leave a blob that no record refers to, never a reference without its blob.
-// Blobs are not deleted yet.
+//
+// Collect deletes what nothing refers to, as its caller has found out.
 package blob
 
 import (
@@ -14,6 +15,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quipu-run/quipu"
@@ -26,13 +28,17 @@ type Store struct {
 	fs  vfs.FS
 	dir string
 
-	mu   sync.Mutex // guards next, and naming together with its sync
+	now func() time.Time // monotonic: a suspended machine must not look like a long wait
+
+	mu   sync.Mutex // guards all below, naming together with its sync, and deleting together with the question whether to
 	next int
+	put  map[string]struct{}  // hashes of this run's Puts; nil after the first Collect
+	idle map[string]time.Time // by hash: since when Collect knows that nothing refers to it
 }
 
 // Open makes dir if needed and removes what unfinished Puts left.
 func Open(fs vfs.FS, dir string) (*Store, error) {
-	s := &Store{fs: fs, dir: dir}
+	s := &Store{fs: fs, dir: dir, now: time.Now, put: map[string]struct{}{}, idle: map[string]time.Time{}}
 	if err := fs.MkdirAll(s.temp(), 0o700); err != nil {
 		return nil, fmt.Errorf("make blob folder: %w", err)
 	}
@@ -60,6 +66,7 @@ func Ref(data []byte) quipu.BlobRef {
 // Put keeps data; on return it is durable.
 func (s *Store) Put(data []byte) (quipu.BlobRef, error) {
 	ref := Ref(data)
+	s.want(ref) // first, so that what is found next stays
 	if s.has(ref) {
 		return ref, s.settle(ref, "")
 	}
