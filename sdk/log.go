@@ -109,8 +109,11 @@ func (l *Log) Close() error {
 	return err
 }
 
-// call is the context of a request, and of its end when the log closes.
+// call is the context of a request, with who asks.
 func (l *Log) call(ctx context.Context) context.Context {
+	if own, has := metadata.FromOutgoingContext(ctx); has {
+		return metadata.NewOutgoingContext(ctx, metadata.Join(own, l.header))
+	}
 	return metadata.NewOutgoingContext(ctx, l.header)
 }
 

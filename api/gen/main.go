@@ -8,6 +8,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,46 +32,60 @@ func main() {
 }
 
 func run(protos []string) error {
-	c := protocompile.Compiler{Resolver: &protocompile.SourceResolver{ImportPaths: []string{root}}, SourceInfoMode: protocompile.SourceInfoStandard}
-	files, err := c.Compile(context.Background(), protos...)
+	files, err := generate(protos)
 	if err != nil {
 		return err
 	}
-	ask := &pluginpb.CodeGeneratorRequest{FileToGenerate: protos, Parameter: proto.String("paths=source_relative")}
-	for _, f := range files {
-		ask.ProtoFile = append(ask.ProtoFile, protoutil.ProtoFromFileDescriptor(f))
-	}
-	for _, plugin := range plugins {
-		if err := generate(plugin, ask); err != nil {
-			return fmt.Errorf("%s: %w", plugin, err)
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// generate runs a plugin and writes what it makes.
-func generate(plugin string, ask *pluginpb.CodeGeneratorRequest) error {
+// generate answers the text of files by their names below root.
+func generate(protos []string) (map[string]string, error) {
+	c := protocompile.Compiler{Resolver: &protocompile.SourceResolver{ImportPaths: []string{root}}, SourceInfoMode: protocompile.SourceInfoStandard}
+	compiled, err := c.Compile(context.Background(), protos...)
+	if err != nil {
+		return nil, err
+	}
+	ask := &pluginpb.CodeGeneratorRequest{FileToGenerate: protos, Parameter: proto.String("paths=source_relative")}
+	for _, f := range compiled {
+		ask.ProtoFile = append(ask.ProtoFile, protoutil.ProtoFromFileDescriptor(f))
+	}
+	files := map[string]string{}
+	for _, plugin := range plugins {
+		made, err := call(plugin, ask)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", plugin, err)
+		}
+		for _, f := range made {
+			files[f.GetName()] = f.GetContent()
+		}
+	}
+	return files, nil
+}
+
+// call runs a plugin.
+func call(plugin string, ask *pluginpb.CodeGeneratorRequest) ([]*pluginpb.CodeGeneratorResponse_File, error) {
 	in, err := proto.Marshal(ask)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cmd := exec.Command("go", "tool", plugin)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var made pluginpb.CodeGeneratorResponse
 	if err := proto.Unmarshal(out, &made); err != nil {
-		return err
+		return nil, err
 	}
 	if made.Error != nil {
-		return fmt.Errorf("%s", made.GetError())
+		return nil, errors.New(made.GetError())
 	}
-	for _, f := range made.File {
-		if err := os.WriteFile(filepath.Join(root, f.GetName()), []byte(f.GetContent()), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return made.File, nil
 }

@@ -288,6 +288,57 @@ func TestAClientThatIsAheadOfTheLogIsNotReadFrom(t *testing.T) {
 	}
 }
 
+// swallowing is a log that keeps nothing but how many records it was given.
+type swallowing struct {
+	*xtest.Model
+	records atomic.Int64
+}
+
+func (s *swallowing) AppendBatch(_ context.Context, _ quipu.Book, ds []quipu.Draft) ([]quipu.Seq, error) {
+	s.records.Add(int64(len(ds)))
+	return make([]quipu.Seq, len(ds)), nil
+}
+
+// Answers take room too: a client that never fetches them is not read from for ever.
+func TestAClientThatFetchesNoAnswersIsNotReadFrom(t *testing.T) {
+	const each, tooMany = 10_000, 50_000_000
+	s := &swallowing{Model: model()}
+	b := create(t, s)
+	n := serve(t, s)
+	stream, err := n.rpc().AppendStream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	progress := make(chan struct{}, 1)
+	go func() {
+		ask := &logv1.AppendRequest{Book: uint64(b), Drafts: slices.Repeat([]*logv1.Draft{{}}, each)}
+		ask.Drafts[0] = &logv1.Draft{Cond: &logv1.Cond{}} // so that others do not wait for its answer to be sent
+		for i := 0; i < tooMany/each; i++ {
+			if stream.Send(&logv1.AppendStreamRequest{Appends: []*logv1.AppendRequest{ask}}) != nil {
+				return // the test is over
+			}
+			select {
+			case progress <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	for stopped := false; !stopped; {
+		select {
+		case <-progress:
+		case <-time.After(time.Second):
+			stopped = true
+		}
+	}
+	// 64 MiB are a million empty drafts.
+	if got := s.records.Load(); got < 500_000 || got > 2_000_000 {
+		t.Errorf("%d records were appended for a client that fetches no answers", got)
+	}
+	if _, err := n.client().AppendBatch(t.Context(), b, make([]quipu.Draft, 2)); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+}
+
 // counting is a log that knows how many records its ranges yielded.
 type counting struct {
 	*xtest.Model

@@ -76,6 +76,9 @@ func (s *shelf) seen(id quipu.Book) (locked, known bool) {
 func (s *shelf) learn(name string, id quipu.Book) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.locked) >= 2*quipu.BooksMax { // most of them were deleted
+		clear(s.locked)
+	}
 	s.locked[id] = isPlatforms(name)
 }
 

@@ -35,7 +35,7 @@ func (s *service) AppendStream(client grpc.BidiStreamingServer[logv1.AppendStrea
 	}
 	a := &appendStream{d: s.d, shelf: shelf, client: client, ctx: ctx, flight: newFlight(streamBytesMax, streamAppendsMax),
 		lanes: map[lane][]*appending{}, ready: make(chan struct{}, 1)}
-	a.out = outbox{send: client.SendMsg, sent: func(n int) { a.flight.leave(0, n) }}
+	a.out = outbox{send: client.SendMsg, sent: a.flight.leave}
 	defer context.AfterFunc(s.d.closing, func() { a.end(stopping()) })()
 	go a.receive() // Recv ends with the stream, which is when this method returns
 	for run := a.take(); len(run) > 0; run = a.take() {
@@ -51,7 +51,7 @@ type appendStream struct {
 	shelf  *shelf
 	client grpc.ServerStream
 	ctx    context.Context
-	flight *flight // a place is given back when the answer was sent, bytes when there is one
+	flight *flight // room is given back when the answer was sent; that of all streams, when there is one
 	out    outbox
 	aside  sync.WaitGroup
 
@@ -114,7 +114,8 @@ func (a *appendStream) dispatch(w *appending) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ended { // without an answer: it was not added
-		a.landed(w)
+		a.flight.leave(w.bytes, 1)
+		a.d.flight.leave(w.bytes, 1)
 		return
 	}
 	if w.isPlain() {
@@ -202,7 +203,11 @@ func (a *appendStream) commit(run []*appending) {
 		a.one(run[0])
 		return
 	}
-	var all []quipu.Draft
+	records := 0
+	for _, w := range run {
+		records += len(w.drafts)
+	}
+	all := make([]quipu.Draft, 0, records)
 	for _, w := range run {
 		all = append(all, w.drafts...)
 	}
@@ -236,18 +241,12 @@ func (a *appendStream) answer(w *appending, seqs []quipu.Seq, err error) {
 
 // result is the answer to an append that is done.
 func (a *appendStream) result(w *appending, seqs []quipu.Seq, err error) result {
-	a.landed(w)
-	r := result{id: w.id, seqs: seqs}
+	a.d.flight.leave(w.bytes, 1)
+	r := result{id: w.id, seqs: seqs, bytes: w.bytes}
 	if err != nil && a.ctx.Err() == nil { // else there is nobody to tell
 		r.failed = a.d.describe(a.ctx, err)
 	}
 	return r
-}
-
-// landed gives back the bytes of an append.
-func (a *appendStream) landed(w *appending) {
-	a.flight.leave(w.bytes, 0)
-	a.d.flight.leave(w.bytes, 1)
 }
 
 // result is an answer on its way.
@@ -255,6 +254,7 @@ type result struct {
 	id     uint64
 	seqs   []quipu.Seq
 	failed *logv1.Error // nil unless the append failed
+	bytes  int64        // of the append
 }
 
 // answersBytesMax is how large a message of answers may be when another one is added.
@@ -264,11 +264,12 @@ const answersBytesMax = 64 << 10
 // message, and none waits for a goroutine to wake.
 type outbox struct {
 	send func(any) error
-	sent func(n int)
+	sent func(bytes int64, count int) // of appends
 
 	mu      sync.Mutex // guards below
 	waiting []byte     // of an AppendStreamResponse
-	count   int        // of answers in it
+	bytes   int64      // of the appends that it answers
+	count   int        // of them
 	sending bool
 }
 
@@ -278,7 +279,7 @@ func (o *outbox) put(results ...result) {
 	for i := range results {
 		r := &results[i]
 		o.waiting = logv1.PutResult(o.waiting, r.id, r.seqs, r.failed)
-		o.count++
+		o.bytes, o.count = o.bytes+r.bytes, o.count+1
 		if len(o.waiting) > answersBytesMax && i < len(results)-1 {
 			o.flush()
 		}
@@ -293,11 +294,11 @@ func (o *outbox) flush() {
 	}
 	o.sending = true
 	for len(o.waiting) > 0 {
-		m, n := o.waiting, o.count
-		o.waiting, o.count = nil, 0
+		m, bytes, count := o.waiting, o.bytes, o.count
+		o.waiting, o.bytes, o.count = nil, 0, 0
 		o.mu.Unlock()
 		_ = o.send(&grpcwire.Bytes{Out: mem.BufferSlice{mem.SliceBuffer(m)}}) // a stream that broke ends at RecvMsg
-		o.sent(n)
+		o.sent(bytes, count)
 		o.mu.Lock()
 	}
 	o.sending = false

@@ -51,6 +51,8 @@ type Append struct {
 	Drafts []quipu.Draft
 	// Bad is CodeRecord if a draft has a kind or version that none can have.
 	Bad error
+
+	one [1]quipu.Draft // room for Drafts, since there is nearly always one
 }
 
 // Result is an AppendResult.
@@ -274,14 +276,11 @@ func (a *Append) parse(b []byte) error {
 		case f.is(appendID, protowire.VarintType):
 			a.ID = f.v
 		case f.is(appendDrafts, protowire.BytesType):
-			var d quipu.Draft
-			if err := a.parseDraft(&d, f.bytes); err != nil {
-				return err
-			}
 			if a.Drafts == nil {
-				a.Drafts = make([]quipu.Draft, 0, 1) // nearly always the only one
+				a.Drafts = a.one[:0]
 			}
-			a.Drafts = append(a.Drafts, d)
+			a.Drafts = append(a.Drafts, quipu.Draft{})
+			return a.parseDraft(&a.Drafts[len(a.Drafts)-1], f.bytes)
 		}
 		return nil
 	})
