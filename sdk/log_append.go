@@ -56,17 +56,17 @@ func (l *Log) AppendBatch(ctx context.Context, book quipu.Book, ds []quipu.Draft
 	return seqs, err
 }
 
-// Appended is what became of one of many appends.
-type Appended struct {
+// AppendResult is what became of one of many appends.
+type AppendResult struct {
 	Seq quipu.Seq
 	Err error // as of Append
 }
 
 // AppendEach appends drafts to a book each for itself, all on their way together, and answers in their order when all
-// are answered. Those without a condition take effect in their order, but for any of more than 256 KiB, which goes by itself.
-// It does what many callers of Append at once do, for one caller with many records, and costs less.
-func (l *Log) AppendEach(ctx context.Context, book quipu.Book, ds []quipu.Draft) []Appended {
-	out, started := make([]Appended, len(ds)), make([]*pending, len(ds))
+// are answered. Those without a condition take effect in their order. It is what many callers of Append at once
+// cost less, for one caller that has many records.
+func (l *Log) AppendEach(ctx context.Context, book quipu.Book, ds []quipu.Draft) []AppendResult {
+	out, started := make([]AppendResult, len(ds)), make([]*pending, len(ds))
 	for i := range ds {
 		switch err := ctx.Err(); {
 		case err != nil:
