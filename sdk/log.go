@@ -3,6 +3,7 @@ package sdk
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	logv1 "github.com/quipu-run/quipu/api/log/v1"
@@ -98,7 +99,12 @@ func (c *Client) Log(ctx context.Context) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	return OpenLog(LogOptions{Address: node.DaprGRPC, Token: c.token, Namespace: c.namespace})
+	_, port, err := net.SplitHostPort(node.DaprGRPC)
+	if err != nil {
+		return nil, &quipu.Error{Code: quipu.CodeNoNode, Err: err, Text: "the node at " + c.Address() + " has no gRPC door"}
+	}
+	// The host is the one that the client knows: a node may listen on all of its addresses.
+	return OpenLog(LogOptions{Address: net.JoinHostPort(c.base.Hostname(), port), Token: c.token, Namespace: c.namespace})
 }
 
 // Close ends the connection. Appends without an answer get CodeUnknown, everything after it CodeLogStopped.

@@ -11,8 +11,14 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/quipu-run/quipu"
+	logv1 "github.com/quipu-run/quipu/api/log/v1"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -420,5 +426,26 @@ func TestANodeStopsWhileItsBooksAreFollowed(t *testing.T) {
 		} else if code := quipu.CodeOf(err); code != quipu.CodeStopping && code != quipu.CodeNoNode {
 			t.Errorf("the subscription ended with %v", err)
 		}
+	}
+}
+
+// A method that the log does not have is not let past Dapr's guard because of its name.
+func TestAMethodThatTheLogDoesNotHaveIsGuardedAsAnyOther(t *testing.T) {
+	n := start(t, func(c *Config) { c.Token = "secret" })
+	conn, err := grpc.NewClient(n.info.DaprGRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	err = conn.Invoke(t.Context(), "/quipu.log.v1.LogService/Nothing", &logv1.TailRequest{}, &logv1.TailResponse{})
+	if status.Code(err) != codes.Unauthenticated {
+		t.Errorf("without a token: %v", err)
+	}
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "dapr-api-token", "secret")
+	if err := conn.Invoke(ctx, "/quipu.log.v1.LogService/Nothing", &logv1.TailRequest{}, &logv1.TailResponse{}); err == nil {
+		t.Error("with the token it was answered")
+	}
+	if _, err := n.client.Books(t.Context()); err != nil {
+		t.Errorf("the node does not go on: %v", err)
 	}
 }

@@ -102,20 +102,21 @@ func (a *appendStream) admit(q *logv1.Append) error {
 	if bad == nil {
 		bad = a.shelf.writable(a.ctx, w.book)
 	}
-	if bad != nil {
-		a.answer(w, nil, bad)
-	} else {
-		a.dispatch(w)
-	}
+	a.dispatch(w, bad)
 	return nil
 }
 
-func (a *appendStream) dispatch(w *appending) {
+// dispatch has somebody append or, if it is bad already, answer, whom the end of the stream waits for.
+func (a *appendStream) dispatch(w *appending, bad error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ended { // without an answer: it was not added
 		a.flight.leave(w.bytes, 1)
 		a.d.flight.leave(w.bytes, 1)
+		return
+	}
+	if bad != nil {
+		a.aside.Go(func() { a.answer(w, nil, bad) })
 		return
 	}
 	if w.isPlain() {

@@ -63,22 +63,20 @@ func (d *Door) GRPC(beside ...Beside) *grpc.Server {
 	for _, b := range beside {
 		b.Register(s)
 	}
-	for name := range s.GetServiceInfo() {
-		g.others[name] = true
+	for service, info := range s.GetServiceInfo() {
+		for _, m := range info.Methods {
+			g.others["/"+service+"/"+m.Name] = true
+		}
 	}
 	rtv1.RegisterDaprServer(s, &runtime{d: d})
 	return s
 }
 
-// guard admits calls of all methods but those of the services beside Dapr's.
+// guard admits calls of all methods but those of the services beside Dapr's. A method that such a service does not have is
+// an invocation like any other.
 type guard struct {
 	*Door
-	others map[string]bool
-}
-
-func (g guard) guards(method string) bool {
-	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	return !g.others[service]
+	others map[string]bool // by the full names of methods
 }
 
 // runtime is Dapr's service. What is not a method of it here is answered as unimplemented.
@@ -123,7 +121,7 @@ func (d *Door) admit(ctx context.Context, method string) (context.Context, error
 }
 
 func (g guard) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	if !g.guards(info.FullMethod) {
+	if g.others[info.FullMethod] {
 		return handle(ctx, in)
 	}
 	ctx, err := g.admit(ctx, info.FullMethod)
@@ -134,7 +132,7 @@ func (g guard) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, ha
 }
 
 func (g guard) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	if !g.guards(info.FullMethod) {
+	if g.others[info.FullMethod] {
 		return handle(srv, s)
 	}
 	ctx, err := g.admit(s.Context(), info.FullMethod)
