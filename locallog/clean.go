@@ -7,15 +7,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/quipu-run/quipu"
 )
 
 const (
-	trimmedMax   = 1 << 16 // streams that wait to be cleaned by name; beyond it all with a point are looked at
-	cleanBytes   = 1 << 20 // of changes to the index at once
-	cleanStreams = 1 << 12 // of a segment, cleaned at once
+	trimmedMax   = 1 << 16         // streams that wait to be cleaned by name; beyond it all with a point are looked at
+	cleanBytes   = 1 << 20         // of changes to the index at once
+	lookDelay    = 5 * time.Second // until a segment of which less was live than before is looked at again
+	cleanStreams = 1 << 12         // of a segment, cleaned at once
 )
 
 // cleaner gives space back: after each checkpoint that saved a trim it takes postings that nobody can reach out of the index, deletes
@@ -23,9 +25,10 @@ const (
 // that neither appends nor checkpoints wait for it. Nobody else changes postings, shares or segments that a checkpoint has left behind.
 type cleaner struct {
 	wake    chan struct{}      // has a value when there may be something to do
-	asked   chan chan struct{} // wakes too; what comes in is closed when all is done
+	asked   chan chan struct{} // wakes too; all is done at once, then what came in is closed
 	failed  error              // why it ended; read when it has
 	damaged map[uint32]bool    // segments of which a record could not be read: they stay as they are
+	live    map[uint32]int64   // by estimate, in each segment, when they were looked at last
 
 	mu      sync.Mutex          // guards below
 	trimmed map[streamName]bool // streams by tag whose point moved
@@ -71,17 +74,23 @@ func (c *cleaner) take() (map[streamName]bool, bool) {
 
 // clean is the cleaner's goroutine.
 func (l *Log) clean() {
+	var later <-chan time.Time
 	for {
 		var done chan struct{}
 		select {
+		case <-later:
 		case <-l.done:
 			return
 		case <-l.cleaner.wake:
 		case done = <-l.cleaner.asked:
 		}
 		err := l.cleanTrimmed()
+		again := false
 		if err == nil {
-			err = l.reclaim()
+			again, err = l.reclaim(done != nil)
+		}
+		if later = nil; again {
+			later = l.opts.Clock.After(lookDelay)
 		}
 		if done != nil {
 			close(done)

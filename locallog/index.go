@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -51,8 +52,9 @@ type checkpoint struct {
 // index is everything that was kept in memory up to the last checkpoint. It has no log of its own: a
 // checkpoint is one Pebble batch and a flush, so after a crash it is there whole or not at all.
 type index struct {
-	db   *pebble.DB
-	once sync.Once // closes parked
+	db     *pebble.DB
+	once   sync.Once // closes parked
+	opened atomic.Bool
 
 	mu     sync.Mutex // guards below
 	gens   []quipu.Seq
@@ -67,7 +69,7 @@ func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
 	defer cache.Unref()
 	opts := &pebble.Options{
 		FS: indexFS{fs}, Cache: cache, DisableWAL: true, MemTableSize: indexTableBytes, MaxOpenFiles: 256,
-		FormatMajorVersion: pebble.FormatNewest, Logger: indexLogger{x, logger},
+		FormatMajorVersion: pebble.FormatNewest, Logger: indexLogger{x, logger}, CompactionConcurrencyRange: x.compactions,
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.fail,
 			DataCorruption:  func(pebble.DataCorruptionInfo) {}, // whoever reads gets the error
@@ -80,7 +82,17 @@ func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
+	x.opened.Store(true)
 	return x, nil
+}
+
+// compactions tells Pebble how many there may be: none before it is open. If opening fails, Pebble closes the tables under one that has
+// begun, and that panics; found by TestAnErrorOfAnyFileOperationLosesNothingAcknowledged.
+func (x *index) compactions() (lower, upper int) {
+	if x.opened.Load() {
+		return 1, 1
+	}
+	return 0, 1
 }
 
 // guard does what may write to Pebble, or read much, and returns when that is done or when Pebble is parked. Then do is left

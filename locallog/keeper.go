@@ -290,8 +290,9 @@ func (l *Log) unlist(dead []uint32) ([]*segment, error) {
 	l.manifestMu.Lock()
 	defer l.manifestMu.Unlock()
 	isDead := func(m manifestSegment) bool { return slices.Contains(dead, m.ID) }
-	l.manifest.Segments = slices.DeleteFunc(l.manifest.Segments, isDead)
-	l.manifest.Kept = slices.DeleteFunc(l.manifest.Kept, isDead)
+	// In copies: whoever took the lists under the lock may still read them.
+	l.manifest.Segments = slices.DeleteFunc(slices.Clone(l.manifest.Segments), isDead)
+	l.manifest.Kept = slices.DeleteFunc(slices.Clone(l.manifest.Kept), isDead)
 	l.manifest.Pruned = true
 	if err := l.manifest.write(l.fs, l.dir); err != nil {
 		return nil, err

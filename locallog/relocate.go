@@ -26,6 +26,9 @@ type holding struct {
 	size int64 // of the file
 	live int64 // bytes of records that can be read, by estimate
 	dead bool  // for sure, none
+	// falling says that less is live than when it was looked at before. Then it is left alone: a log that trims as it goes
+	// would move the rest of every segment just before that dies too.
+	falling bool
 }
 
 // share is the live part of the segment. The header page is not counted: every segment has one.
@@ -51,7 +54,7 @@ func plan(all []holding, bytesMax int64) (dead, move []holding) {
 	for _, h := range all {
 		switch {
 		case h.dead:
-		case (h.share() < liveShareMin || size > 2*live && h.share() < 0.5) && (len(move) == 0 || moved+h.live <= bytesMax):
+		case !h.falling && (h.share() < liveShareMin || size > 2*live && h.share() < 0.5) && (len(move) == 0 || moved+h.live <= bytesMax):
 			move = append(move, h)
 			moved, size = moved+h.live, size-h.size+h.live
 		default:
@@ -84,30 +87,50 @@ func worthwhile(move []holding) bool {
 }
 
 // reclaim gives back the space that the index, as saved, says is free. It goes on until there is nothing left that is worth it.
-func (l *Log) reclaim() error {
-	for {
+// Unless it is to do all at once, it leaves what is falling to the next time, and answers whether there is such.
+func (l *Log) reclaim(atOnce bool) (again bool, err error) {
+	before := l.cleaner.live
+	for first := true; ; first = false {
 		if err := l.ending(); err != nil {
-			return err
+			return false, err
 		}
 		all, err := l.survey()
 		if err != nil {
-			return err
+			return false, err
+		}
+		if first {
+			l.cleaner.live = liveOf(all)
+		}
+		again = false
+		for i := range all {
+			h := &all[i]
+			known, ok := before[h.id]
+			h.falling = !atOnce && (!ok || known != h.live)
+			again = again || h.falling && h.share() < 0.5
 		}
 		dead, move := plan(all, l.opts.SegmentBytesMax/2)
 		if err := l.delete(ids(dead)); err != nil {
-			return fmt.Errorf("delete segments %v: %w", ids(dead), err)
+			return false, fmt.Errorf("delete segments %v: %w", ids(dead), err)
 		}
 		if len(move) == 0 {
-			return nil
+			return again, nil
 		}
 		progress, err := l.relocate(move)
 		if err != nil {
-			return fmt.Errorf("move records out of segments %v: %w", ids(move), err)
+			return false, fmt.Errorf("move records out of segments %v: %w", ids(move), err)
 		}
 		if !progress {
-			return nil
+			return again, nil
 		}
 	}
+}
+
+func liveOf(all []holding) map[uint32]int64 {
+	live := make(map[uint32]int64, len(all))
+	for _, h := range all {
+		live[h.id] = h.live
+	}
+	return live
 }
 
 // deleteDead deletes the segments in which nothing is live.
