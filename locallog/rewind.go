@@ -122,7 +122,11 @@ func (x *index) volume(id quipu.Book, from, to quipu.Seq) (v volume, err error) 
 	err = x.each(postingKey(nil, id, quipu.TagAll, from), streamEnd(id, quipu.TagAll), func(key, value []byte) error {
 		return eachPosting(key, value, func(p posting) bool {
 			if p.seq >= from && p.seq <= to {
-				v.add(1, int64(p.size))
+				held := volume{1, int64(p.size)}
+				if !p.isPlace() {
+					held.records = int64(p.offset)
+				}
+				v.add(held.records, held.bytes)
 			}
 			return p.seq < to
 		})
