@@ -134,7 +134,17 @@ func (s *Store) tryOpen() (*pebble.DB, error) {
 	o := s.pebbleOptions()
 	o.Cache = cache
 	o.EventListener = &pebble.EventListener{DataCorruption: s.markDamage}
-	return pebble.Open(s.path("db"), o)
+	// No compaction before it is open: if opening fails, Pebble closes the tables under one that has begun, and panics.
+	var opened atomic.Bool
+	o.CompactionConcurrencyRange = func() (lower, upper int) {
+		if opened.Load() {
+			return 1, 1
+		}
+		return 0, 1
+	}
+	db, err := pebble.Open(s.path("db"), o)
+	opened.Store(err == nil)
+	return db, err
 }
 
 func (s *Store) pebbleOptions() *pebble.Options {
