@@ -32,9 +32,10 @@ func (s ratios) String() string {
 	return fmt.Sprintf("%.2f (%.2f to %.2f)", s[len(s)/2], s[0], s[len(s)-1])
 }
 
-// benchLog measures the log in-process beside the least that the same work takes on this disk.
+// benchLog measures the log in-process beside the least that the same work takes on this disk, and over gRPC beside the peers that
+// are installed.
 func benchLog(r *runner) error {
-	return errors.Join(r.logAppends(), r.logKept(), r.logReads(), r.logNoise())
+	return errors.Join(r.logAppends(), r.logKept(), r.logReads(), r.logNoise(), benchLogDoor(r))
 }
 
 // logAppends appends records of 1 KiB to a log that trims as it goes, so that segments are written over as the raw file is.

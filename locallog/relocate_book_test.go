@@ -129,7 +129,7 @@ func TestABackupHasWhatWasMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 200 { // what the backup holds is moved out of meanwhile
-		last = appendKB(t, l, busy, byte('c'+i%3))
+		appendKB(t, l, busy, byte('c'+i%3))
 	}
 	tail, err := l.Tail(t.Context(), keep, quipu.Local)
 	if err != nil {

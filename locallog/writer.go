@@ -23,7 +23,6 @@ type writer struct {
 	crc       uint32
 	stamp     int64
 	unchecked int64                          // bytes written since the free space was looked at
-	low       bool                           // it was under the reserve
 	rolled    bool                           // a segment was filled since the last checkpoint
 	producers map[producerKey]quipu.Producer // of the group that is chosen
 	bytes     map[quipu.Book]int64           // of the group that is chosen, in books with a quota
