@@ -195,18 +195,54 @@ func (l *Log) eachHeldSaved(id quipu.Book, from, to quipu.Seq, visit func(quipu.
 	if next = max(from, saved+1); from > saved {
 		return next, nil
 	}
-	err = l.index().eachIn(id, quipu.TagAll, from, min(to, saved), func(p posting) bool {
-		held := volume{1, int64(p.size)}
-		if !p.isPlace() {
-			held.records = int64(p.offset)
+	for end := min(to, saved); from <= end; {
+		found, err := l.index().held(id, from, end)
+		if err != nil {
+			return 0, err
 		}
-		if visit(p.seq, held) {
-			return true
+		for _, h := range found {
+			if !visit(h.seq, h.volume) {
+				return quipu.SeqMax, nil
+			}
 		}
-		next = quipu.SeqMax
-		return false
+		if len(found) < heldMax {
+			break
+		}
+		from = found[len(found)-1].seq + 1
+	}
+	return next, nil
+}
+
+// heldMax is how many postings are read at once when a book's content is counted.
+const heldMax = 4096
+
+// heldAt is what the index has of a book at a seq: a record, or many that are trimmed in all their tags.
+type heldAt struct {
+	seq quipu.Seq
+	volume
+}
+
+// held answers the first heldMax of a book in [from, to]. It is guarded: closing an iterator may need a lock of Pebble's, and a Pebble that
+// is parked may hold that for ever.
+func (x *index) held(id quipu.Book, from, to quipu.Seq) ([]heldAt, error) {
+	var found []heldAt
+	err := x.guard(func() error {
+		var some []heldAt
+		err := x.eachIn(id, quipu.TagAll, from, to, func(p posting) bool {
+			h := heldAt{p.seq, volume{1, int64(p.size)}}
+			if !p.isPlace() {
+				h.records = int64(p.offset)
+			}
+			some = append(some, h)
+			return len(some) < heldMax
+		})
+		found = some
+		return err
 	})
-	return next, err
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
 }
 
 // eachHeldRecent visits what memory has. It answers false, and visits nothing, if memory does not begin at from any more.

@@ -152,7 +152,11 @@ type LogStats struct {
 	Segments     int    `json:"segments"`     // files
 	SegmentBytes int64  `json:"segmentBytes"` // on disk, what waits for use included
 	SpareBytes   int64  `json:"spareBytes"`   // on disk, of deleted segments that are kept to be written over
+	Kept         int    `json:"keptSegments"` // of the segments, those that moved records are in
 	IndexBytes   int64  `json:"indexBytes"`   // in memory, not yet saved
+	QueueBytes   int64  `json:"queueBytes"`   // of appends that wait, or are being written
+	DiskFree     uint64 `json:"diskFree"`     // bytes; 0 if the file system cannot tell
+	ReadOnly     bool   `json:"readOnly"`     // the free space is under the reserve: appends are refused
 
 	Appends     uint64 `json:"appends"` // records and batches, won or lost
 	Appended    uint64 `json:"appended"`
@@ -163,4 +167,6 @@ type LogStats struct {
 	Checkpoints uint64 `json:"checkpoints"`
 	Deleted     uint64 `json:"deletedSegments"`
 	Recycled    uint64 `json:"recycledSegments"`
+	Relocated   uint64 `json:"relocatedSegments"` // deleted after what was live in them was moved
+	Moved       uint64 `json:"movedRecords"`
 }

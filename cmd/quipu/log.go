@@ -271,6 +271,10 @@ func (v statsView) print(c *cli) error {
 	row("appended", "%s in %s, %s written", count(v.Appended, "record"), count(v.Appends, "append"), count(v.Written, "byte"))
 	row("commits", "%d, %s, %.1f appends each", v.Commits, count(v.Syncs, "sync"), float64(v.Appends)/float64(max(v.Commits, 1)))
 	row("segments", "%d filled, %d deleted, %d of them written over; %s", v.Rolls, v.Deleted, v.Recycled, count(v.Checkpoints, "checkpoint"))
+	row("moved", "%s out of %s", count(v.Moved, "record"), count(v.Relocated, "mostly dead segment"))
+	if v.ReadOnly {
+		row("read-only", "only %d bytes of the disk are free", v.DiskFree)
+	}
 	return w.Flush()
 }
 
