@@ -49,10 +49,11 @@ func (c *census) at(id quipu.Book) (bookPoints, error) {
 		at, err = one.of(c.x, id)
 		return c.x.wrap(err)
 	})
-	if err == nil {
-		c.points[id] = at
+	if err != nil {
+		return bookPoints{}, err // at may still be in use
 	}
-	return at, err
+	c.points[id] = at
+	return at, nil
 }
 
 // segment counts one segment, and corrects h.
@@ -71,6 +72,9 @@ func (c *census) segment(h *holding) error {
 	if errors.Is(err, errDamaged) {
 		c.leave(h.id, err)
 		return nil
+	}
+	if err != nil {
+		return err // c may still be in use
 	}
 	h.live = 0
 	for _, m := range c.live[before:] {
@@ -156,13 +160,16 @@ func (c *census) keptSegment(s *segment) error {
 }
 
 // isHere tells whether the index has a record where it was found. It has not if the log was restored up to a seq before it.
-func (c *census) isHere(m move) (here bool, err error) {
-	err = c.x.guard(func() error {
-		p, err := c.x.posting(m.book, m.from.seq)
-		here = p == m.from
+func (c *census) isHere(m move) (bool, error) {
+	var p posting
+	err := c.x.guard(func() (err error) {
+		p, err = c.x.posting(m.book, m.from.seq)
 		return err
 	})
-	return here && err == nil, err
+	if err != nil {
+		return false, err // p may still be in use
+	}
+	return p == m.from, nil
 }
 
 // sort puts a record that the book's own point did not trim with the live ones or the others.

@@ -167,8 +167,10 @@ func (l *Log) survey() (all []holding, err error) {
 	})
 	x := l.index()
 	s := surveyor{x: x, trims: map[quipu.Book]quipu.Seq{}, before: map[quipu.Book]quipu.Seq{}}
-	err = x.guard(func() error { return x.wrap(s.segments(listed)) })
-	return s.all, err
+	if err := x.guard(func() error { return x.wrap(s.segments(listed)) }); err != nil {
+		return nil, err // s may still be in use
+	}
+	return s.all, nil
 }
 
 type surveyor struct {
