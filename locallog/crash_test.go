@@ -313,7 +313,11 @@ func TestACrashAtAnyFileOperationLosesNothingAcknowledged(t *testing.T) {
 func TestAnErrorOfAnyFileOperationLosesNothingAcknowledged(t *testing.T) {
 	for name, failure := range map[string]error{"io": errorfs.ErrInjected, "no space": syscall.ENOSPC} {
 		t.Run(name, func(t *testing.T) {
-			for n := 0; ; n++ {
+			step := 1
+			if testing.Short() {
+				step = 5 // the race detector is slow
+			}
+			for n := 0; ; n += step {
 				if fired := failAt(t, n, failure); !fired {
 					t.Logf("%d operations", n)
 					return
