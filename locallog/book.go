@@ -229,11 +229,7 @@ func (x *index) held(id quipu.Book, from, to quipu.Seq) ([]heldAt, error) {
 	err := x.guard(func() error {
 		var some []heldAt
 		err := x.eachIn(id, quipu.TagAll, from, to, func(p posting) bool {
-			h := heldAt{p.seq, volume{1, int64(p.size)}}
-			if !p.isPlace() {
-				h.records = int64(p.offset)
-			}
-			some = append(some, h)
+			some = append(some, heldAt{p.seq, p.held()})
 			return len(some) < heldMax
 		})
 		found = some
@@ -258,7 +254,7 @@ func (l *Log) eachHeldRecent(id quipu.Book, from, to quipu.Seq, visit func(quipu
 		}
 		if s := g.stream(id, quipu.TagAll); s != nil {
 			for _, p := range s.postings[s.from(from):] {
-				if p.seq > to || !visit(p.seq, volume{1, int64(p.size)}) {
+				if p.seq > to || !visit(p.seq, p.held()) {
 					return true
 				}
 			}

@@ -78,6 +78,14 @@ func eachPosting(key, value []byte, visit func(posting) bool) error {
 
 func (p posting) isPlace() bool { return p.segment != 0 }
 
+// held is what a posting of a whole book stands for.
+func (p posting) held() volume {
+	if p.isPlace() {
+		return volume{1, int64(p.size)}
+	}
+	return volume{int64(p.offset), int64(p.size)}
+}
+
 // next decodes the posting after p.
 func (p posting) next(b []byte) (posting, []byte, bool) {
 	var v [4]uint64

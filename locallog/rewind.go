@@ -1,6 +1,7 @@
 package locallog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -107,7 +108,7 @@ func (l *Log) rewindBooks(upto quipu.Seq) error {
 		saved := *book
 		saved.newest, saved.tail = p.seq, max(p.seq, book.trim)
 		saved.below = volume{}
-		if saved.total, err = x.volume(id, book.trim+1, upto); err != nil {
+		if saved.total, err = l.volumeOf(context.Background(), id, book.trim+1, upto); err != nil {
 			return err
 		}
 		if err := b.Set(be.AppendUint64([]byte{keyBook}, uint64(id)), saved.encode(nil), nil); err != nil {
@@ -115,21 +116,4 @@ func (l *Log) rewindBooks(upto quipu.Seq) error {
 		}
 	}
 	return x.apply(b)
-}
-
-// volume counts the saved records of a book in [from, to].
-func (x *index) volume(id quipu.Book, from, to quipu.Seq) (v volume, err error) {
-	err = x.each(postingKey(nil, id, quipu.TagAll, from), streamEnd(id, quipu.TagAll), func(key, value []byte) error {
-		return eachPosting(key, value, func(p posting) bool {
-			if p.seq >= from && p.seq <= to {
-				held := volume{1, int64(p.size)}
-				if !p.isPlace() {
-					held.records = int64(p.offset)
-				}
-				v.add(held.records, held.bytes)
-			}
-			return p.seq < to
-		})
-	})
-	return v, x.wrap(err)
 }
