@@ -34,37 +34,58 @@ type Restoring struct {
 // Restore makes a data directory of a backup. It is there whole, every file checked, or not at all.
 // CodeUsage: the directory is in use, or the backup does not reach Upto. CodeCorrupt: it is damaged or was cut short.
 func Restore(ctx context.Context, r Restoring) (b sdk.Backup, err error) {
-	if err := mustBeEmpty(r.Data); err != nil {
-		return b, err
-	}
-	temp := filepath.Clean(r.Data) + ".restoring"
-	if err := errors.Join(os.RemoveAll(temp), os.MkdirAll(temp, 0o700)); err != nil {
-		return b, fmt.Errorf("make %s: %w", temp, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(temp))
+	err = assemble(r.Data, func(temp string) error {
+		u := &unpacking{ctx: ctx, dir: temp, tell: r.Tell, sums: map[string]string{}}
+		if err := r.each(u.file); err != nil {
+			return err
 		}
-	}()
-	u := &unpacking{ctx: ctx, dir: temp, tell: r.Tell, sums: map[string]string{}}
-	if err := r.each(u.file); err != nil {
-		return b, err
+		if err := u.check(); err != nil {
+			return err
+		}
+		b = u.info
+		snapshots, err := usable(b, r.Upto)
+		if err != nil {
+			return err
+		}
+		if err := keepOnly(filepath.Join(temp, "views", "snap"), snapshots); err != nil {
+			return err
+		}
+		b.Tail, err = locallog.Restore(locallog.Options{Dir: filepath.Join(temp, "log")}, r.Upto)
+		return err
+	})
+	return b, err
+}
+
+// Unpack writes the archive of a backup as a folder, which is there whole or not at all.
+func Unpack(ctx context.Context, archive io.Reader, dir string) (b sdk.Backup, err error) {
+	err = assemble(dir, func(temp string) error {
+		u := &unpacking{ctx: ctx, dir: temp, whole: true, sums: map[string]string{}}
+		if err := eachInTar(archive, u.file); err != nil {
+			return err
+		}
+		b = u.info
+		return u.check()
+	})
+	return b, err
+}
+
+// assemble lets fill make a folder beside dir, and gives it the name dir, durably, when it is whole.
+func assemble(dir string, fill func(temp string) error) error {
+	if err := mustBeEmpty(dir); err != nil {
+		return err
 	}
-	if err := u.check(); err != nil {
-		return b, err
+	temp := filepath.Clean(dir) + ".unfinished"
+	if err := errors.Join(os.RemoveAll(temp), os.MkdirAll(temp, 0o700)); err != nil {
+		return fmt.Errorf("make %s: %w", temp, err)
 	}
-	b = u.info
-	snapshots, err := usable(b, r.Upto)
+	err := fill(temp)
+	if err == nil {
+		err = place(temp, dir)
+	}
 	if err != nil {
-		return b, err
+		err = errors.Join(err, os.RemoveAll(temp))
 	}
-	if err := keepOnly(filepath.Join(temp, "views", "snap"), snapshots); err != nil {
-		return b, err
-	}
-	if b.Tail, err = locallog.Restore(locallog.Options{Dir: filepath.Join(temp, "log")}, r.Upto); err != nil {
-		return b, err
-	}
-	return b, place(temp, r.Data)
+	return err
 }
 
 // Inspect reads what a backup says of itself, without checking the rest.
@@ -153,29 +174,6 @@ func keepOnly(dir string, usable map[string]bool) error {
 		}
 	}
 	return syncFolder(dir)
-}
-
-// Unpack writes the archive of a backup as a folder, which is there whole or not at all.
-func Unpack(ctx context.Context, archive io.Reader, dir string) (sdk.Backup, error) {
-	if err := mustBeEmpty(dir); err != nil {
-		return sdk.Backup{}, err
-	}
-	temp := filepath.Clean(dir) + ".unpacking"
-	if err := errors.Join(os.RemoveAll(temp), os.MkdirAll(temp, 0o700)); err != nil {
-		return sdk.Backup{}, fmt.Errorf("make %s: %w", temp, err)
-	}
-	u := &unpacking{ctx: ctx, dir: temp, whole: true, sums: map[string]string{}}
-	err := eachInTar(archive, u.file)
-	if err == nil {
-		err = u.check()
-	}
-	if err == nil {
-		err = place(temp, dir)
-	}
-	if err != nil {
-		err = errors.Join(err, os.RemoveAll(temp))
-	}
-	return u.info, err
 }
 
 // unpacking puts files of a backup into a folder.

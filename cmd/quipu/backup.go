@@ -56,8 +56,12 @@ func (c *cli) keepBackup(ctx context.Context, archive io.Reader, to string) erro
 		}
 		return c.saidBackup(to, b)
 	}
-	if err := writeWhole(to, c.counted(archive)); err != nil {
+	err := writeWhole(to, func(f io.Writer) error {
+		_, err := io.Copy(f, c.counted(archive))
 		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write %s: %w", to, err)
 	}
 	b, err := server.Inspect(server.Restoring{From: to})
 	if err != nil {
@@ -75,9 +79,9 @@ func (c *cli) saidBackup(to string, b sdk.Backup) error {
 	return err
 }
 
-// writeWhole makes a file that is there whole and durable, or not at all.
-func writeWhole(path string, r io.Reader) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+// writeWhole makes a file of what write writes, which is there whole and durable, or not at all.
+func writeWhole(path string, write func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
 	if err != nil {
 		return err
 	}
@@ -86,12 +90,12 @@ func writeWhole(path string, r io.Reader) (err error) {
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	_, err = io.Copy(f, r)
+	err = write(f)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return err
 	}
 	return os.Rename(f.Name(), path)
 }

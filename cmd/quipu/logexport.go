@@ -6,12 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,7 +51,11 @@ func (c *cli) logExport() *cobra.Command {
 			_, err := c.export(cmd.Context(), node, book, c.out)
 			return err
 		}
-		n, err := c.exportFile(cmd.Context(), node, book, file)
+		n := 0
+		err := writeWhole(file, func(to io.Writer) (err error) {
+			n, err = c.export(cmd.Context(), node, book, to)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -63,27 +64,6 @@ func (c *cli) logExport() *cobra.Command {
 	})
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the file to write; default: stdout")
 	return cmd
-}
-
-// exportFile puts the file in its place when it is whole, so that what is there is never half an export.
-func (c *cli) exportFile(ctx context.Context, node *sdk.Client, book, file string) (n int, err error) {
-	temporary, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*.part")
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		err = errors.Join(err, temporary.Close())
-		if err == nil {
-			err = os.Rename(temporary.Name(), file)
-		}
-		if err != nil {
-			err = errors.Join(err, os.Remove(temporary.Name()))
-		}
-	}()
-	if n, err = c.export(ctx, node, book, temporary); err != nil {
-		return n, err
-	}
-	return n, temporary.Sync()
 }
 
 // export writes what the book holds as of its tail now, and answers how many records that is.
