@@ -222,23 +222,14 @@ type heldAt struct {
 	volume
 }
 
-// held answers the first heldMax of a book in [from, to]. It is guarded: closing an iterator may need a lock of Pebble's, and a Pebble that
-// is parked may hold that for ever.
+// held answers the first heldMax of a book in [from, to].
 func (x *index) held(id quipu.Book, from, to quipu.Seq) ([]heldAt, error) {
 	var found []heldAt
-	err := x.guard(func() error {
-		var some []heldAt
-		err := x.eachIn(id, quipu.TagAll, from, to, func(p posting) bool {
-			some = append(some, heldAt{p.seq, p.held()})
-			return len(some) < heldMax
-		})
-		found = some
-		return err
+	err := x.eachIn(id, quipu.TagAll, from, to, func(p posting) bool {
+		found = append(found, heldAt{p.seq, p.held()})
+		return len(found) < heldMax
 	})
-	if err != nil {
-		return nil, err
-	}
-	return found, nil
+	return found, err
 }
 
 // eachHeldRecent visits what memory has. It answers false, and visits nothing, if memory does not begin at from any more.

@@ -43,14 +43,10 @@ func (c *census) at(id quipu.Book) (bookPoints, error) {
 	if at, ok := c.points[id]; ok {
 		return at, nil
 	}
-	var at bookPoints
-	err := c.x.guard(func() (err error) {
-		var one points
-		at, err = one.of(c.x, id)
-		return c.x.wrap(err)
-	})
+	var one points
+	at, err := one.of(c.x, id)
 	if err != nil {
-		return bookPoints{}, err // at may still be in use
+		return bookPoints{}, c.x.wrap(err)
 	}
 	c.points[id] = at
 	return at, nil
@@ -94,13 +90,10 @@ var errDamaged = errors.New("it cannot be read")
 
 // logSegment goes by the postings. Records have to be looked at only in books that were trimmed by tag.
 func (c *census) logSegment(s *segment) error {
-	before, look := len(c.live), false
-	err := c.x.guard(func() (err error) {
-		look, err = c.postings(s)
-		return c.x.wrap(err)
-	})
+	before := len(c.live)
+	look, err := c.postings(s)
 	if err != nil || !look {
-		return err
+		return c.x.wrap(err)
 	}
 	found := c.live[before:]
 	c.live = c.live[:before]
@@ -161,15 +154,8 @@ func (c *census) keptSegment(s *segment) error {
 
 // isHere tells whether the index has a record where it was found. It has not if the log was restored up to a seq before it.
 func (c *census) isHere(m move) (bool, error) {
-	var p posting
-	err := c.x.guard(func() (err error) {
-		p, err = c.x.posting(m.book, m.from.seq)
-		return err
-	})
-	if err != nil {
-		return false, err // p may still be in use
-	}
-	return p == m.from, nil
+	p, err := c.x.posting(m.book, m.from.seq)
+	return p == m.from, err
 }
 
 // sort puts a record that the book's own point did not trim with the live ones or the others.

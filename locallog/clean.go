@@ -121,13 +121,8 @@ func (l *Log) ending() error {
 
 // cleanTrimmed takes the trimmed beginnings of streams by tag out of the index, and notes in the shares what they had.
 func (l *Log) cleanTrimmed() error {
-	x := l.index()
-	return x.guard(func() error { return l.cleanStreams(x) })
-}
-
-func (l *Log) cleanStreams(x *index) error {
 	trimmed, all := l.cleaner.take()
-	s := sweep{x: x}
+	s := sweep{x: l.index()}
 	if all {
 		err := s.x.each([]byte{keyTagTrim}, []byte{keyTagTrim + 1}, func(key, _ []byte) error {
 			if len(key) < 10 {
@@ -323,7 +318,7 @@ func (p *points) of(x *index, id quipu.Book) (bookPoints, error) {
 // forget takes what is trimmed out of all streams that have records in a segment, and forgets its shares.
 func (l *Log) forget(s *segment) error {
 	x := l.index()
-	return x.guard(func() error { return x.wrap(x.forget(s)) })
+	return x.wrap(x.forget(s))
 }
 
 func (x *index) forget(s *segment) error {

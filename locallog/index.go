@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/resolve"
 )
@@ -53,22 +55,22 @@ type checkpoint struct {
 // checkpoint is one Pebble batch and a flush, so after a crash it is there whole or not at all.
 type index struct {
 	db     *pebble.DB
-	once   sync.Once // closes parked
+	once   sync.Once // closes ended
 	opened atomic.Bool
 
 	mu     sync.Mutex // guards below
 	gens   []quipu.Seq
 	failed error         // the first background failure
 	broken chan struct{} // closed when failed is set
-	parked chan struct{} // closed when Pebble wanted to end the process
+	ended  chan struct{} // closed when Pebble wanted to end the process
 }
 
 func openIndex(fs vfs.FS, dir string, logger *slog.Logger) (*index, error) {
-	x := &index{broken: make(chan struct{}), parked: make(chan struct{})}
+	x := &index{broken: make(chan struct{}), ended: make(chan struct{})}
 	cache := pebble.NewCache(indexCacheBytes)
 	defer cache.Unref()
 	opts := &pebble.Options{
-		FS: indexFS{fs}, Cache: cache, DisableWAL: true, MemTableSize: indexTableBytes, MaxOpenFiles: 256,
+		FS: indexFS{errorfs.Wrap(fs, errorfs.InjectorFunc(x.mayStill))}, Cache: cache, DisableWAL: true, MemTableSize: indexTableBytes, MaxOpenFiles: 256,
 		FormatMajorVersion: pebble.FormatNewest, Logger: indexLogger{x, logger}, CompactionConcurrencyRange: x.compactions,
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.fail,
@@ -95,16 +97,37 @@ func (x *index) compactions() (lower, upper int) {
 	return 0, 1
 }
 
-// guard does what may write to Pebble, or read much, and returns when that is done or when Pebble is parked. Then do is left
-// behind for good: see indexLogger.Fatalf. It must not touch anything that somebody else uses after that.
+// guard does what writes to Pebble, and returns when that is done or when Pebble has ended. Then do is left behind: it may wait
+// for ever for what Pebble will not do any more, so it must not touch anything that somebody else uses after that.
 func (x *index) guard(do func() error) error {
+	if x.hasEnded() {
+		return x.failure()
+	}
 	done := make(chan error, 1)
 	go func() { done <- do() }()
 	select {
 	case err := <-done:
 		return err
-	case <-x.parked:
+	case <-x.ended:
 		return x.failure()
+	}
+}
+
+// mayStill stops all writing to the index's files once Pebble has ended: what it would write of the state it was left in is not
+// to be trusted.
+func (x *index) mayStill(op errorfs.Op) error {
+	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && x.hasEnded() {
+		return x.failure()
+	}
+	return nil
+}
+
+func (x *index) hasEnded() bool {
+	select {
+	case <-x.ended:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -138,12 +161,17 @@ func (l indexLogger) Errorf(format string, args ...any) {
 	l.logger.Warn("log index", "err", fmt.Sprintf(format, args...))
 }
 
-// Fatalf parks its goroutine for ever, locks and all: Pebble relies on Fatalf ending the process, and goes wrong if it
-// returns. The log stops, tells, and leaves Pebble alone; the next process recovers.
+// Fatalf ends its goroutine, and all writing: Pebble relies on Fatalf ending the process, and goes wrong if it returns. The
+// goroutine's deferred calls give its locks back, so that readers go on, from memory and files as they were. The log stops,
+// tells, and the next process recovers. While Pebble is being opened there are no readers, and its deferred calls would close
+// what they find half made, which panics: then the goroutine stays as it is.
 func (l indexLogger) Fatalf(format string, args ...any) {
 	l.x.fail(fmt.Errorf("log index: "+format, args...))
-	l.x.once.Do(func() { close(l.x.parked) })
-	select {}
+	l.x.once.Do(func() { close(l.x.ended) })
+	if !l.x.opened.Load() {
+		select {}
+	}
+	runtime.Goexit()
 }
 
 // isDamage tells damage of the index's files from a disk that cannot be read now.
@@ -162,7 +190,7 @@ func (x *index) wrap(err error) error {
 	return err
 }
 
-// close leaves a Pebble that is parked as it is.
+// close leaves a Pebble that has ended as it is.
 func (x *index) close() error {
 	if err := x.guard(x.db.Close); err != nil {
 		return fmt.Errorf("close index: %w", err)

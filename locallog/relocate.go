@@ -167,8 +167,8 @@ func (l *Log) survey() (all []holding, err error) {
 	})
 	x := l.index()
 	s := surveyor{x: x, trims: map[quipu.Book]quipu.Seq{}, before: map[quipu.Book]quipu.Seq{}}
-	if err := x.guard(func() error { return x.wrap(s.segments(listed)) }); err != nil {
-		return nil, err // s may still be in use
+	if err := s.segments(listed); err != nil {
+		return nil, x.wrap(err)
 	}
 	return s.all, nil
 }
@@ -256,7 +256,7 @@ func (l *Log) relocate(from []holding) (bool, error) {
 	}
 	x := c.x
 	if !worthwhile(from) {
-		return true, x.guard(func() error { return x.wrap(x.note(&c)) }) // so that the next survey knows better
+		return true, x.wrap(x.note(&c)) // so that the next survey knows better
 	}
 	if !l.hasRoom(from) {
 		return false, nil
@@ -273,7 +273,7 @@ func (l *Log) relocate(from []holding) (bool, error) {
 			return false, err
 		}
 	}
-	if err := x.guard(func() error { return x.wrap(x.place(&c, from)) }); err != nil {
+	if err := x.wrap(x.place(&c, from)); err != nil {
 		return false, err
 	}
 	l.counts.moved.Add(uint64(len(c.live)))
