@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/dapr"
@@ -96,6 +98,7 @@ func (o *ownDoor) open(s server, port int) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	l = netutil.LimitListener(l, doorConnections)
 	o.servers = append(o.servers, s)
 	o.running.Go(func() {
 		_ = s.Serve(l) // ends with close; before that, only if the listener breaks, which its instance will see

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 )
 
@@ -28,6 +29,9 @@ var (
 	daprDoor = door{"Dapr HTTP", "--dapr-http-port"}
 	grpcDoor = door{"Dapr gRPC", "--dapr-grpc-port"}
 )
+
+// doorConnections is how many connections a door has at once. Who comes later waits until one ends: idle ones are cut by their servers.
+const doorConnections = 10_000
 
 // listeners are the node's open doors.
 type listeners struct {
@@ -137,7 +141,7 @@ func (l *listeners) listen(d door, host string, port int, free bool) error {
 			Text: fmt.Sprintf("cannot listen on %s port %d for %s", host, port, d.name), Err: err,
 			Hint: "--listen HOST and " + d.flag + " N choose the address"}
 	}
-	l.open[d] = ln
+	l.open[d] = netutil.LimitListener(ln, doorConnections)
 	return nil
 }
 
