@@ -3,6 +3,7 @@ package quipu
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,13 +37,18 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Size is a number of bytes written as text: 64Ki, 256Mi, 2Gi, or a plain number.
+// Size is a number of bytes written as text: 64Ki, 256Mi, 2Gi, or a plain number. It is also read from powers of ten: 500k, 10M, 2G.
 type Size int64
 
-var sizeUnits = []struct {
+type sizeUnit struct {
 	suffix string
 	factor Size
-}{{"Gi", 1 << 30}, {"Mi", 1 << 20}, {"Ki", 1 << 10}, {"", 1}}
+}
+
+var (
+	sizeUnits    = []sizeUnit{{"Gi", 1 << 30}, {"Mi", 1 << 20}, {"Ki", 1 << 10}, {"", 1}}
+	decimalUnits = []sizeUnit{{"G", 1e9}, {"M", 1e6}, {"k", 1e3}, {"K", 1e3}}
+)
 
 // MarshalText uses the largest unit that divides the size.
 func (s Size) MarshalText() ([]byte, error) {
@@ -56,11 +62,8 @@ func (s Size) MarshalText() ([]byte, error) {
 
 // UnmarshalText reads a number with an optional unit, which may end with B.
 func (s *Size) UnmarshalText(text []byte) error {
-	plain := string(text)
-	if strings.HasSuffix(plain, "iB") {
-		plain = strings.TrimSuffix(plain, "B")
-	}
-	for _, u := range sizeUnits {
+	plain := strings.TrimSuffix(string(text), "B")
+	for _, u := range slices.Concat(decimalUnits, sizeUnits) {
 		digits, ok := strings.CutSuffix(plain, u.suffix)
 		if !ok {
 			continue

@@ -20,12 +20,12 @@ func TestASizeIsReadAsItIsWritten(t *testing.T) {
 
 func TestASizeTakesUnitsAndRefusesWhatIsNone(t *testing.T) {
 	var s Size
-	for text, want := range map[string]Size{"64Ki": 64 << 10, "1GiB": 1 << 30, "7MiB": 7 << 20, "12": 12} {
+	for text, want := range map[string]Size{"64Ki": 64 << 10, "1GiB": 1 << 30, "7MiB": 7 << 20, "12": 12, "12B": 12, "500k": 500_000, "10M": 10_000_000, "10MB": 10_000_000, "2G": 2_000_000_000} {
 		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
 			t.Errorf("%s is %d, %v; want %d", text, s, err, want)
 		}
 	}
-	for _, text := range []string{"", "Gi", "B", "1B", "1GB", "-1", "1.5Gi", "9223372036854775808", "8589934592Gi"} {
+	for _, text := range []string{"", "Gi", "B", "GB", "1GBB", "-1", "1.5G", "1.5Gi", "9223372036854775808", "8589934592Gi", "9223372037G"} {
 		if err := s.UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("%q was taken for %d", text, s)
 		}

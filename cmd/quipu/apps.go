@@ -15,7 +15,7 @@ import (
 )
 
 func (c *cli) appCommands() []*cobra.Command {
-	deploy := &cobra.Command{Use: "deploy DIR", Short: "Deploy the application in a folder", Args: cobra.ExactArgs(1)}
+	deploy := &cobra.Command{Use: "deploy DIR", Short: "Deploy the application in a folder", Args: cobra.ExactArgs(1), SuggestFor: []string{"apply", "push"}}
 	app := deploy.Flags().String("app", "", "name of the application; default: that of the folder")
 	deploy.RunE = func(cmd *cobra.Command, args []string) error {
 		node, err := c.client()
@@ -226,7 +226,7 @@ type printer interface{ print(*cli) error }
 
 func (c *cli) removeCommand() *cobra.Command {
 	can := func(k kind) bool { return k.rm != nil }
-	return &cobra.Command{Use: "rm KIND NAME", Short: "Take a function or a topic away", Args: cobra.ExactArgs(2), ValidArgsFunction: c.completeKind(can), RunE: func(cmd *cobra.Command, args []string) error {
+	return &cobra.Command{Use: "rm KIND NAME", Short: "Take a function or a topic away", SuggestFor: []string{"delete", "remove"}, Args: cobra.ExactArgs(2), ValidArgsFunction: c.completeKind(can), RunE: func(cmd *cobra.Command, args []string) error {
 		k, err := kindOf(args[0], "rm", can)
 		if err != nil {
 			return err

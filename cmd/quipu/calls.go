@@ -56,7 +56,7 @@ type shown string
 func (s shown) Error() string { return string(s) }
 
 func (c *cli) callCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "call NAME [-d DATA | -f FILE]", Short: "Call a function: POST to / and print the reply", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "call NAME [-d DATA | -f FILE]", Short: "Call a function: POST to / and print the reply", Args: cobra.ExactArgs(1), SuggestFor: []string{"invoke"}}
 	data := cmd.Flags().StringP("data", "d", "", "the body")
 	file := cmd.Flags().StringP("file", "f", "", "a file with the body, - for stdin")
 	cmd.MarkFlagsMutuallyExclusive("data", "file")

@@ -17,7 +17,7 @@ import (
 )
 
 func (c *cli) nodeCommands() []*cobra.Command {
-	serve := &cobra.Command{Use: "serve --data DIR", Short: "Run a node", Args: cobra.NoArgs}
+	serve := &cobra.Command{Use: "serve --data DIR", Short: "Run a node", Args: cobra.NoArgs, SuggestFor: []string{"start", "up", "server"}}
 	serving := nodeFlags(serve)
 	serve.RunE = func(cmd *cobra.Command, _ []string) error {
 		if serving.Data == "" {

@@ -34,7 +34,7 @@ type pubArgs struct {
 }
 
 func (c *cli) pubCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "pub TOPIC [-d DATA | -f FILE | -]", Short: "Publish an event, or one for each line, and print its id",
+	cmd := &cobra.Command{Use: "pub TOPIC [-d DATA | -f FILE | -]", Short: "Publish an event, or one for each line, and print its id", SuggestFor: []string{"publish"},
 		Args: cobra.RangeArgs(1, 2), ValidArgsFunction: c.completeTopics}
 	p := &pubArgs{}
 	f := cmd.Flags()
