@@ -179,7 +179,7 @@ type BookInfo struct {
 	ID      Book
 	Tail    Seq
 	Trim    Seq
-	Records int64 // visible ones above the trim point, also those that are trimmed in all their tags
+	Records int64 // that a read of the whole book finds
 	Bytes   int64 // of these, as the log keeps them
 	Options BookOptions
 }

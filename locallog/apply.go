@@ -14,9 +14,10 @@ const (
 	systemCreateV1 byte = 1 // name of the book
 	systemTrimV1   byte = 2 // book, point, tag
 	systemCreate   byte = 3 // options, name of the book
-	systemTrim     byte = 4 // book, point, records and bytes that the book had up to there, tag
+	systemTrimV2   byte = 4 // book, point, records and bytes that the book had up to there, tag
 	systemSet      byte = 5 // book, options
 	systemDelete   byte = 6 // book
+	systemTrim     byte = 7 // book, point, below (records, bytes), gone (records, bytes), tag
 )
 
 // tagTrimsMax bounds a table that is kept in memory.
@@ -262,10 +263,12 @@ func (s *state) applySystem(seq quipu.Seq, data []byte) (quipu.Code, error) {
 	switch data = data[8:]; {
 	case kind == systemTrimV1 && len(data) >= 8:
 		b.uncounted = true
-		return s.applyTrim(b, strings.Clone(view(data[8:])), quipu.Seq(le.Uint64(data)), b.below), nil
-	case kind == systemTrim && len(data) >= 24:
-		below := volume{int64(le.Uint64(data[8:])), int64(le.Uint64(data[16:]))}
-		return s.applyTrim(b, strings.Clone(view(data[24:])), quipu.Seq(le.Uint64(data)), below), nil
+		return s.applyTrim(b, strings.Clone(view(data[8:])), quipu.Seq(le.Uint64(data)), b.below, b.gone), nil
+	case kind == systemTrimV2 && len(data) >= 24:
+		b.uncounted = true
+		return s.applyTrim(b, strings.Clone(view(data[24:])), quipu.Seq(le.Uint64(data)), parseVolume(data[8:]), b.gone), nil
+	case kind == systemTrim && len(data) >= 40:
+		return s.applyTrim(b, strings.Clone(view(data[40:])), quipu.Seq(le.Uint64(data)), parseVolume(data[8:]), parseVolume(data[24:])), nil
 	case kind == systemSet && len(data) == optionsBytes:
 		b.options = parseOptions(data)
 		s.open.part(b.id)
@@ -305,8 +308,12 @@ func (s *state) applyDelete(b *book) {
 	}
 }
 
-// applyTrim moves a point up, never down.
-func (s *state) applyTrim(b *book, tag string, upto quipu.Seq, below volume) quipu.Code {
+// parseVolume reads what a trim says of records and bytes.
+func parseVolume(b []byte) volume { return volume{int64(le.Uint64(b)), int64(le.Uint64(b[8:]))} }
+
+// applyTrim moves a point up, never down. What is below it and what is gone is as whoever trimmed counted it, so that a
+// replay need not read records.
+func (s *state) applyTrim(b *book, tag string, upto quipu.Seq, below, gone volume) quipu.Code {
 	if upto <= b.floor(tag) {
 		return ""
 	}
@@ -318,12 +325,12 @@ func (s *state) applyTrim(b *book, tag string, upto quipu.Seq, below volume) qui
 		if b.tagTrims == nil {
 			b.tagTrims = map[string]quipu.Seq{}
 		}
-		b.tagTrims[tag] = upto
+		b.tagTrims[tag], b.gone = upto, gone
 		p.trims, s.moved = append(p.trims, tag), true
 		s.open.bytes += len(tag) + postingBytes
 		return ""
 	}
-	b.trim, b.below, s.moved = upto, below, true
+	b.trim, b.below, b.gone, s.moved = upto, below, gone, true
 	for t, point := range b.tagTrims {
 		if point <= upto {
 			delete(b.tagTrims, t)

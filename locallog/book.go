@@ -130,10 +130,10 @@ func (l *Log) Trim(ctx context.Context, id quipu.Book, tag string, upto quipu.Se
 	defer l.trimMu.Unlock()
 	l.mu.RLock()
 	b, err := l.book("log.trim", id)
-	var tail, floor, point quipu.Seq
-	var below volume
+	var tail quipu.Seq
+	var c tally
 	if err == nil {
-		tail, floor, point, below = b.tail, b.floor(tag), b.trim, b.below
+		tail, c = b.tail, tally{floor: b.floor(tag), tagged: b.goneUpto(), below: b.below, gone: b.gone}
 	}
 	l.mu.RUnlock()
 	switch {
@@ -141,19 +141,18 @@ func (l *Log) Trim(ctx context.Context, id quipu.Book, tag string, upto quipu.Se
 		return err
 	case upto > tail:
 		return usage("log.trim", fmt.Sprintf("%s is above the tail of the book, %s", upto, tail))
-	case upto <= floor:
+	case upto <= c.floor:
 		return nil
 	}
-	if tag == quipu.TagAll {
-		more, err := l.volumeOf(ctx, id, point+1, upto)
-		if err != nil {
-			return err
-		}
-		below.records, below.bytes = below.records+more.records, below.bytes+more.bytes
+	if err := l.countTrim(ctx, id, tag, upto, &c); err != nil {
+		return err
 	}
 	data := le.AppendUint64(le.AppendUint64([]byte{systemTrim}, uint64(id)), uint64(upto))
-	data = le.AppendUint64(le.AppendUint64(data, uint64(below.records)), uint64(below.bytes))
-	return l.changeBook(ctx, "log.trim", id, append(data, tag...))
+	for _, v := range []volume{c.below, c.gone} {
+		data = le.AppendUint64(le.AppendUint64(data, uint64(v.records)), uint64(v.bytes))
+	}
+	// Begun, it is seen through whoever gives up: the next trim goes on counting from what this one leaves.
+	return l.changeBook(context.WithoutCancel(ctx), "log.trim", id, append(data, tag...))
 }
 
 // volumeOf counts what a book holds in [from, to].

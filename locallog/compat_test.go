@@ -73,6 +73,9 @@ func checkContents(t *testing.T, l *Log, want string) {
 	if got != want {
 		t.Fatalf("got\n%s\nwant\n%s", got, want)
 	}
+	if err := checkHeld(l); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := l.Verify(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}

@@ -229,12 +229,36 @@ func (w *witness) checkOpen(l *Log, later *witness) error {
 	if err := later.checkWhole(l, book); err != nil {
 		return err
 	}
+	if err := checkHeld(l); err != nil {
+		return err
+	}
 	if _, err := l.Verify(ctx, nil); err != nil {
 		return err
 	}
 	seq, err := l.Append(ctx, book, quipu.Draft{Data: []byte("after")})
 	if err != nil || seq <= w.last {
 		return fmt.Errorf("append after recovery: %s after %s, %w", seq, w.last, err)
+	}
+	return nil
+}
+
+// checkHeld compares what each book says that it holds with what is read.
+func checkHeld(l *Log) error {
+	infos, err := l.Books(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, b := range infos {
+		found := int64(0)
+		for _, err := range l.Range(context.Background(), b.ID, quipu.TagAll, b.Trim+1, quipu.SeqMax) {
+			if err != nil {
+				return err
+			}
+			found++
+		}
+		if found != b.Records || (found == 0) != (b.Bytes == 0) {
+			return fmt.Errorf("book %q says that it holds %d records in %d bytes, and has %d", b.Name, b.Records, b.Bytes, found)
+		}
 	}
 	return nil
 }

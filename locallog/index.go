@@ -37,6 +37,7 @@ const (
 	keyWrite      byte = 8  // last seq of its generation, book, conflict key -> seq
 	keyBook       byte = 9  // book -> tail, newest, trim, born, total and trimmed volume, options, name
 	keyCreated    byte = 10 // -> the newest id of a book that was given
+	keyGone       byte = 11 // book -> records and bytes above its trim point that are trimmed in all of their tags; older versions had none
 	keyTrimmed    byte = 16 // segment, book -> bytes of the share that were trimmed by tag, at most
 )
 
@@ -256,7 +257,7 @@ func (x *index) putBooks(b *pebble.Batch, g *generation) error {
 		err := b.Delete(key, nil)
 		key[0] = keyBook
 		value = p.saved.encode(value[:0])
-		err = errors.Join(err, b.Set(key, value, nil), x.putSegments(b, id, p), putTrims(b, id, p), putStream(b, id, quipu.TagAll, &p.all))
+		err = errors.Join(err, b.Set(key, value, nil), p.saved.putGone(b, id), x.putSegments(b, id, p), putTrims(b, id, p), putStream(b, id, quipu.TagAll, &p.all))
 		if err != nil {
 			return err
 		}
@@ -272,7 +273,7 @@ func (x *index) putBooks(b *pebble.Batch, g *generation) error {
 // dropBooks forgets books that were deleted, whatever else the batch says of them.
 func dropBooks(b *pebble.Batch, g *generation) error {
 	for _, id := range g.deleted {
-		for _, space := range []byte{keyBookV1, keyTagTrim, keyProducer, keyPosting, keyBook} {
+		for _, space := range []byte{keyBookV1, keyTagTrim, keyProducer, keyPosting, keyBook, keyGone} {
 			lower, upper := be.AppendUint64([]byte{space}, uint64(id)), be.AppendUint64([]byte{space}, uint64(id)+1)
 			if err := b.DeleteRange(lower, upper, nil); err != nil {
 				return err

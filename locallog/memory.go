@@ -45,7 +45,8 @@ type book struct {
 	born     quipu.Seq // of the record that created it; 0 if an older version did
 	total    volume    // visible records that there ever were
 	below    volume    // of these, up to trim
-	// uncounted says that total and below were not kept by an older version: Open counts anew.
+	gone     volume    // of these, above trim but trimmed in all of their tags
+	// uncounted says that an older version did not keep total, below or gone: Open counts anew.
 	uncounted bool
 }
 
@@ -54,9 +55,20 @@ type volume struct{ records, bytes int64 }
 
 func (v *volume) add(records, bytes int64) { v.records, v.bytes = v.records+records, v.bytes+bytes }
 
-// held is what the book has above its trim point.
-func (b *book) held() volume {
-	return volume{b.total.records - b.below.records, b.total.bytes - b.below.bytes}
+// less is v without w; nothing if w is more.
+func (v volume) less(w volume) volume {
+	return volume{max(0, v.records-w.records), max(0, v.bytes-w.bytes)}
+}
+
+// held is what a read of the whole book finds.
+func (b *book) held() volume { return b.total.less(b.below).less(b.gone) }
+
+// goneUpto is the newest point of a tag: no record above it is gone. 0 if there is none.
+func (b *book) goneUpto() (newest quipu.Seq) {
+	for _, point := range b.tagTrims {
+		newest = max(newest, point)
+	}
+	return newest
 }
 
 // isGone tells whether a record is trimmed in all of its tags.

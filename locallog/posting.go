@@ -18,8 +18,8 @@ const postingBlockMax = 128
 //
 // A posting in segment 0, which there never is, names no place. The newest of a stream by tag stays in the index as such when
 // the stream is trimmed wholly, because conditions need its seq. In the stream of the whole book it stands for records that
-// are trimmed in all of their tags, up to its seq: offset says how many, and size their bytes, which count until the book's
-// own trim point passes them.
+// are trimmed in all of their tags, up to its seq: offset says how many, and size their bytes, which are in the book's total
+// until its own trim point passes them.
 const (
 	postingEncoded = 12
 	blockEncoded   = 20 // of the first posting of several

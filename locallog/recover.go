@@ -192,7 +192,7 @@ func (l *Log) loadState(dir string) error {
 	if err := l.loadCheckpoint(); err != nil {
 		return err
 	}
-	if err := errors.Join(l.loadBooks(), l.loadTrims(), x.loadGenerations()); err != nil {
+	if err := errors.Join(l.loadBooks(), l.loadTrims(), l.loadGone(), x.loadGenerations()); err != nil {
 		return fmt.Errorf("load index: %w", err)
 	}
 	l.state.window = resolve.NewWindow(l.state.saved, x, l.opts.CheckpointBytes)
@@ -251,7 +251,11 @@ func (l *Log) countAnew() error {
 		if err != nil {
 			return err
 		}
-		b.total, b.below, b.uncounted = v, volume{}, false
+		gone, err := l.goneIn(context.Background(), b.id, b.trim+1, b.goneUpto())
+		if err != nil {
+			return err
+		}
+		b.total, b.below, b.gone, b.uncounted = v, volume{}, gone, false
 		l.state.open.part(b.id) // to be saved
 	}
 	return nil

@@ -52,11 +52,14 @@ func (l *Log) retain(ctx context.Context, id quipu.Book) error {
 		l.mu.RUnlock()
 		return nil
 	}
-	o, trim, held, tail := b.options, b.trim, b.held(), b.tail
+	o, trim, held, tail, tagged := b.options, b.trim, b.held(), b.tail, quipu.Seq(0)
+	if b.gone != (volume{}) {
+		tagged = b.goneUpto()
+	}
 	l.mu.RUnlock()
 	upto := trim
 	if o.MaxBytes > 0 && held.bytes > o.MaxBytes {
-		err := l.eachHeld(ctx, id, trim+1, tail, func(seq quipu.Seq, v volume) bool {
+		err := l.eachLive(ctx, id, trim+1, tail, tagged, func(seq quipu.Seq, v volume) bool {
 			upto, held.bytes = seq, held.bytes-v.bytes
 			return held.bytes > o.MaxBytes
 		})

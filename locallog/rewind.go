@@ -107,11 +107,15 @@ func (l *Log) rewindBooks(upto quipu.Seq) error {
 		}
 		saved := *book
 		saved.newest, saved.tail = p.seq, max(p.seq, book.trim)
-		saved.below = volume{}
+		saved.below, saved.uncounted = volume{}, false
 		if saved.total, err = l.volumeOf(context.Background(), id, book.trim+1, upto); err != nil {
 			return err
 		}
-		if err := b.Set(be.AppendUint64([]byte{keyBook}, uint64(id)), saved.encode(nil), nil); err != nil {
+		if saved.gone, err = l.goneIn(context.Background(), id, book.trim+1, min(upto, book.goneUpto())); err != nil {
+			return err
+		}
+		err = errors.Join(b.Set(be.AppendUint64([]byte{keyBook}, uint64(id)), saved.encode(nil), nil), saved.putGone(b, id))
+		if err != nil {
 			return err
 		}
 	}

@@ -151,7 +151,18 @@ func quotaIsABound(t *testing.T, f fixture) {
 	if info = f.info(t, "orders"); info.Records != 1 {
 		t.Fatalf("after a trim the book is %+v", info)
 	}
-	f.append(t, strings.Repeat("c", 300))
+	last := f.append(t, strings.Repeat("c", 300), "t", "u")
+	_, err = f.log.Append(f.ctx, f.book, quipu.Draft{Data: make([]byte, 400)})
+	wantCode(t, err, quipu.CodeQuota)
+	f.trim(t, "t", last) // takes the second, but not the last, which has another tag
+	if info = f.info(t, "orders"); info.Records != 1 {
+		t.Fatalf("after a trim of a tag the book is %+v", info)
+	}
+	f.append(t, strings.Repeat("e", 400))
+	f.trim(t, "u", last)
+	if info = f.info(t, "orders"); info.Records != 1 || info.Bytes > 500 {
+		t.Fatalf("after a trim of the other tag the book is %+v", info)
+	}
 	if err := f.log.SetBook(f.ctx, f.book, quipu.BookOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -432,8 +432,8 @@ func (b *modelBook) tail() quipu.Seq {
 
 func (b *modelBook) info() quipu.BookInfo {
 	info := quipu.BookInfo{Name: b.name, ID: b.id, Tail: b.tail(), Trim: b.trims[quipu.TagAll], Options: b.options}
-	for _, r := range b.records {
-		if !r.void && r.Seq > info.Trim {
+	for i := range b.records {
+		if r := &b.records[i]; r.Seq > info.Trim && b.readable(r, quipu.TagAll) {
 			info.Records++
 			info.Bytes += r.bytes
 		}
