@@ -78,7 +78,9 @@ func (t *Tx) OnClose(release func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		release()
+		if !t.unknown {
+			release()
+		}
 		return
 	}
 	t.release = append(t.release, release)
