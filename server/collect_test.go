@@ -223,9 +223,6 @@ func TestALongTransactionIsNotCollectedFrom(t *testing.T) {
 	ns.write(t, "old", huge(1))
 	ns.write(t, "churn", huge(2))
 	tx := ns.book.Begin(t.Context(), nil)
-	if err := ns.kv.Change(tx, "", quipu.StoreShared, []quipu.Change{{Key: "late", Value: huge(3)}}); err != nil {
-		t.Fatal(err)
-	}
 	reader := ns.book.Look()
 	read := func(key string, want []byte) {
 		t.Helper()
@@ -235,6 +232,9 @@ func TestALongTransactionIsNotCollectedFrom(t *testing.T) {
 		}
 	}
 	read("old", huge(1))
+	if err := ns.kv.Change(tx, "", quipu.StoreShared, []quipu.Change{{Key: "late", Value: huge(3)}}); err != nil {
+		t.Fatal(err)
+	}
 	ns.write(t, "old", []byte("small"))
 	ns.churn(t, n, 20, func(int) {})
 	n.collected(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,10 +246,11 @@ func TestALiveBlobIsNeverDeleted(t *testing.T) {
 	var mu sync.Mutex // guards refs
 	refs := map[int]quipu.BlobRef{}
 	var wait sync.WaitGroup
+	var deleted atomic.Int64 // while they do so
 	for c := range 4 {
 		rng := rand.New(rand.NewPCG(1, uint64(c)))
 		wait.Go(func() {
-			for range 400 {
+			for i := 0; i < 400 || deleted.Load() < 20 && i < 100_000; i++ {
 				ref := a.keep(fmt.Append(nil, "content ", rng.IntN(12)))
 				mu.Lock()
 				refs[rng.IntN(3)] = ref
@@ -271,7 +273,6 @@ func TestALiveBlobIsNeverDeleted(t *testing.T) {
 	}
 	over := make(chan struct{})
 	go func() { wait.Wait(); close(over) }()
-	deleted := 0
 	live := func(_ context.Context, visit func(quipu.BlobRef)) (int64, error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -290,13 +291,13 @@ func TestALiveBlobIsNeverDeleted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		deleted += c.Deleted
+		deleted.Add(int64(c.Deleted))
 	}
 	a.move(2 * Grace)
 	a.collect()
 	a.move(2 * Grace)
-	if c := a.collect(); c.Live+c.Dead != 0 || deleted == 0 {
-		t.Errorf("at the end %+v; %d were deleted before", c, deleted)
+	if c := a.collect(); c.Live+c.Dead != 0 || deleted.Load() == 0 {
+		t.Errorf("at the end %+v; %d were deleted before", c, deleted.Load())
 	}
 }
 
