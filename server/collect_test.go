@@ -220,8 +220,8 @@ func TestALongTransactionIsNotCollectedFrom(t *testing.T) {
 	n := inside(t, t.TempDir())
 	defer n.end(t)
 	ns := n.main(t)
-	ns.write(t, "old", huge(1))
-	ns.write(t, "churn", huge(2))
+	ns.write(t, "old", huge(101))
+	ns.write(t, "churn", huge(102))
 	tx := ns.book.Begin(t.Context(), nil)
 	reader := ns.book.Look()
 	read := func(key string, want []byte) {
@@ -231,15 +231,15 @@ func TestALongTransactionIsNotCollectedFrom(t *testing.T) {
 			t.Errorf("at the snapshot %s: %v", key, err)
 		}
 	}
-	read("old", huge(1))
-	if err := ns.kv.Change(tx, "", quipu.StoreShared, []quipu.Change{{Key: "late", Value: huge(3)}}); err != nil {
+	read("old", huge(101))
+	if err := ns.kv.Change(tx, "", quipu.StoreShared, []quipu.Change{{Key: "late", Value: huge(103)}}); err != nil {
 		t.Fatal(err)
 	}
 	ns.write(t, "old", []byte("small"))
 	ns.churn(t, n, 20, func(int) {})
 	n.collected(t)
-	read("old", huge(1))
-	read("churn", huge(2))
+	read("old", huge(101))
+	read("churn", huge(102))
 	if _, err := ns.book.Commit(t.Context(), tx); err != nil {
 		t.Fatal(err)
 	}
@@ -247,8 +247,8 @@ func TestALongTransactionIsNotCollectedFrom(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns.churn(t, n, 20, func(int) {})
-	ns.wantValue(t, "late", huge(3))
-	for _, gone := range [][]byte{huge(1), huge(5)} {
+	ns.wantValue(t, "late", huge(103))
+	for _, gone := range [][]byte{huge(101), huge(5)} {
 		if _, err := n.blobs.Get(blob.Ref(gone)); err == nil {
 			t.Error("a value that nobody can read any more is still there")
 		}
