@@ -24,9 +24,10 @@ const (
 	byFunction = "f/" // function, NUL, time, newest first: the call id
 )
 
-// Blobs keeps large replies.
+// Blobs keeps large replies. What was Put is held until Release, by when a record refers to it, or none ever will.
 type Blobs interface {
 	Put(data []byte) (quipu.BlobRef, error)
+	Release(ref quipu.BlobRef)
 	Get(ref quipu.BlobRef) ([]byte, error)
 }
 
@@ -102,6 +103,7 @@ func (s *Results) record(tx *view.Tx, q *request, h *held) error {
 		if err != nil {
 			return fmt.Errorf("keep reply: %w", err)
 		}
+		tx.OnClose(func() { s.blobs.Release(ref) })
 		r.Blob, r.body = &ref, nil
 	}
 	body, err := r.encode([]byte{opKeep})

@@ -27,9 +27,10 @@ const Name = "deploy"
 
 const functionPrefix = "f/"
 
-// Blobs keeps bundles.
+// Blobs keeps bundles. What was Put is held until Release, by when a record refers to it, or none ever will.
 type Blobs interface {
 	Put(data []byte) (quipu.BlobRef, error)
+	Release(ref quipu.BlobRef)
 	Get(ref quipu.BlobRef) ([]byte, error)
 }
 
@@ -189,10 +190,14 @@ func (v *View) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.F
 	if err := v.inspect(ctx, functions); err != nil {
 		return nil, err
 	}
-	if _, err := v.o.Blobs.Put(bundle); err != nil {
-		return nil, fmt.Errorf("keep bundle: %w", err)
-	}
-	_, err = v.book.Change(ctx, func(tx *view.Tx) error { return v.replace(tx, app, topics, functions) })
+	_, err = v.book.Change(ctx, func(tx *view.Tx) error {
+		ref, err := v.o.Blobs.Put(bundle)
+		if err != nil {
+			return fmt.Errorf("keep bundle: %w", err)
+		}
+		tx.OnClose(func() { v.o.Blobs.Release(ref) })
+		return v.replace(tx, app, topics, functions)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -26,9 +26,10 @@ const (
 	listBytesMax = 16 << 20 // a page ends early rather than hold more
 )
 
-// Blobs keeps large values.
+// Blobs keeps large values. What was Put is held until Release, by when a record refers to it, or none ever will.
 type Blobs interface {
 	Put(data []byte) (quipu.BlobRef, error)
+	Release(ref quipu.BlobRef)
 	Get(ref quipu.BlobRef) ([]byte, error)
 }
 
@@ -165,7 +166,7 @@ func (s *Store) changeOne(tx *view.Tx, function, store string, c quipu.Change) e
 	if c.TTL != 0 {
 		e.expires = tx.Now() + int64(c.TTL)
 	}
-	if err := s.store(&e, c); err != nil {
+	if err := s.store(tx, &e, c); err != nil {
 		return err
 	}
 	tx.Put(Name, name, e.encode())
@@ -212,7 +213,7 @@ func etagError(format, key string) error {
 }
 
 // store puts the value of c into e, or into a blob that e names.
-func (s *Store) store(e *entry, c quipu.Change) error {
+func (s *Store) store(tx *view.Tx, e *entry, c quipu.Change) error {
 	switch {
 	case len(c.Value) > quipu.ValueBytesMax:
 		return &quipu.Error{Code: quipu.CodeValueSize, Op: "state.apply",
@@ -226,6 +227,7 @@ func (s *Store) store(e *entry, c quipu.Change) error {
 	if err != nil {
 		return fmt.Errorf("value of key %q: %w", c.Key, err)
 	}
+	tx.OnClose(func() { s.blobs.Release(ref) })
 	e.form, e.value = inBlob, encodeRef(ref)
 	return nil
 }

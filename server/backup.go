@@ -47,6 +47,8 @@ func (n *Node) Backup(ctx context.Context, to io.Writer) (err error) {
 		return fmt.Errorf("clear the staging folder: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(staging)) }()
+	pinned, done := n.blobs.Reading()
+	defer done()
 	var log *locallog.Backup
 	snapshots, err := n.store.Backup(filepath.Join(staging, "views"), func() (err error) {
 		log, err = n.log.Backup(filepath.Join(staging, "log"))
@@ -55,6 +57,7 @@ func (n *Node) Backup(ctx context.Context, to io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	pinned()
 	defer func() { err = errors.Join(err, log.Close()) }()
 	out := &archive{ctx: ctx, tar: tar.NewWriter(to), now: n.clock.Now()}
 	if err := out.json(backupInfoFile, n.describeBackup(log, snapshots)); err != nil {
@@ -65,7 +68,7 @@ func (n *Node) Backup(ctx context.Context, to io.Writer) (err error) {
 		err = out.folder("views/snap", filepath.Join(staging, "views"))
 	}
 	if err == nil {
-		// Blobs come last: one is there before the record that refers to it, so all that the log refers to are.
+		// Blobs come last: one is there before the record that refers to it, and stays while we read at what the log held.
 		err = out.folder("blobs", n.path("blobs"))
 	}
 	if err != nil {
@@ -136,7 +139,7 @@ func (a *archive) folder(as, dir string) error {
 	})
 }
 
-// file adds one. One that is gone by now is a blob that was collected: nothing has referred to it for a day.
+// file adds one. One that is gone by now is a blob that was collected: at the moment of the backup nothing referred to it.
 func (a *archive) file(as, path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(as, "blobs/") {

@@ -4,23 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/blob"
-	"github.com/quipu-run/quipu/kv"
+	"github.com/quipu-run/quipu/locallog"
 	"github.com/quipu-run/quipu/view"
 )
 
-// Times of the collector of blobs. To find what is referred to it reads all views, so it does not come often.
+// Times of the collector of blobs, which also comes when blob.Store.Due says so. To find what is referred to it reads all
+// views, so it does not come often by itself: that is for what was deleted, and makes no room by new values.
 const (
-	collectAfter = time.Minute // of the start
-	collectEvery = 6 * time.Hour
+	collectAfter = time.Minute // of the start, or of a failure
+	collectEvery = time.Hour
 )
 
-// collector deletes blobs that no view refers to. The first time it asks the views as they were before the node did
-// anything, so that what earlier runs left goes at once; later on what is dead waits for blob.Grace.
+// collector deletes blobs that no view refers to, and nobody needs.
 type collector struct {
 	stop context.CancelFunc
 	task sync.WaitGroup
@@ -40,46 +43,50 @@ func (c *collector) close() {
 }
 
 func (n *Node) collect(ctx context.Context) {
-	wait, atStart := collectAfter, true
+	wait := collectAfter
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-n.clock.After(wait):
+		case <-n.blobs.Due():
 		}
-		// What fails is tried again the next time: nobody waits for the space.
-		if _, err := n.collectOnce(ctx, atStart); err != nil && ctx.Err() == nil {
-			n.cfg.Logger.Error("blobs were not collected", "err", err)
+		wait = collectEvery
+		if _, err := n.collectOnce(ctx); err != nil && ctx.Err() == nil {
+			n.cfg.Logger.Error("blobs were not collected; it is tried again in a minute", "err", err)
+			wait = collectAfter
 		}
-		wait, atStart = collectEvery, false
 	}
 }
 
-func (n *Node) collectOnce(ctx context.Context, atStart bool) (blob.Collected, error) {
-	live := blob.Live{Refs: map[string]struct{}{}, AtStart: atStart}
-	for _, ns := range n.namespaces.all() { // one that is made after this has only blobs that were put now
-		if err := ns.refer(ctx, live); err != nil {
-			return blob.Collected{}, fmt.Errorf("namespace %s: %w", ns.name, err)
-		}
-	}
-	done, err := n.blobs.Collect(ctx, live)
-	if err == nil && done.Deleted > 0 {
-		n.cfg.Logger.Info("blobs collected", "deleted", done.Deleted, "bytes", done.DeletedBytes, "kept", done.Kept)
+func (n *Node) collectOnce(ctx context.Context) (blob.Collected, error) {
+	done, err := n.blobs.Collect(ctx, n.refer)
+	if done.Deleted > 0 {
+		n.cfg.Logger.Info("blobs collected", "deleted", done.Deleted, "bytes", done.DeletedBytes, "live", done.LiveBytes, "dead", done.DeadBytes)
 	}
 	return done, err
 }
 
-// refer adds what the views of the namespace refer to, now or as it was when they were opened.
-func (ns *namespace) refer(ctx context.Context, live blob.Live) (err error) {
-	var tx *view.Tx
-	if live.AtStart {
-		tx = ns.takeBegun()
+// refer is the blob.Live of the node.
+func (n *Node) refer(ctx context.Context, visit func(quipu.BlobRef)) (int64, error) {
+	for _, ns := range n.namespaces.all() { // one that is made after this has only blobs that are held, or were released meanwhile
+		if err := ns.refer(ctx, visit); err != nil {
+			return 0, fmt.Errorf("namespace %s: %w", ns.name, err)
+		}
 	}
-	if tx == nil { // it was made in this run, so it had no blobs at its start
-		tx = ns.book.Look()
+	if err := n.settleLog(); err != nil {
+		return 0, err
 	}
+	return folderBytes(n.path("views", "db"))
+}
+
+// refer visits what the views of the namespace refer to.
+func (ns *namespace) refer(ctx context.Context, visit func(quipu.BlobRef)) (err error) {
+	for _, f := range ns.Functions() { // which follow the view a little later
+		visit(f.Bundle)
+	}
+	tx := ns.book.LookUntil(ctx)
 	defer func() { err = errors.Join(err, tx.Close()) }()
-	visit := func(ref quipu.BlobRef) { live.Refs[ref.Hash] = struct{}{} }
 	for _, blobs := range []func(*view.Tx, func(quipu.BlobRef)) error{ns.kv.Blobs, ns.results.Blobs, ns.View.Blobs} {
 		if err := errors.Join(ctx.Err(), blobs(tx, visit)); err != nil {
 			return err
@@ -88,29 +95,50 @@ func (ns *namespace) refer(ctx context.Context, live blob.Live) (err error) {
 	return nil
 }
 
-// begin keeps the views as they are before anything reads them, for the first collection. A namespace that is made later
-// needs none.
-func (ns *namespace) begin() error {
-	if ns.node.collector.stop != nil {
+// settleLog makes durable what the views have applied: with SyncOS a power cut could otherwise take back the record by
+// which a value was overwritten, and the value would be gone. Syncing a file by another name for it is as good.
+func (n *Node) settleLog() error {
+	if locallog.SyncMode(n.cfg.Sync) != locallog.SyncOS {
 		return nil
 	}
-	ns.begun = ns.book.Look()
-	return ns.begun.Peek(kv.Name, "", "\x00", func(string, []byte) bool { return false }) // a first read takes the snapshot
-}
-
-// takeBegun answers what begin kept, once.
-func (ns *namespace) takeBegun() *view.Tx {
-	ns.beginning.Lock()
-	defer ns.beginning.Unlock()
-	tx := ns.begun
-	ns.begun = nil
-	return tx
-}
-
-// endBegun lets go of what begin kept, if nobody took it.
-func (ns *namespace) endBegun() error {
-	if tx := ns.takeBegun(); tx != nil {
-		return tx.Close()
+	files, err := os.ReadDir(n.path("log"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if filepath.Ext(f.Name()) != ".seg" {
+			continue
+		}
+		if err := syncFile(n.path("log", f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("make the log durable: %w", err)
+		}
 	}
 	return nil
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// folderBytes is what the files of a folder take; some may go while it looks.
+func folderBytes(dir string) (total int64, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		total += info.Size()
+	}
+	return total, nil
 }

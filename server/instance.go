@@ -21,7 +21,7 @@ import (
 // prepare makes everything an instance needs before it starts: its built source, a Dapr listener of its
 // own with a token, and a place for its output.
 func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance string) (quipu.InstanceSpec, func(), error) {
-	dir, err := ns.Prepare(ctx, f)
+	dir, err := ns.built(ctx, f)
 	if err != nil {
 		return quipu.InstanceSpec{}, nil, err
 	}
@@ -53,6 +53,14 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 	}
 	return quipu.InstanceSpec{ID: instance, Function: f.Name, Revision: f.Revision, Dir: dir, Command: f.Spec.Command,
 		Env: env, Memory: f.Spec.Memory, Output: ns.output(f, instance)}, release, nil
+}
+
+// built answers the folder of a function. Its sources stay meanwhile, also if another revision takes its place.
+func (ns *namespace) built(ctx context.Context, f quipu.Function) (dir string, err error) {
+	pinned, done := ns.node.blobs.Reading()
+	defer done()
+	pinned()
+	return ns.Prepare(ctx, f)
 }
 
 // ownDoor is the pair of Dapr listeners of one instance, so that its operations are known to be its own.

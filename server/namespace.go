@@ -57,9 +57,6 @@ type namespace struct {
 	apps     sync.Map // instance id -> app
 	attached attachments
 
-	beginning sync.Mutex
-	begun     *view.Tx // the views before anything used them, until the collector of blobs has asked them
-
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 }
@@ -164,12 +161,8 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe, Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(name)})
-	err = ns.begin()
-	if err == nil {
-		err = ns.start()
-	}
-	if err != nil {
-		return nil, errors.Join(err, ns.endBegun(), ns.book.Close())
+	if err := ns.start(); err != nil {
+		return nil, errors.Join(err, ns.book.Close())
 	}
 	return ns, nil
 }
@@ -315,7 +308,7 @@ func (ns *namespace) close(ctx context.Context) error {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
 		err = nil
 	}
-	return errors.Join(err, ns.endBegun(), ns.book.Close(), ns.lines.Close())
+	return errors.Join(err, ns.book.Close(), ns.lines.Close())
 }
 
 // drain has everything end that goes on by itself.

@@ -140,14 +140,16 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 }
 
 // openStorage opens log and views side by side: both read from disk.
-func (n *Node) openStorage() error {
+func (n *Node) openStorage() (err error) {
+	if n.blobs, err = blob.Open(vfs.Default, n.path("blobs")); err != nil {
+		return err
+	}
 	opened := make(chan error, 1)
 	go func() (err error) {
 		defer func() { opened <- err }()
-		n.store, err = view.OpenStore(view.Options{Dir: n.path("views"), FS: vfs.Default, Logger: n.cfg.Logger})
+		n.store, err = view.OpenStore(view.Options{Dir: n.path("views"), FS: vfs.Default, Logger: n.cfg.Logger, Reading: n.blobs.Reading})
 		return err
 	}()
-	var err error
 	metrics := newLogMetrics()
 	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.clock, Logger: n.cfg.Logger, Sync: locallog.SyncMode(n.cfg.Sync), Observe: metrics.observe})
 	if err = errors.Join(err, <-opened); err != nil {
@@ -155,8 +157,7 @@ func (n *Node) openStorage() error {
 	}
 	metrics.log = n.log.Stats
 	n.registry.MustRegister(metrics)
-	n.blobs, err = blob.Open(vfs.Default, n.path("blobs"))
-	return err
+	return nil
 }
 
 func (n *Node) path(elem ...string) string {

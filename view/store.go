@@ -21,6 +21,9 @@ type Options struct {
 	SnapshotBytes int64 // log bytes between snapshots; 0 means 64 MiB
 	MemTableBytes int64 // 0 means 4 MiB
 	CacheBytes    int64 // 0 means 8 MiB
+	// Reading is called before a transaction takes its snapshot, pinned when it has it, and done when that is gone. It says
+	// who may still need what the views do not refer to any more. nil: nobody asks.
+	Reading func() (pinned, done func())
 }
 
 // Store holds the materialised state of the books of a node: one Pebble without a write-ahead log,
@@ -82,6 +85,10 @@ func (o *Options) defaults() {
 	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 8 << 20
+	}
+	if o.Reading == nil {
+		nothing := func() {}
+		o.Reading = func() (pinned, done func()) { return nothing, nothing }
 	}
 }
 

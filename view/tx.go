@@ -40,6 +40,10 @@ type Tx struct {
 	tags   map[string]struct{}
 	gates  []string // names, besides the keys written, whose turns a commit waits for
 	until  int64    // NotAfter
+
+	read    func()   // tells that the snapshot is gone
+	release []func() // given by OnClose
+	unknown bool     // whether its record is in the log, so nothing of it is let go of
 }
 
 // undo restores one key of own.
@@ -61,6 +65,27 @@ func (b *Book) Begin(ctx context.Context, turn *Turn) *Tx {
 // Look opens a transaction that is only for reading: it waits for nobody.
 func (b *Book) Look() *Tx { return &Tx{book: b, look: true, reads: map[string]struct{}{}} }
 
+// LookUntil is Look for one who reads much: Peek ends with ctx.
+func (b *Book) LookUntil(ctx context.Context) *Tx {
+	t := b.Look()
+	t.ctx = ctx
+	return t
+}
+
+// OnClose has release called by Close, or now if the transaction is closed: when what it may have appended is applied, or
+// will never be. If that is not known, because the node stops, release is not called.
+func (t *Tx) OnClose(release func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		if !t.unknown {
+			release()
+		}
+		return
+	}
+	t.release = append(t.release, release)
+}
+
 // Close releases the snapshot, and the turn that the transaction took itself.
 func (t *Tx) Close() error {
 	t.mu.Lock()
@@ -69,11 +94,18 @@ func (t *Tx) Close() error {
 	if t.took {
 		t.turn.Done()
 	}
+	if !t.unknown {
+		for _, release := range t.release {
+			release()
+		}
+	}
+	t.release = nil
 	if t.snap == nil {
 		return nil
 	}
 	err := t.snap.Close()
 	t.snap = nil
+	t.read()
 	return err
 }
 
@@ -92,9 +124,11 @@ func (t *Tx) pin(key string) (err error) {
 		}
 		t.took = true
 	}
+	pinned, read := b.store.o.Reading()
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	t.snap, t.at = b.store.db.NewSnapshot(), b.applied
+	t.snap, t.at, t.read = b.store.db.NewSnapshot(), b.applied, read
+	pinned()
 	return nil
 }
 
@@ -193,9 +227,17 @@ func (t *Tx) Peek(view, from, to string, visit func(key string, value []byte) bo
 		return fmt.Errorf("peek into view %s: %w", view, err)
 	}
 	skip := len(t.book.prefix) + len(view) + 1
-	for ok := it.First(); ok && visit(string(it.Key()[skip:]), it.Value()); ok = it.Next() {
+	for ok := it.First(); ok && t.wanted() == nil && visit(string(it.Key()[skip:]), it.Value()); ok = it.Next() {
 	}
-	return it.Close()
+	return errors.Join(t.wanted(), it.Close())
+}
+
+// wanted says why nobody waits for what LookUntil reads.
+func (t *Tx) wanted() error {
+	if !t.look || t.ctx == nil {
+		return nil
+	}
+	return t.ctx.Err()
 }
 
 // Put announces that key of view will be written: to the value that its machine will store, or nil for
@@ -323,14 +365,24 @@ func (b *Book) Commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
 		Kind: quipu.KindTx, Version: codec.TxVersion, Tags: tx.Tags, Data: codec.EncodeTx(nil, &tx)})
 	leave()
 	if err != nil {
+		t.noteUnknown(err)
 		return 0, err
 	}
 	if err := b.wait(ctx, seq); err != nil {
-		return seq, &quipu.Error{Code: quipu.CodeUnknown, Op: "tx.commit",
+		err = &quipu.Error{Code: quipu.CodeUnknown, Op: "tx.commit",
 			Text: "the commit is durable, but was not applied before the wait ended", Err: err,
 			Hint: quipu.Codes[quipu.CodeUnknown].Next}
+		t.noteUnknown(err)
+		return seq, err
 	}
 	return seq, nil
+}
+
+// noteUnknown remembers that a commit may still turn out to be in the log.
+func (t *Tx) noteUnknown(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unknown = t.unknown || quipu.CodeOf(err) == quipu.CodeUnknown
 }
 
 // request is the transaction as the log's users see it.

@@ -3,7 +3,8 @@
 // Put returns when the bytes are durable, so that a record may refer to them. Equal bytes are kept
 // once. A crash can leave a blob that no record refers to, never a reference without its blob.
 //
-// Collect deletes what nothing refers to, as its caller has found out.
+// Collect deletes what nothing refers to, as its caller has found out, and nobody can need: neither who has
+// Put it and not Released it, nor who reads at a snapshot that refers to it.
 package blob
 
 import (
@@ -30,15 +31,24 @@ type Store struct {
 
 	now func() time.Time // monotonic: a suspended machine must not look like a long wait
 
-	mu   sync.Mutex // guards all below, naming together with its sync, and deleting together with the question whether to
-	next int
-	put  map[string]struct{}  // hashes of this run's Puts; nil after the first Collect
-	idle map[string]time.Time // by hash: since when Collect knows that nothing refers to it
+	due        chan struct{} // has a token when enough was written for a Collect
+	readers    readers
+	collecting sync.Mutex // held by Collect
+
+	mu      sync.Mutex // guards all below, naming together with its sync, and deleting together with the question whether to
+	next    int
+	held    map[id]int      // Puts that were not Released
+	fresh   map[id]struct{} // Released since the Collect under way began; nil if there is none
+	born    map[id]uint64   // tick of the first Put, if a reader is older; 0 is long ago
+	dead    map[id]death    // what Collect has found without a reference
+	written int64           // bytes that came since the last Collect began
+	room    int64           // how much may come until the next one, and how much of the dead may stay
 }
 
 // Open makes dir if needed and removes what unfinished Puts left.
 func Open(fs vfs.FS, dir string) (*Store, error) {
-	s := &Store{fs: fs, dir: dir, now: time.Now, put: map[string]struct{}{}, idle: map[string]time.Time{}}
+	s := &Store{fs: fs, dir: dir, now: time.Now, due: make(chan struct{}, 1), readers: readers{of: map[*reader]struct{}{}},
+		held: map[id]int{}, born: map[id]uint64{}, dead: map[id]death{}, room: roomMin}
 	if err := fs.MkdirAll(s.temp(), 0o700); err != nil {
 		return nil, fmt.Errorf("make blob folder: %w", err)
 	}
@@ -63,18 +73,57 @@ func Ref(data []byte) quipu.BlobRef {
 	return quipu.BlobRef{Hash: hex.EncodeToString(sum[:]), Size: int64(len(data))}
 }
 
-// Put keeps data; on return it is durable.
+// Put keeps data; on return it is durable. It is held until Release, once for each Put that had no error.
 func (s *Store) Put(data []byte) (quipu.BlobRef, error) {
 	ref := Ref(data)
-	s.want(ref) // first, so that what is found next stays
+	s.hold(ref) // first, so that what is found next stays
+	err := s.keep(ref, data)
+	if err != nil {
+		s.Release(ref)
+	}
+	return ref, err
+}
+
+func (s *Store) hold(ref quipu.BlobRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	blob := idOf(ref)
+	s.held[blob]++
+	delete(s.dead, blob)
+}
+
+// Release lets go of what was Put: from now on it stays only while something refers to it.
+func (s *Store) Release(ref quipu.BlobRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	blob := idOf(ref)
+	if s.held[blob] == 0 {
+		panic("blob: more Releases than Puts of " + ref.Hash)
+	}
+	if s.held[blob]--; s.held[blob] == 0 {
+		delete(s.held, blob)
+	}
+	if s.fresh != nil {
+		s.fresh[blob] = struct{}{}
+	}
+}
+
+func (s *Store) keep(ref quipu.BlobRef, data []byte) error {
 	if s.has(ref) {
-		return ref, s.settle(ref, "")
+		return s.settle(ref, "")
 	}
 	temp, err := s.write(data)
 	if err != nil {
-		return ref, fmt.Errorf("write blob: %w", err)
+		err = fmt.Errorf("write blob: %w", err)
+	} else {
+		err = s.settle(ref, temp)
 	}
-	return ref, s.settle(ref, temp)
+	if err != nil && temp != "" { // a full disk must not stay full of what was not finished
+		if gone := s.fs.Remove(temp); !errors.Is(gone, os.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return err
 }
 
 func (s *Store) has(ref quipu.BlobRef) bool {
@@ -92,11 +141,28 @@ func (s *Store) settle(ref quipu.BlobRef, temp string) error {
 		if err := s.fs.MkdirAll(parent, 0o700); err != nil {
 			return fmt.Errorf("make blob folder: %w", err)
 		}
+		first := !s.has(ref) // another Put of the same bytes may have been faster
 		if err := s.fs.Rename(temp, s.path(ref)); err != nil {
 			return fmt.Errorf("name blob: %w", err)
 		}
+		if first {
+			s.noteNew(ref)
+		}
 	}
 	return errors.Join(syncDir(s.fs, parent), syncDir(s.fs, s.dir))
+}
+
+// noteNew counts a blob that was not there before. s.mu is held.
+func (s *Store) noteNew(ref quipu.BlobRef) {
+	s.born[idOf(ref)] = s.readers.advance()
+	s.written += ref.Size
+	if s.written < s.room {
+		return
+	}
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
 }
 
 // write puts data into a file of its own under temp and syncs it.
