@@ -114,13 +114,22 @@ func (x *index) guard(do func() error) error {
 	}
 }
 
-// mayStill stops all writing to the index's files once Pebble has ended: what it would write of the state it was left in is not
-// to be trusted.
+// mayStill ends who wants to write to the index's files once Pebble has ended: what they would write of the state it was left in
+// is not to be trusted, and with an error they would try for ever.
 func (x *index) mayStill(op errorfs.Op) error {
 	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && x.hasEnded() {
-		return x.failure()
+		x.leave()
 	}
 	return nil
+}
+
+// leave ends its goroutine, whose deferred calls give its locks back. While Pebble is being opened there are no readers who could want
+// those, and the calls would close what they find half made, which panics: then the goroutine stays as it is.
+func (x *index) leave() {
+	if !x.opened.Load() {
+		select {}
+	}
+	runtime.Goexit()
 }
 
 func (x *index) hasEnded() bool {
@@ -162,17 +171,12 @@ func (l indexLogger) Errorf(format string, args ...any) {
 	l.logger.Warn("log index", "err", fmt.Sprintf(format, args...))
 }
 
-// Fatalf ends its goroutine, and all writing: Pebble relies on Fatalf ending the process, and goes wrong if it returns. The
-// goroutine's deferred calls give its locks back, so that readers go on, from memory and files as they were. The log stops,
-// tells, and the next process recovers. While Pebble is being opened there are no readers, and its deferred calls would close
-// what they find half made, which panics: then the goroutine stays as it is.
+// Fatalf ends its goroutine, and all writing: Pebble relies on Fatalf ending the process, and goes wrong if it returns. Readers
+// go on, from memory and files as they were. The log stops, tells, and the next process recovers.
 func (l indexLogger) Fatalf(format string, args ...any) {
 	l.x.fail(fmt.Errorf("log index: "+format, args...))
 	l.x.once.Do(func() { close(l.x.ended) })
-	if !l.x.opened.Load() {
-		select {}
-	}
-	runtime.Goexit()
+	l.x.leave()
 }
 
 // isDamage tells damage of the index's files from a disk that cannot be read now.
