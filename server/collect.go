@@ -12,6 +12,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/blob"
+	"github.com/quipu-run/quipu/internal/durable"
 	"github.com/quipu-run/quipu/locallog"
 	"github.com/quipu-run/quipu/view"
 )
@@ -109,19 +110,11 @@ func (n *Node) settleLog() error {
 		if filepath.Ext(f.Name()) != ".seg" {
 			continue
 		}
-		if err := syncFile(n.path("log", f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := durable.Sync(n.path("log", f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("make the log durable: %w", err)
 		}
 	}
 	return nil
-}
-
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // folderBytes is what the files of a folder take; some may go while it looks.

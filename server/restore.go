@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/durable"
 	"github.com/quipu-run/quipu/locallog"
 	"github.com/quipu-run/quipu/sdk"
 )
@@ -80,6 +81,9 @@ func assemble(dir string, fill func(temp string) error) error {
 	}
 	err := fill(temp)
 	if err == nil {
+		err = durable.Folders(temp)
+	}
+	if err == nil {
 		err = place(temp, dir)
 	}
 	if err != nil {
@@ -124,15 +128,7 @@ func place(temp, data string) error {
 	if err := os.Rename(temp, data); err != nil {
 		return fmt.Errorf("name the data directory: %w", err)
 	}
-	return syncFolder(filepath.Dir(filepath.Clean(data)))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.Sync(filepath.Dir(filepath.Clean(data)))
 }
 
 // usable are the folders of the snapshots that do not go beyond upto.
@@ -149,7 +145,7 @@ func usable(b sdk.Backup, upto quipu.Seq) (folders map[string]bool, err error) {
 	return folders, nil
 }
 
-// keepOnly removes the snapshots that are not usable, and syncs the rest.
+// keepOnly removes the snapshots that are not usable.
 func keepOnly(dir string, usable map[string]bool) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) && len(usable) == 0 {
@@ -158,10 +154,8 @@ func keepOnly(dir string, usable map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	found := 0
 	for _, e := range entries {
 		if usable[e.Name()] {
-			found++
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
@@ -173,7 +167,7 @@ func keepOnly(dir string, usable map[string]bool) error {
 			return notABackup(err)
 		}
 	}
-	return syncFolder(dir)
+	return nil
 }
 
 // unpacking puts files of a backup into a folder.
@@ -220,7 +214,10 @@ func (u *unpacking) file(path string, content io.Reader) error {
 func (u *unpacking) describing(path string, content io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(content)
 	if err == nil && u.whole {
-		err = os.WriteFile(filepath.Join(u.dir, path), text, 0o600)
+		to := filepath.Join(u.dir, path)
+		if err = os.WriteFile(to, text, 0o600); err == nil {
+			err = durable.Sync(to)
+		}
 	}
 	return text, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/durable"
 	"github.com/quipu-run/quipu/sdk"
 	"github.com/quipu-run/quipu/server"
 )
@@ -80,24 +81,23 @@ func (c *cli) saidBackup(to string, b sdk.Backup) error {
 }
 
 // writeWhole makes a file of what write writes, which is there whole and durable, or not at all.
-func writeWhole(path string, write func(io.Writer) error) (err error) {
+func writeWhole(path string, write func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
 	err = write(f)
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	return os.Rename(f.Name(), path)
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return durable.Sync(filepath.Dir(path))
 }
 
 // counted tells how much has come, now and then.
