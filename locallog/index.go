@@ -114,22 +114,14 @@ func (x *index) guard(do func() error) error {
 	}
 }
 
-// mayStill ends who wants to write to the index's files once Pebble has ended: what they would write of the state it was left in
-// is not to be trusted, and with an error they would try for ever.
+// mayStill stops who wants to write to the index's files once Pebble has ended, where they are: what they would write of the state it
+// was left in is not to be trusted, and with an error they would try for ever. They hold no lock that readers want: Pebble gives its main
+// one back for input and output. They must not end either: a compaction's deferred calls expect its tables closed, and panic.
 func (x *index) mayStill(op errorfs.Op) error {
 	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && x.hasEnded() {
-		x.leave()
-	}
-	return nil
-}
-
-// leave ends its goroutine, whose deferred calls give its locks back. While Pebble is being opened there are no readers who could want
-// those, and the calls would close what they find half made, which panics: then the goroutine stays as it is.
-func (x *index) leave() {
-	if !x.opened.Load() {
 		select {}
 	}
-	runtime.Goexit()
+	return nil
 }
 
 func (x *index) hasEnded() bool {
@@ -171,12 +163,17 @@ func (l indexLogger) Errorf(format string, args ...any) {
 	l.logger.Warn("log index", "err", fmt.Sprintf(format, args...))
 }
 
-// Fatalf ends its goroutine, and all writing: Pebble relies on Fatalf ending the process, and goes wrong if it returns. Readers
-// go on, from memory and files as they were. The log stops, tells, and the next process recovers.
+// Fatalf ends its goroutine, and all writing: Pebble relies on Fatalf ending the process, and goes wrong if it returns. The
+// goroutine's deferred calls give its locks back, so that readers go on, from memory and files as they were. The log stops, tells,
+// and the next process recovers. While Pebble is being opened there are no readers who could want those locks, and the calls would
+// close what they find half made, which panics: then the goroutine stays where it is.
 func (l indexLogger) Fatalf(format string, args ...any) {
 	l.x.fail(fmt.Errorf("log index: "+format, args...))
 	l.x.once.Do(func() { close(l.x.ended) })
-	l.x.leave()
+	if !l.x.opened.Load() {
+		select {}
+	}
+	runtime.Goexit()
 }
 
 // isDamage tells damage of the index's files from a disk that cannot be read now.

@@ -3,9 +3,11 @@ package locallog
 import (
 	"errors"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -78,5 +80,49 @@ func TestAnIndexThatFailsIsReadButNotWritten(t *testing.T) {
 	}
 	if n := later.Load(); n > 0 {
 		t.Errorf("%d writes came to the disk after the one that failed", n)
+	}
+}
+
+// A compaction that writes while Pebble ends stays where it is: it has blocks of its tables in use, and panics when it is ended with them.
+func TestACompactionStopsWithAnIndexThatFails(t *testing.T) {
+	var tables atomic.Int64
+	arrived, release := make(chan struct{}), make(chan struct{})
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") && tables.Add(1) == 3 {
+			close(arrived)
+			<-release
+		}
+		return nil
+	}))
+	x, err := openIndex(fs, "index", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // two tables of the same keys, so that they are merged and not only moved
+		b := x.db.NewBatch()
+		if err := errors.Join(b.Set([]byte("a"), []byte("v"), nil), b.Set([]byte("z"), []byte("v"), nil), x.apply(b), x.flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() { _ = x.db.Compact(t.Context(), []byte("a"), []byte("zz"), false) }() // if Pebble does not by itself
+	<-arrived
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		indexLogger{x, slog.New(slog.DiscardHandler)}.Fatalf("the disk is gone")
+	}()
+	<-ended
+	close(release)
+	stacks := make([]byte, 1<<20)
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*index).mayStill"); {
+		if time.Now().After(deadline) {
+			t.Fatal("the compaction does not stop at what it writes next")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if _, closer, err := x.db.Get([]byte("a")); err != nil {
+		t.Error(err)
+	} else if err := closer.Close(); err != nil {
+		t.Error(err)
 	}
 }
