@@ -27,9 +27,34 @@ type Spec struct {
 	Timeout      Duration          `json:"timeout" yaml:"timeout"`
 	StartTimeout Duration          `json:"startTimeout" yaml:"startTimeout"`
 	Memory       Size              `json:"memory,omitempty" yaml:"memory"`
+	CPU          MilliCPU          `json:"cpu,omitempty" yaml:"cpu"`
+	Sandbox      Sandbox           `json:"sandbox,omitzero" yaml:"sandbox"`
 	Env          map[string]string `json:"env,omitempty" yaml:"env"`
 	Triggers     []Trigger         `json:"triggers,omitempty" yaml:"triggers"`
 }
+
+// Sandbox says what an instance may reach and take. A zero value stands for its default.
+type Sandbox struct {
+	// Require names layers that must be active where the function runs; quipu doctor lists them.
+	Require   []string `json:"require,omitempty" yaml:"require"`
+	Network   string   `json:"network,omitempty" yaml:"network"`     // machine (default), public or none
+	Allow     []string `json:"allow,omitempty" yaml:"allow"`         // besides: addresses as 10.0.0.0/8, 10.1.2.3:5432, *:443
+	Tmp       Size     `json:"tmp,omitempty" yaml:"tmp"`             // of /tmp
+	Processes int      `json:"processes,omitempty" yaml:"processes"` // and threads
+}
+
+// Values of Sandbox.Network.
+const (
+	NetworkMachine = "machine" // what the machine reaches, its loopback too, but not the node's listeners
+	NetworkPublic  = "public"  // public addresses
+	NetworkNone    = "none"
+)
+
+// Defaults of Sandbox.
+const (
+	TmpDefault       = 512 << 20
+	ProcessesDefault = 512
+)
 
 // Scale bounds the instances of a function.
 type Scale struct {

@@ -12,12 +12,25 @@ type InstanceSpec struct {
 	Function string
 	Revision string
 	Dir      string // working directory, the built source
+	Root     string // folder with all that is built, which it may read; "" means Dir
 	Command  []string
 	Env      []string // NAME=value, added to a minimal environment
-	Memory   Size     // 0 unlimited
+	Doors    []Door
+	Sandbox  Sandbox
+	Memory   Size     // of all its processes together; 0 unlimited
+	CPU      MilliCPU // 0 unlimited
 	// Output receives each line the instance prints, without its end; stream is stdout or stderr.
 	// It is called from one goroutine per stream.
 	Output func(stream string, line []byte)
+}
+
+// Door is a listener of the node for one instance.
+type Door struct {
+	Port int // where the instance finds it on 127.0.0.1 if that is its own; else at any free port
+	// Env is what tells the instance. It is called once, before the instance starts.
+	Env func(port int) []string
+	// Serve is given the listener, which it closes. It is called at most once, before the command runs, and does not wait for connections.
+	Serve func(net.Listener)
 }
 
 // Runtime starts instances.

@@ -77,3 +77,37 @@ func (s *Size) UnmarshalText(text []byte) error {
 	}
 	return fmt.Errorf("%q is not a size; write 64Ki, 256Mi or 2Gi", text)
 }
+
+// MilliCPU is a share of processors in thousandths, written as 500m, 2 or 0.25.
+type MilliCPU int64
+
+// MarshalText writes whole processors without a unit.
+func (c MilliCPU) MarshalText() ([]byte, error) {
+	if c%1000 == 0 {
+		return strconv.AppendInt(nil, int64(c/1000), 10), nil
+	}
+	return append(strconv.AppendInt(nil, int64(c), 10), 'm'), nil
+}
+
+// UnmarshalText reads thousandths with an m, or processors with up to three decimals.
+func (c *MilliCPU) UnmarshalText(text []byte) error {
+	bad := fmt.Errorf("%q is not an amount of processors; write 500m, 2 or 0.25", text)
+	if milli, ok := strings.CutSuffix(string(text), "m"); ok {
+		n, err := strconv.ParseUint(milli, 10, 31)
+		if err != nil {
+			return bad
+		}
+		*c = MilliCPU(n)
+		return nil
+	}
+	whole, part, _ := strings.Cut(string(text), ".")
+	if len(part) > 3 || whole == "" {
+		return bad
+	}
+	n, err := strconv.ParseUint(whole+part+"000"[len(part):], 10, 31)
+	if err != nil {
+		return bad
+	}
+	*c = MilliCPU(n)
+	return nil
+}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/quipu-run/quipu/process/lifeline"
 )
 
 // portTriesMax bounds the search for a port that no live instance was given.
@@ -77,6 +79,17 @@ func (i *Instance) dial(ctx context.Context) (net.Conn, string, error) {
 }
 
 func (i *Instance) dialTo(ctx context.Context, network string) (net.Conn, error) {
+	if i.walls.inside {
+		how := byte(lifeline.DialSocket)
+		if network == "tcp4" {
+			how = lifeline.DialPort
+		}
+		f, err := i.line.dial(ctx, how)
+		if err != nil {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+		}
+		return connection(ctx, f)
+	}
 	address := i.socket
 	if network == "tcp4" {
 		address = "127.0.0.1:" + strconv.Itoa(i.port)

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,16 +24,18 @@ type Instance struct {
 	runtime *Runtime
 	spec    quipu.InstanceSpec
 	mark    string // value of markEnv in all its processes
-	port    int
-	socket  string
 	record  string
 
-	helper  *os.Process
-	line    *os.File // our end of the lifeline
-	answers *bufio.Reader
-	pid     int
-	output  *output
-	network atomic.Value // string: where it was first seen to listen
+	// As the instance sees it.
+	port      int
+	socket    string
+	home, tmp string
+	doors     []int // ports
+
+	walls walls
+	*ground
+	pid   int
+	where atomic.Value // string: where it was first seen to listen
 
 	killOnce  sync.Once
 	killTimer *time.Timer // set within killOnce
@@ -69,7 +70,7 @@ func (i *Instance) Ready(ctx context.Context) error {
 	for {
 		conn, network, err := i.dial(ctx)
 		if err == nil {
-			i.network.Store(network)
+			i.where.Store(network)
 			return conn.Close()
 		}
 		select {
@@ -94,7 +95,7 @@ func (i *Instance) endedEarly() error {
 
 // Dial connects to where Ready found it.
 func (i *Instance) Dial(ctx context.Context) (net.Conn, error) {
-	if network, ok := i.network.Load().(string); ok {
+	if network, ok := i.where.Load().(string); ok {
 		return i.dialTo(ctx, network)
 	}
 	conn, _, err := i.dial(ctx)
@@ -105,7 +106,7 @@ func (i *Instance) Dial(ctx context.Context) (net.Conn, error) {
 // it is gone.
 func (i *Instance) Stop(grace time.Duration) {
 	if grace > 0 {
-		i.line.Write([]byte{lifeline.SignalTerm}) //nolint:errcheck // then it is gone, or kill will do
+		i.line.terminate()
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
 		select {
@@ -122,8 +123,8 @@ func (i *Instance) Stop(grace time.Duration) {
 // itself: then watch looks for survivors.
 func (i *Instance) kill() {
 	i.killOnce.Do(func() {
-		shutdownWrite(i.line)
-		i.killTimer = time.AfterFunc(lostWait, func() { i.helper.Kill() }) //nolint:errcheck // gone is what we want
+		i.line.cut()
+		i.killTimer = time.AfterFunc(lostWait, func() { i.process.Kill() }) //nolint:errcheck // gone is what we want
 	})
 }
 
@@ -135,53 +136,50 @@ func (i *Instance) unkill() {
 	}
 }
 
-// start brings helper and function to life, or leaves nothing.
+// start brings helper and function to life, or leaves nothing but what takeDown takes away.
 func (i *Instance) start(ctx context.Context) error {
-	request, err := i.request()
+	program, err := i.program()
 	if err != nil {
 		return err
 	}
-	if err := i.startHelper(); err != nil {
-		return i.noStart("start a helper process", err)
+	if err := i.layOut(program); err != nil {
+		return i.noStart("prepare its place", err)
 	}
-	if err := i.startFunction(ctx, request); err != nil {
-		shutdownWrite(i.line)
-		i.helper.Wait() //nolint:errcheck // it has nothing to say
-		i.output.finish()
-		i.line.Close() //nolint:errcheck // only bytes of a dead process could be in it
-		return err
+	request := lifeline.Request{Path: program, Dir: i.spec.Dir, Args: i.spec.Command, Env: i.environment(), Walls: i.walls.request}
+	for _, s := range slices.Concat([]string{request.Dir}, request.Args, request.Env) {
+		if strings.ContainsRune(s, 0) {
+			return i.noStart("prepare its command", errors.New("a zero byte in folder, command or environment"))
+		}
 	}
-	return nil
+	i.output.deliver(i.spec.Output)
+	return i.startFunction(ctx, request)
 }
 
-// request finds the program. A command with a slash is relative to the function's folder.
-func (i *Instance) request() (lifeline.Request, error) {
+// program finds it, and makes the folders absolute. A command with a slash is relative to the function's folder.
+func (i *Instance) program() (path string, err error) {
 	if len(i.spec.Command) == 0 || i.spec.Command[0] == "" {
-		return lifeline.Request{}, &quipu.Error{Code: quipu.CodeStart, Op: "instance.start", Text: "function " + i.spec.Function + " has no command"}
+		return "", &quipu.Error{Code: quipu.CodeStart, Op: "instance.start", Text: "function " + i.spec.Function + " has no command"}
 	}
-	dir, err := filepath.Abs(i.spec.Dir)
-	if err != nil {
-		return lifeline.Request{}, i.noStart("find its folder", err)
+	if i.spec.Root == "" {
+		i.spec.Root = i.spec.Dir
 	}
-	i.spec.Dir = dir
-	path := i.spec.Command[0]
+	for _, dir := range []*string{&i.spec.Dir, &i.spec.Root} {
+		if *dir, err = filepath.Abs(*dir); err != nil {
+			return "", i.noStart("find its folder", err)
+		}
+	}
+	path = i.spec.Command[0]
 	if strings.ContainsRune(path, filepath.Separator) && !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
+		path = filepath.Join(i.spec.Dir, path)
 	}
 	path, err = exec.LookPath(path)
 	if err != nil {
-		return lifeline.Request{}, &quipu.Error{
+		return "", &quipu.Error{
 			Code: quipu.CodeNoTool, Op: "instance.start", Err: err,
 			Text: fmt.Sprintf("function %s needs the program %s, which is not on this node", i.spec.Function, i.spec.Command[0]),
 		}
 	}
-	r := lifeline.Request{Path: path, Dir: dir, Args: i.spec.Command, Env: i.environment()}
-	for _, s := range append(append([]string{dir}, r.Args...), r.Env...) {
-		if strings.ContainsRune(s, 0) {
-			return r, i.noStart("prepare its command", errors.New("a zero byte in folder, command or environment"))
-		}
-	}
-	return r, nil
+	return path, nil
 }
 
 func (i *Instance) noStart(doing string, err error) error {
@@ -191,90 +189,55 @@ func (i *Instance) noStart(doing string, err error) error {
 	}
 }
 
-// startHelper re-executes this binary, which package lifeline takes over. One processor is
-// enough for what it does.
-func (i *Instance) startHelper() error {
-	ours, theirs, err := socketPair()
-	if err != nil {
-		return err
-	}
-	defer theirs.Close() //nolint:errcheck // the helper has its own
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return errors.Join(err, ours.Close())
-	}
-	defer null.Close() //nolint:errcheck // only read
-	out, files, err := newOutput(i.spec.Output)
-	if err != nil {
-		return errors.Join(err, ours.Close())
-	}
-	exe, err := self()
-	if err == nil {
-		i.helper, err = os.StartProcess(exe, []string{"quipu-lifeline"}, &os.ProcAttr{
-			Env:   []string{lifeline.Env + "=" + lifeline.EnvFD, "GOMAXPROCS=1"},
-			Files: []*os.File{null, files[0], files[1], theirs},
-			Sys:   &syscall.SysProcAttr{Setsid: true},
-		})
-	}
-	for _, f := range files {
-		f.Close() //nolint:errcheck // the helper has its own
-	}
-	if err != nil {
-		out.finish()
-		return errors.Join(err, ours.Close())
-	}
-	i.line, i.answers, i.output = ours, bufio.NewReader(ours), out
-	return nil
-}
-
-// startFunction hands the request over and waits for the function's process id.
+// startFunction hands the request over and waits until the function runs.
 func (i *Instance) startFunction(ctx context.Context, r lifeline.Request) error {
-	stop := context.AfterFunc(ctx, func() { i.line.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // sockets can
+	stop := context.AfterFunc(ctx, func() { i.line.conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // sockets can
 	defer stop()
-	if _, err := i.line.Write(r.Encode()); err != nil {
-		return i.noStart("talk to its helper", errors.Join(ctx.Err(), err))
+	err := i.line.send(r.Encode())
+	var a answer
+	for err == nil {
+		if a, err = i.line.next(); err != nil || a.kind == 'P' || a.kind == 'E' {
+			break
+		}
+		err = i.receive(a)
 	}
-	kind, n, err := i.answer()
-	if err != nil {
+	switch {
+	case err != nil:
 		return i.noStart("talk to its helper", errors.Join(ctx.Err(), err))
-	}
-	if !stop() {
+	case !stop():
 		return i.noStart("wait for it", ctx.Err())
+	case a.kind == 'E' && a.step == lifeline.StepExec:
+		return i.noStart("run "+r.Path, syscall.Errno(a.n))
+	case a.kind == 'E':
+		return i.noStart(i.stepName(a.step), syscall.Errno(a.n))
 	}
-	if kind != 'P' {
-		return i.noStart("run "+r.Path, syscall.Errno(n))
-	}
-	i.pid = n
+	i.pid = i.outside(a.n)
 	if err := i.writeRecord(); err != nil {
 		return i.noStart("note its process id", err)
 	}
 	return nil
 }
 
-// answer reads one line of the helper.
-func (i *Instance) answer() (kind byte, n int, err error) {
-	text, err := i.answers.ReadString('\n')
-	if err != nil {
-		return 0, 0, err
-	}
-	n, err = strconv.Atoi(text[1 : len(text)-1])
-	return text[0], n, err
-}
-
 // watch waits for the end, makes sure that it is the end, and tells.
 func (i *Instance) watch() {
-	kind, n, err := i.answer()
-	state, waitErr := i.helper.Wait()
+	a, err := i.line.next()
+	for ; err == nil && a.kind == 'C'; a, err = i.line.next() {
+		i.line.dialed(a)
+	}
+	state, waitErr := i.process.Wait()
 	i.unkill()
 	switch {
-	case err == nil && kind == 'X':
-		i.exit = describe(syscall.WaitStatus(n))
+	case err == nil && a.kind == 'X':
+		i.exit = describe(syscall.WaitStatus(a.n))
 	default: // the helper was killed: its children are orphans now
-		killRemains(i.helper.Pid, i.pid, i.mark)
+		killRemains(i.process.Pid, i.pid, i.mark)
 		i.exit = "signal: killed, with its helper (" + howEnded(state, waitErr) + ")"
 	}
+	if why := i.overdrawn(); why != "" {
+		i.exit = why
+	}
 	i.output.finish()
-	i.line.Close() //nolint:errcheck // nobody is at the other end
+	i.line.end()
 	close(i.done)
 	i.runtime.forget(i)
 }

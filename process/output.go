@@ -30,8 +30,8 @@ type output struct {
 	last []string   // newest lines of standard error
 }
 
-// newOutput starts reading, and answers the ends that the instance writes to.
-func newOutput(deliver func(stream string, line []byte)) (*output, [2]*os.File, error) {
+// newOutput answers the ends that the instance writes to.
+func newOutput() (*output, [2]*os.File, error) {
 	o := &output{}
 	var ends [2]*os.File
 	for n := range ends {
@@ -45,16 +45,20 @@ func newOutput(deliver func(stream string, line []byte)) (*output, [2]*os.File, 
 		}
 		o.streams[n], ends[n] = r, w
 	}
-	if deliver == nil {
-		deliver = func(string, []byte) {}
+	return o, ends, nil
+}
+
+// deliver starts reading.
+func (o *output) deliver(to func(stream string, line []byte)) {
+	if to == nil {
+		to = func(string, []byte) {}
 	}
 	o.readers.Add(2)
-	go o.read(o.streams[0], func(line []byte) { deliver("stdout", line) })
+	go o.read(o.streams[0], func(line []byte) { to("stdout", line) })
 	go o.read(o.streams[1], func(line []byte) {
 		o.remember(line)
-		deliver("stderr", line)
+		to("stderr", line)
 	})
-	return o, ends, nil
 }
 
 // read delivers lines until all writers are gone, or until finish says that they are.

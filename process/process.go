@@ -11,8 +11,9 @@
 // environment and by process id and start time. Escape needs all of it: leaving the session,
 // erasing the environment, and the death of the helper by force.
 //
-// It does not limit memory or CPU, and it does not isolate instances from each other or from the node's
-// user: that is the sandbox's work. On systems other than Linux only the process group is killed.
+// With Options.Sandbox an instance runs behind walls: package sandbox says which, docs/internals/sandbox.md why. Then its
+// addresses are its own (port 8080, a socket below /run), and the node reaches it through its helper, which is within the walls.
+// On systems other than Linux there are no walls, and only the process group is killed.
 package process
 
 import (
@@ -21,6 +22,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -30,6 +32,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/process/sandbox"
 )
 
 // socketPathMax is what fits into a Unix address on every system, with its final zero.
@@ -40,12 +43,20 @@ type Options struct {
 	// Dir keeps a small file per running instance, by which the next node finds strays, and the
 	// sockets if its name is short enough. Required; made if missing; one node at a time.
 	Dir string
+	// Sandbox puts instances behind all the walls that can be had here.
+	Sandbox bool
+	// Private are folders that no function may see, whatever holds them. Dir is one.
+	Private []string
+	// Own tells the node's own listeners, which no function may reach over the network.
+	Own func(netip.AddrPort) bool
 }
 
 // Runtime starts instances as processes. It implements quipu.Runtime.
 type Runtime struct {
-	dir     string // records of running instances
-	sockets string // private directory of Unix sockets
+	options Options
+	dir     string          // records of running instances
+	sockets string          // private directory of Unix sockets
+	grounds func() *grounds // looks what walls can be had here, once
 
 	mu        sync.Mutex // guards the fields below
 	closed    bool
@@ -73,11 +84,25 @@ func New(o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("directory of sockets: %w", err)
 	}
-	return &Runtime{
-		dir: dir, sockets: sockets,
+	r := &Runtime{
+		options: o, dir: dir, sockets: sockets,
 		instances: map[*Instance]struct{}{}, ports: map[int]struct{}{},
-	}, nil
+	}
+	r.grounds = sync.OnceValue(func() *grounds {
+		g := &grounds{builder: newBuilder(dir, o)}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.refillAfter(0)
+		return g
+	})
+	if o.Sandbox {
+		go r.grounds() // so that the first instance does not wait
+	}
+	return r, nil
 }
+
+// Layers tells which walls instances have.
+func (r *Runtime) Layers() []sandbox.Layer { return r.grounds().builder.layers() }
 
 // Start runs spec.Command. CodeNoTool if the program is not there, CodeStart if it cannot run;
 // CodeStopping after Close. The instance outlives ctx.
@@ -86,7 +111,12 @@ func (r *Runtime) Start(ctx context.Context, spec quipu.InstanceSpec) (quipu.Ins
 	if err != nil {
 		return nil, err
 	}
-	if err := inst.start(ctx); err != nil {
+	if inst.ground, err = r.grounds().take(); err != nil {
+		err = inst.noStart("start a helper process", err)
+	} else if err = inst.start(ctx); err != nil {
+		inst.discard()
+	}
+	if err != nil {
 		r.forget(inst)
 		return nil, err
 	}
@@ -104,7 +134,7 @@ func (r *Runtime) Close() error {
 	}
 	r.mu.Unlock()
 	r.running.Wait()
-	return os.RemoveAll(r.sockets)
+	return errors.Join(r.grounds().close(), os.RemoveAll(r.sockets))
 }
 
 // admit reserves a name, a port and a socket.
@@ -124,7 +154,7 @@ func (r *Runtime) admit(spec quipu.InstanceSpec) (*Instance, error) {
 	name := strconv.Itoa(r.count)
 	inst := &Instance{
 		runtime: r, spec: spec, mark: hex.EncodeToString(mark), port: port,
-		socket: filepath.Join(r.sockets, name), record: filepath.Join(r.dir, name+recordSuffix),
+		socket: filepath.Join(r.sockets, name), home: spec.Dir, tmp: os.TempDir(), record: filepath.Join(r.dir, name+recordSuffix),
 		done: make(chan struct{}),
 	}
 	r.ports[port] = struct{}{}
@@ -147,6 +177,7 @@ func (r *Runtime) register(inst *Instance) {
 func (r *Runtime) forget(inst *Instance) {
 	os.Remove(inst.socket) //nolint:errcheck // most functions never make it
 	os.Remove(inst.record) //nolint:errcheck // a record without processes does no harm
+	inst.takeDown()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.instances, inst)
@@ -167,9 +198,12 @@ const markEnv = "QUIPU_RUN"
 // environment is minimal: nothing of the node's own but where programs are.
 func (i *Instance) environment() []string {
 	env := []string{
-		"PATH=" + searchPath(), "HOME=" + i.spec.Dir, "LANG=C.UTF-8", "TMPDIR=" + os.TempDir(),
+		"PATH=" + searchPath(), "HOME=" + i.home, "LANG=C.UTF-8", "TMPDIR=" + i.tmp,
 		"PORT=" + strconv.Itoa(i.port), "APP_PORT=" + strconv.Itoa(i.port), "QUIPU_SOCKET=" + i.socket,
 		"QUIPU_FUNCTION=" + i.spec.Function, "QUIPU_INSTANCE=" + i.spec.ID,
+	}
+	for n, d := range i.spec.Doors {
+		env = append(env, d.Env(i.doors[n])...)
 	}
 	env = append(env, i.spec.Env...)
 	return lastOfEach(append(env, markEnv+"="+i.mark))

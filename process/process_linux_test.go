@@ -55,7 +55,7 @@ func newStory(t *testing.T) *story {
 
 func (s *story) open() {
 	s.Helper()
-	rt, err := process.New(process.Options{Dir: filepath.Join(s.dir, "run")})
+	rt, err := process.New(process.Options{Dir: filepath.Join(s.dir, "run"), Sandbox: os.Getenv("SB") != ""})
 	if err != nil {
 		s.Fatal(err)
 	}

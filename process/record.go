@@ -26,7 +26,7 @@ type record struct {
 func (i *Instance) writeRecord() error {
 	r := record{
 		Boot: bootID(), Mark: i.mark,
-		PID: i.pid, Start: startTime(i.pid), Helper: i.helper.Pid, Since: startTime(i.helper.Pid),
+		PID: i.pid, Start: startTime(i.pid), Helper: i.process.Pid, Since: startTime(i.process.Pid),
 	}
 	data, err := json.Marshal(r)
 	if err != nil {

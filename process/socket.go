@@ -1,14 +1,16 @@
 package process
 
 import (
+	"errors"
+	"net"
 	"os"
 	"syscall"
 )
 
-// socketPair is a lifeline: our end, which has deadlines, and the helper's, which blocks.
-func socketPair() (ours, theirs *os.File, err error) {
+// socketPair is a lifeline: our end, and the helper's, which blocks.
+func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
 	syscall.ForkLock.RLock()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, lineType, 0)
 	if err == nil {
 		syscall.CloseOnExec(fds[0])
 		syscall.CloseOnExec(fds[1])
@@ -17,21 +19,14 @@ func socketPair() (ours, theirs *os.File, err error) {
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	if err := syscall.SetNonblock(fds[0], true); err != nil {
-		syscall.Close(fds[0]) //nolint:errcheck // never used
-		syscall.Close(fds[1]) //nolint:errcheck // never used
-		return nil, nil, os.NewSyscallError("setnonblock", err)
-	}
-	return os.NewFile(uintptr(fds[0]), "lifeline"), os.NewFile(uintptr(fds[1]), "lifeline of helper"), nil
-}
-
-// shutdownWrite ends what the helper reads; its answers still come.
-func shutdownWrite(f *os.File) {
-	raw, err := f.SyscallConn()
+	theirs = os.NewFile(uintptr(fds[1]), "lifeline of helper")
+	file := os.NewFile(uintptr(fds[0]), "lifeline")
+	defer file.Close() //nolint:errcheck // FileConn has its own
+	conn, err := net.FileConn(file)
 	if err != nil {
-		return // closed: the helper has read the end already
+		return nil, nil, errors.Join(err, theirs.Close())
 	}
-	raw.Control(func(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_WR) }) //nolint:errcheck // same
+	return conn.(*net.UnixConn), theirs, nil
 }
 
 // blockingPipe gives a pipe whose writing end blocks, as programs expect of their output, while ours

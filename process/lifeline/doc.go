@@ -17,87 +17,41 @@
 // paths as their imports become ready, and after syscall ours is ready before fmt, os, net and
 // everything that needs those (a test pins the imports). It also means that a binary, a test binary included, has the helper as soon as it imports package process.
 //
+// # Walls
+//
+// A request may ask for walls (type Walls): then the helper was started as the first process of namespaces of its own, and before it
+// starts the function it makes their loopback, their root folder and their limits, and gives up on its main thread what the
+// function must not have. A function inherits from the thread that starts it. What the walls should be is decided by package
+// sandbox; here are only the steps.
+//
 // # Protocol
 //
-// Node to helper: one request (Request.Encode), then any number of bytes SignalTerm, then the end of the
-// stream, which means kill. Helper to node: one line 'P<pid>' or 'E<errno>', and after the function
-// and all its descendants are gone 'X<wait status>'. An end of stream without 'X' means that the helper
+// Node to helper: one request (Request.Encode, in packets of at most PacketMax), then any number of packets SignalTerm and
+// Dial, then the end of the stream, which means kill. Helper to node, a line each: 'L' with one file, a listener, for each of
+// Walls.Ports; 'N' with the listener of the seccomp filter, if it notifies; 'P<pid>', the pid as the helper sees it, or 'E<errno>' and
+// the number of the step that failed; for each Dial 'C0' with a file, a connection that may still be under way, or 'C<errno>';
+// and after the function and all its descendants are gone 'X<wait status>'. An end of stream without 'X' means that the helper
 // itself was killed; whoever holds the other end must then look for survivors.
 package lifeline
 
-// Env makes a process that starts with it a helper. Its value is the helper's socket.
+// Env makes a process of this binary that starts with it a helper, with EnvFD, its socket, as the value; or, with EnvNothing, a function
+// that ends at once, by which walls are tried.
 const (
-	Env   = "QUIPU_LIFELINE"
-	EnvFD = "3"
+	Env        = "QUIPU_LIFELINE"
+	EnvFD      = "3"
+	EnvNothing = "nothing"
 )
 
-// SignalTerm asks the helper to send SIGTERM to the function's process group.
-const SignalTerm = 'T'
+// Packets of the node. A dial is followed by one byte, DialSocket or DialPort.
+const (
+	SignalTerm = 'T' // send SIGTERM to the function's process group
+	Dial       = 'D' // connect to where the function listens, from within its walls
+	DialSocket = 'u'
+	DialPort   = 't'
+)
+
+// PacketMax bounds a packet of a request. A socket takes at least three times as much.
+const PacketMax = 64 << 10
 
 // requestBytesMax bounds a request; the kernel's own limit for arguments and environment is lower.
 const requestBytesMax = 8 << 20
-
-// Request says what to run. Path is absolute; nothing is looked up.
-type Request struct {
-	Path string
-	Dir  string
-	Args []string // with the name of the program
-	Env  []string
-}
-
-// Encode is the byte form: a length, then each string with a zero byte behind it: path, dir, args, an
-// empty string, env. No string holds a zero byte, and an argument that is empty is written as "\x01".
-func (r Request) Encode() []byte {
-	buf := make([]byte, 4, 4096)
-	add := func(s string) { buf = append(append(buf, s...), 0) }
-	add(r.Path)
-	add(r.Dir)
-	for _, a := range r.Args {
-		if a == "" {
-			a = "\x01"
-		}
-		add(a)
-	}
-	add("")
-	for _, e := range r.Env {
-		add(e)
-	}
-	putLength(buf, len(buf)-4)
-	return buf
-}
-
-// decode is the inverse of Encode without the length.
-func decode(buf []byte) (Request, bool) {
-	var r Request
-	var fields []string
-	for start, i := 0, 0; i < len(buf); i++ {
-		if buf[i] == 0 {
-			fields = append(fields, string(buf[start:i]))
-			start = i + 1
-		}
-	}
-	if len(fields) < 4 {
-		return r, false
-	}
-	r.Path, r.Dir, fields = fields[0], fields[1], fields[2:]
-	for len(fields) > 0 && fields[0] != "" {
-		if fields[0] == "\x01" {
-			fields[0] = ""
-		}
-		r.Args = append(r.Args, fields[0])
-		fields = fields[1:]
-	}
-	if len(fields) == 0 || len(r.Args) == 0 {
-		return r, false
-	}
-	r.Env = fields[1:]
-	return r, true
-}
-
-func putLength(b []byte, n int) {
-	b[0], b[1], b[2], b[3] = byte(n), byte(n>>8), byte(n>>16), byte(n>>24)
-}
-
-func length(b []byte) int {
-	return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 | int(b[3])<<24
-}

@@ -6,62 +6,89 @@ import "syscall"
 const socket = 3
 
 func init() {
-	if v, ok := syscall.Getenv(Env); ok && v == EnvFD {
+	switch v, _ := syscall.Getenv(Env); v {
+	case EnvFD:
 		serve()
+		syscall.Exit(0)
+	case EnvNothing:
 		syscall.Exit(0)
 	}
 }
 
 // serve is the whole life of the helper. It runs on the main thread, to which init is bound: the
-// function's death signal hangs on the thread that started it.
+// function's death signal, and what it may do, hang on the thread that started it.
 func serve() {
 	syscall.CloseOnExec(socket)
 	becomeReaper()
-	req, ok := readRequest()
+	req, laid, ok := firstRequest()
 	if !ok {
-		return // the node died, or this is no helper after all
+		return // the node died or has no use for this helper, or this is no helper after all
+	}
+	wishes := make(chan int)
+	go obey(&req, wishes)
+	<-wishes // its thread is there before this one gives things up: a thread inherits from the one that makes it
+	pid, step, errno := start(&req, laid)
+	if errno != 0 {
+		say('E', int(errno), step)
+		return
+	}
+	wishes <- pid
+	say('P', pid, 0)
+	status := await(pid)
+	killDescendants(pid)
+	say('X', int(status), 0)
+}
+
+// firstRequest reads what to run. Before that there may be a request without a path: walls to lay the ground for, until somebody knows
+// what is to run behind them. laid says how many mounts that made.
+func firstRequest() (req Request, laid int, ok bool) {
+	if req, ok = readRequest(); !ok || req.Path != "" {
+		return req, 0, ok
+	}
+	if step, errno := lay(&req.Walls); errno != 0 {
+		say('E', int(errno), step)
+		return req, 0, false
+	}
+	laid = len(req.Mounts)
+	req, ok = readRequest()
+	return req, laid, ok
+}
+
+// start makes the walls and runs the function behind them. A step that fails is told by its number.
+func start(req *Request, laid int) (pid, step int, errno syscall.Errno) {
+	if step, errno := raise(&req.Walls, laid); errno != 0 {
+		return 0, step, errno
 	}
 	pid, err := syscall.ForkExec(req.Path, req.Args, &syscall.ProcAttr{
 		Dir: req.Dir, Env: req.Env, Files: []uintptr{0, 1, 2}, Sys: childAttr(),
 	})
 	if err != nil {
 		errno, _ := err.(syscall.Errno)
-		say('E', int(errno))
-		return
+		return 0, StepExec, errno
 	}
-	say('P', pid)
-	go obey(pid)
-	status := await(pid)
-	killDescendants(pid)
-	say('X', int(status))
+	return pid, 0, 0
 }
 
-// readRequest reads exactly one request; bytes behind it are for obey.
+// readRequest reads exactly one request; packets behind it are for obey.
 func readRequest() (Request, bool) {
-	var head [4]byte
-	if !readFull(head[:]) {
+	buf := make([]byte, PacketMax)
+	n := readSome(buf)
+	if n < 4 {
 		return Request{}, false
 	}
-	n := length(head[:])
-	if n <= 0 || n > requestBytesMax {
+	size := int(buf[0]) | int(buf[1])<<8 | int(buf[2])<<16 | int(buf[3])<<24
+	if size <= 0 || size > requestBytesMax {
 		return Request{}, false
 	}
-	buf := make([]byte, n)
-	if !readFull(buf) {
-		return Request{}, false
-	}
-	return decode(buf)
-}
-
-func readFull(buf []byte) bool {
-	for len(buf) > 0 {
-		n := readSome(buf)
+	all := append(make([]byte, 0, size), buf[4:n]...)
+	for len(all) < size {
+		n := readSome(buf[:min(len(buf), size-len(all))])
 		if n <= 0 {
-			return false
+			return Request{}, false
 		}
-		buf = buf[n:]
+		all = append(all, buf[:n]...)
 	}
-	return true
+	return decode(all)
 }
 
 // readSome is read without interruptions; 0 or less is the end.
@@ -74,13 +101,20 @@ func readSome(buf []byte) int {
 	}
 }
 
-// obey carries out the node's wishes. The end of the line is the wish to kill.
+// obey carries out the node's wishes once the function runs. The end of the line is the wish to kill.
 // After the function was reaped its number cannot belong to someone else within the microseconds
 // that the helper still lives, because the kernel hands out numbers in a circle.
-func obey(pid int) {
-	var buf [16]byte
-	for readSome(buf[:]) > 0 {
-		syscall.Kill(-pid, syscall.SIGTERM) //nolint:errcheck // gone already
+func obey(req *Request, started chan int) {
+	started <- 0
+	pid := <-started
+	var buf [2]byte
+	for n := readSome(buf[:]); n > 0; n = readSome(buf[:]) {
+		switch buf[0] {
+		case SignalTerm:
+			syscall.Kill(-pid, syscall.SIGTERM) //nolint:errcheck // gone already
+		case Dial:
+			connect(&req.Walls, buf[1])
+		}
 	}
 	syscall.Kill(-pid, syscall.SIGKILL) //nolint:errcheck // gone already
 	syscall.Kill(pid, syscall.SIGKILL)  //nolint:errcheck // it may have left its group
@@ -102,11 +136,17 @@ func await(pid int) syscall.WaitStatus {
 }
 
 // say writes one line; if nobody listens any more that is no reason to stop early.
-func say(kind byte, n int) {
-	buf := append(make([]byte, 0, 24), kind)
+func say(kind byte, n, step int) {
+	syscall.Write(socket, line(kind, n, step)) //nolint:errcheck // the node may be dead
+}
+
+func line(kind byte, n, step int) []byte {
+	buf := append(make([]byte, 0, 32), kind)
 	buf = appendInt(buf, n)
-	buf = append(buf, '\n')
-	syscall.Write(socket, buf) //nolint:errcheck // the node may be dead
+	if step != 0 {
+		buf = appendInt(append(buf, ' '), step)
+	}
+	return append(buf, '\n')
 }
 
 // appendInt is strconv.AppendInt, which would be an import more.

@@ -29,11 +29,20 @@ func killDescendants(pid int) {
 		case err != nil: // ECHILD: all gone
 			return
 		}
-		syscall.Kill(-pid, syscall.SIGKILL) //nolint:errcheck // perhaps no group is left
-		for _, victim := range descendants() {
-			syscall.Kill(victim, syscall.SIGKILL) //nolint:errcheck // it may be gone already
-		}
+		killAll(pid)
 		syscall.Wait4(-1, nil, 0, nil) //nolint:errcheck // asked again at the top
+	}
+}
+
+// killAll needs no walk where the helper is the first process of a namespace: everybody else in it descends from it.
+func killAll(pid int) {
+	if syscall.Getpid() == 1 {
+		syscall.Kill(-1, syscall.SIGKILL) //nolint:errcheck // gone already
+		return
+	}
+	syscall.Kill(-pid, syscall.SIGKILL) //nolint:errcheck // perhaps no group is left
+	for _, victim := range descendants() {
+		syscall.Kill(victim, syscall.SIGKILL) //nolint:errcheck // it may be gone already
 	}
 }
 

@@ -34,17 +34,19 @@ func TestTheHelperTakesOverBeforeOtherPackages(t *testing.T) {
 }
 
 func TestARequestSurvivesItsByteForm(t *testing.T) {
-	want := Request{Path: "/bin/echo", Dir: "/tmp", Args: []string{"echo", "", "two words\n"}, Env: []string{"A=1", "B="}}
+	want := Request{Path: "/bin/echo", Dir: "/tmp", Args: []string{"echo", "", "two words\n"}, Env: []string{"A=1", "B="}, Walls: Walls{
+		Up: true, Ports: []uint64{3500, 50001}, Socket: "/run/s", Port: 8080, Stage: "/stage",
+		Mounts: []Mount{{MountBind, "/usr", "/usr", 1}, {Kind: MountReadOnly}}, ID: 1 << 40, Limits: []uint64{7, 1024}, Caps: 41,
+		Handled: 1<<16 - 1, Scoped: 3, Rules: []Rule{{"/", 12}}, Filter: []byte("\x00\x01filter"), Notify: true}}
 	buf := want.Encode()
-	if length(buf) != len(buf)-4 {
-		t.Fatalf("length %d of %d", length(buf), len(buf)-4)
-	}
 	got, ok := decode(buf[4:])
 	if !ok || !reflect.DeepEqual(got, want) {
-		t.Errorf("got %q, %v", got, ok)
+		t.Errorf("got %+v, %v", got, ok)
 	}
 	for n := range len(buf) - 4 {
-		decode(buf[4 : 4+n]) // must not panic
+		if _, ok := decode(buf[4 : 4+n]); ok { // nor may it panic
+			t.Errorf("the first %d of %d bytes are taken for a request", n, len(buf)-4)
+		}
 	}
 }
 

@@ -1,0 +1,60 @@
+package sandbox
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quipu-run/quipu/process/lifeline"
+)
+
+// Rights of landlock(7).
+const (
+	fsRead  = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
+	fsFiles = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE |
+		unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV // those that a file can have
+	fsAll = 1<<16 - 1
+)
+
+// handled is what the kernel's version of landlock can restrict: files since 1, renaming across folders since 2, truncation since
+// 3, ioctl of devices since 5, signals and abstract sockets since 6.
+func (m *Machine) handled() (fs, scoped uint64) {
+	fs = 1<<13 - 1
+	if m.landlock >= 2 {
+		fs |= unix.LANDLOCK_ACCESS_FS_REFER
+	}
+	if m.landlock >= 3 {
+		fs |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
+	}
+	if m.landlock >= 5 {
+		fs |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+	}
+	if m.landlock >= 6 {
+		scoped = unix.LANDLOCK_SCOPE_SIGNAL | unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
+	}
+	return fs, scoped
+}
+
+// rules allow what the mounts show. Where there are no mounts of its own, they are the wall.
+func (m *Machine) rules(w Wish) []lifeline.Rule {
+	rules := []lifeline.Rule{
+		{Path: "/proc", Access: fsRead | unix.LANDLOCK_ACCESS_FS_WRITE_FILE},
+		{Path: "/dev", Access: fsRead | unix.LANDLOCK_ACCESS_FS_WRITE_FILE},
+	}
+	if m.Namespaces != NoNamespaces {
+		return append(rules, lifeline.Rule{Path: "/", Access: fsRead}, lifeline.Rule{Path: "/tmp", Access: fsAll},
+			lifeline.Rule{Path: "/dev/shm", Access: fsAll}, lifeline.Rule{Path: "/run/quipu", Access: fsAll})
+	}
+	read := append(append([]string{w.Root}, system...), m.programs(w)...)
+	for _, name := range settings {
+		read = append(read, "/etc/"+name)
+	}
+	for _, path := range append(read, "/etc/passwd", "/etc/group", "/etc/hostname") {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			rules = append(rules, lifeline.Rule{Path: path, Access: fsRead})
+		} else if err == nil {
+			rules = append(rules, lifeline.Rule{Path: path, Access: fsRead & fsFiles})
+		}
+	}
+	return append(rules, lifeline.Rule{Path: w.Scratch, Access: fsAll})
+}

@@ -1,0 +1,278 @@
+package process
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/process/cgroup"
+	"github.com/quipu-run/quipu/process/lifeline"
+	"github.com/quipu-run/quipu/process/sandbox"
+)
+
+// builder makes the walls of instances out of what can be had here.
+type builder struct {
+	machine *sandbox.Machine // nil without Options.Sandbox
+	why     error            // no namespaces
+	groups  *cgroup.Tree     // nil if there are none
+	noGroup error            // why
+	stage   string           // folder on which roots are put together
+}
+
+// doorFirst is the port of a door that does not mind which it has.
+const doorFirst = 20000
+
+func newBuilder(dir string, o Options) *builder {
+	b := &builder{stage: filepath.Join(dir, "root")}
+	if !o.Sandbox {
+		return b
+	}
+	b.machine = sandbox.Look(append([]string{dir}, o.Private...))
+	if b.noGroup = os.MkdirAll(b.stage, 0o755); b.noGroup == nil {
+		sum := sha256.Sum256([]byte(dir))
+		b.groups, b.noGroup = cgroup.Open("quipu-" + hex.EncodeToString(sum[:6]))
+	}
+	for _, n := range []sandbox.Namespaces{sandbox.UserNamespaces, sandbox.RootNamespaces} {
+		if n == sandbox.RootNamespaces && os.Geteuid() != 0 {
+			break
+		}
+		b.machine.Namespaces = n
+		if b.why = b.try(); b.why == nil {
+			return b
+		}
+	}
+	b.machine.Namespaces = sandbox.NoNamespaces
+	return b
+}
+
+// tryTime bounds the trial of walls, which takes a few milliseconds.
+const tryTime = 10 * time.Second
+
+// try starts a program that ends at once behind the walls that b would build.
+func (b *builder) try() error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	g, err := (&grounds{builder: b}).lay()
+	if err != nil {
+		return err
+	}
+	defer g.discard()
+	walls := b.machine.Walls(sandbox.Wish{Root: b.stage, Program: exe, Tmp: 1 << 20})
+	walls.Notify = false
+	g.line.conn.SetDeadline(time.Now().Add(tryTime)) //nolint:errcheck // sockets can
+	g.output.deliver(nil)
+	err = g.line.send(lifeline.Request{Path: exe, Dir: "/", Args: []string{exe}, Walls: walls,
+		Env: []string{lifeline.Env + "=" + lifeline.EnvNothing}}.Encode())
+	for err == nil {
+		var a answer
+		switch a, err = g.line.next(); {
+		case err != nil || a.kind == 'P':
+		case a.kind == 'E':
+			err = fmt.Errorf("%s: %w", b.stepName(a.step, walls.Mounts), syscall.Errno(a.n))
+		case a.kind == 'X' && a.n == 0:
+			return nil
+		default:
+			err = errors.New(describe(syscall.WaitStatus(a.n)))
+		}
+	}
+	return err
+}
+
+func (b *builder) attributes(n int) *syscall.SysProcAttr {
+	if b.machine == nil {
+		return &syscall.SysProcAttr{Setsid: true}
+	}
+	return b.machine.Attributes(n)
+}
+
+// common are the walls of every instance.
+func (b *builder) common() lifeline.Walls {
+	if b.machine == nil {
+		return lifeline.Walls{}
+	}
+	return b.machine.Ground(b.stage)
+}
+
+// newGroup puts a helper, and so all that comes of it, into a group.
+func (b *builder) newGroup(n, pid int) (group, error) {
+	if b.groups == nil {
+		return group{}, nil
+	}
+	made, err := b.groups.New(strconv.Itoa(n))
+	if err != nil {
+		return group{}, err
+	}
+	if err := made.Add(pid); err != nil {
+		return group{}, errors.Join(err, made.Remove())
+	}
+	return group{made}, nil
+}
+
+// group is one of the kernel's, or none.
+type group struct{ *cgroup.Group }
+
+func (g group) remove() {
+	if g.Group != nil {
+		g.Remove() //nolint:errcheck // the next node removes it
+	}
+}
+
+func (b *builder) stepName(step int, mounts []lifeline.Mount) string {
+	return lifeline.StepName(step, append(b.common().Mounts, mounts...))
+}
+
+func (i *Instance) stepName(step int) string {
+	return i.runtime.grounds().builder.stepName(step, i.walls.request.Mounts)
+}
+
+func (b *builder) layers() []sandbox.Layer {
+	if b.machine == nil {
+		var all []sandbox.Layer
+		for _, name := range sandbox.Names() {
+			all = append(all, sandbox.Layer{Name: name, Text: "switched off"})
+		}
+		return all
+	}
+	all := b.machine.Layers(b.why)
+	for _, c := range [][2]string{{sandbox.LayerMemory, cgroup.Memory}, {sandbox.LayerCPU, cgroup.CPU}, {sandbox.LayerProcesses, cgroup.PIDs}} {
+		l := sandbox.Layer{Name: c[0]}
+		switch {
+		case b.groups != nil && b.groups.Has(c[1]):
+			l.Active, l.Text = true, fmt.Sprintf("control groups, version %d", b.groups.Version())
+		case b.noGroup != nil:
+			l.Text = "no control groups: " + b.noGroup.Error()
+		default:
+			l.Text = "no such controller for this process"
+		}
+		all = append(all, b.instead(l))
+	}
+	return all
+}
+
+// instead tells what takes the place of a control group.
+func (b *builder) instead(l sandbox.Layer) sandbox.Layer {
+	switch {
+	case l.Active:
+	case l.Name == sandbox.LayerMemory:
+		l.Active, l.Text = true, "looked at often"
+	case l.Name == sandbox.LayerProcesses && b.machine.Namespaces != sandbox.NoNamespaces:
+		l.Active, l.Text = true, "rlimit of the instance's own user"
+	}
+	return l
+}
+
+func (b *builder) close() error {
+	if b.groups == nil {
+		return nil
+	}
+	return b.groups.Close()
+}
+
+// wayOut is the supervisor of what leaves the walls, or none.
+type wayOut struct{ supervisor interface{ Close() } }
+
+func (w wayOut) close() {
+	if w.supervisor != nil {
+		w.supervisor.Close()
+	}
+}
+
+// layOut decides where everything is for the instance.
+func (i *Instance) layOut(program string) error {
+	b := i.runtime.grounds().builder
+	if b.machine == nil {
+		return i.openDoorsHere()
+	}
+	if i.walls.inside = b.machine.Namespaces != sandbox.NoNamespaces; i.walls.inside {
+		i.layOutInside()
+	} else if err := i.layOutHere(); err != nil {
+		return err
+	}
+	i.walls.request = b.machine.Walls(sandbox.Wish{Number: i.number, Root: i.spec.Root, Program: program, Path: searchPath(),
+		Tmp: i.tmpSize(), Processes: i.processes(), Ports: i.doors, Scratch: i.walls.scratch})
+	if i.group.Group == nil {
+		return nil
+	}
+	return i.group.Limit(cgroup.Limits{Memory: int64(i.spec.Memory), MilliCPU: int64(i.spec.CPU), Processes: int64(i.processes())})
+}
+
+// layOutInside: every address is free there.
+func (i *Instance) layOutInside() {
+	i.port, i.socket, i.home, i.tmp = sandbox.Port, sandbox.SocketPath, "/tmp", "/tmp"
+	for n, d := range i.spec.Doors {
+		port := d.Port
+		if port == 0 {
+			port = doorFirst + n
+		}
+		i.doors = append(i.doors, port)
+	}
+}
+
+// layOutHere gives the instance a folder of the machine, and doors on its loopback.
+func (i *Instance) layOutHere() error {
+	i.walls.scratch = i.socket // that name, for a folder with the socket in it
+	i.home, i.tmp, i.socket = i.walls.scratch, i.walls.scratch, filepath.Join(i.walls.scratch, "f")
+	return errors.Join(os.MkdirAll(i.walls.scratch, 0o700), i.openDoorsHere())
+}
+
+func (i *Instance) processes() int {
+	if n := i.spec.Sandbox.Processes; n > 0 {
+		return n
+	}
+	return quipu.ProcessesDefault
+}
+
+// tmpSize is not more than half of the memory that it is taken from.
+func (i *Instance) tmpSize() int64 {
+	size := int64(quipu.TmpDefault)
+	if i.spec.Memory > 0 {
+		size = min(size, int64(i.spec.Memory)/2)
+	}
+	if i.spec.Sandbox.Tmp > 0 {
+		size = int64(i.spec.Sandbox.Tmp)
+	}
+	return size
+}
+
+// supervise keeps the way out.
+func (i *Instance) supervise(listener *os.File) error {
+	return errors.Join(errors.ErrUnsupported, listener.Close())
+}
+
+// outside is the pid of the function as the machine knows it: the helper's only child.
+func (i *Instance) outside(pid int) int {
+	if !i.walls.inside {
+		return pid
+	}
+	helper := strconv.Itoa(i.process.Pid)
+	if text, err := os.ReadFile("/proc/" + helper + "/task/" + helper + "/children"); err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			return n
+		}
+	}
+	for pid, p := range processes() { // a kernel without CONFIG_PROC_CHILDREN, or a function that has orphans already
+		if p.parent == i.process.Pid {
+			return pid
+		}
+	}
+	return 0 // it is gone
+}
+
+// overdrawn says how an instance ended that took more memory than it may; "" if it did not.
+func (i *Instance) overdrawn() string {
+	if i.spec.Memory <= 0 || i.group.Group == nil || i.group.Killed() == 0 {
+		return ""
+	}
+	most, _ := i.spec.Memory.MarshalText() // never fails
+	return fmt.Sprintf("out of memory: it took more than its %s", most)
+}
