@@ -24,21 +24,22 @@ type builder struct {
 	why     error            // no namespaces
 	groups  *cgroup.Tree     // nil if there are none
 	noGroup error            // why
-	stage   string           // folder on which roots are put together
 }
 
 // doorFirst is the port of a door that does not mind which it has.
 const doorFirst = 20000
 
 func newBuilder(dir string, o Options) *builder {
-	b := &builder{stage: filepath.Join(dir, "root")}
+	b := &builder{}
 	if !o.Sandbox {
 		return b
 	}
-	b.machine = sandbox.Look(append([]string{dir}, o.Private...))
-	if b.noGroup = os.MkdirAll(b.stage, 0o755); b.noGroup == nil {
-		sum := sha256.Sum256([]byte(dir))
-		b.groups, b.noGroup = cgroup.Open("quipu-" + hex.EncodeToString(sum[:6]))
+	stage := filepath.Join(dir, "root")
+	b.machine = sandbox.Look(stage, append([]string{dir}, o.Private...))
+	sum := sha256.Sum256([]byte(dir))
+	b.groups, b.noGroup = cgroup.Open("quipu-" + hex.EncodeToString(sum[:6]))
+	if b.why = os.MkdirAll(stage, 0o755); b.why != nil {
+		return b
 	}
 	for _, n := range []sandbox.Namespaces{sandbox.UserNamespaces, sandbox.RootNamespaces} {
 		if n == sandbox.RootNamespaces && os.Geteuid() != 0 {
@@ -67,7 +68,7 @@ func (b *builder) try() error {
 		return err
 	}
 	defer g.discard()
-	walls := b.machine.Walls(sandbox.Wish{Root: b.stage, Program: exe, Tmp: 1 << 20})
+	walls := b.machine.Walls(sandbox.Wish{Root: filepath.Dir(exe), Program: exe, Tmp: 1 << 20})
 	walls.Notify = false
 	g.line.conn.SetDeadline(time.Now().Add(tryTime)) //nolint:errcheck // sockets can
 	g.output.deliver(nil)
@@ -100,7 +101,7 @@ func (b *builder) common() lifeline.Walls {
 	if b.machine == nil {
 		return lifeline.Walls{}
 	}
-	return b.machine.Ground(b.stage)
+	return b.machine.Ground()
 }
 
 // newGroup puts a helper, and so all that comes of it, into a group.

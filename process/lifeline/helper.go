@@ -18,7 +18,7 @@ func init() {
 // serve is the whole life of the helper. It runs on the main thread, to which init is bound: the
 // function's death signal, and what it may do, hang on the thread that started it.
 func serve() {
-	syscall.CloseOnExec(socket)
+	closeOnExec()
 	becomeReaper()
 	req, laid, ok := firstRequest()
 	if !ok {

@@ -5,7 +5,18 @@ import (
 	"unsafe"
 )
 
-const prSetChildSubreaper = 36
+const (
+	prSetChildSubreaper = 36
+	sysCloseRange       = 436
+	closeRangeCloexec   = 4
+)
+
+// closeOnExec keeps the lifeline from the function, and what the node was given by whoever started it: close_range(2).
+func closeOnExec() {
+	if _, _, errno := syscall.RawSyscall(sysCloseRange, socket, uintptr(^uint32(0)), closeRangeCloexec); errno != 0 {
+		syscall.CloseOnExec(socket)
+	}
+}
 
 // becomeReaper makes orphans below the helper its children instead of init's.
 func becomeReaper() {

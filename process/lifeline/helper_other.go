@@ -4,6 +4,8 @@ package lifeline
 
 import "syscall"
 
+func closeOnExec() { syscall.CloseOnExec(socket) }
+
 func becomeReaper() {}
 
 // childAttr gives the function a group of its own; there is no death signal here.

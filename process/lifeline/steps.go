@@ -24,6 +24,6 @@ func StepName(step int, mounts []Mount) string {
 	return map[int]string{
 		StepLoopback: "bring up its loopback", StepListen: "listen within its walls", StepStage: "make its root",
 		StepRoot: "change its root", StepLimits: "set its limits", StepUser: "change its user", StepLandlock: "restrict its files",
-		StepCapabilities: "give up capabilities", StepSeccomp: "filter its system calls",
+		StepCapabilities: "give up capabilities", StepSeccomp: "filter its system calls", StepExec: "run its program",
 	}[step]
 }

@@ -39,7 +39,9 @@ func (m *Machine) handled() (fs, scoped uint64) {
 func (m *Machine) rules(w Wish) []lifeline.Rule {
 	rules := []lifeline.Rule{
 		{Path: "/proc", Access: fsRead | unix.LANDLOCK_ACCESS_FS_WRITE_FILE},
-		{Path: "/dev", Access: fsRead | unix.LANDLOCK_ACCESS_FS_WRITE_FILE},
+	}
+	for _, name := range devices {
+		rules = append(rules, lifeline.Rule{Path: "/dev/" + name, Access: fsRead&fsFiles | unix.LANDLOCK_ACCESS_FS_WRITE_FILE})
 	}
 	if m.Namespaces != NoNamespaces {
 		return append(rules, lifeline.Rule{Path: "/", Access: fsRead}, lifeline.Rule{Path: "/tmp", Access: fsAll},

@@ -39,13 +39,14 @@ type Machine struct {
 	idBase   int // 0: functions are the node's own user
 	lastCap  int
 	home     string
+	stage    string
 	secret   []string // folders that functions must not see, whatever holds them
 	base     []lifeline.Mount
 }
 
-// Look finds out what can be known without a trial. No function sees the private folders.
-func Look(private []string) *Machine {
-	m := &Machine{secret: private, Seccomp: seccompAction("errno"), lastCap: 40}
+// Look finds out what can be known without a trial. Roots are put together on stage, an empty folder. No function sees the private folders.
+func Look(stage string, private []string) *Machine {
+	m := &Machine{stage: stage, secret: private, Seccomp: seccompAction("errno"), lastCap: 40}
 	if version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno == 0 {
 		m.landlock = int(version)
 	}

@@ -29,7 +29,6 @@ type Wish struct {
 	Root      string // folder with all of its source
 	Program   string // absolute
 	Path      string // where programs are searched
-	Stage     string // an empty folder
 	Tmp       int64  // bytes of /tmp
 	Memory    int64  // bytes, for rlimits; 0 unlimited
 	Processes int
@@ -38,11 +37,11 @@ type Wish struct {
 }
 
 // Ground is what the walls of all instances have in common.
-func (m *Machine) Ground(stage string) lifeline.Walls {
+func (m *Machine) Ground() lifeline.Walls {
 	if m.Namespaces == NoNamespaces {
 		return lifeline.Walls{Up: true}
 	}
-	return lifeline.Walls{Up: true, Port: Port, Stage: stage, Mounts: m.base}
+	return lifeline.Walls{Up: true, Port: Port, Stage: m.stage, Mounts: m.base}
 }
 
 // Walls are the steps for a wish, on that ground.
@@ -53,7 +52,7 @@ func (m *Machine) Walls(w Wish) lifeline.Walls {
 			walls.Ports = append(walls.Ports, uint64(port))
 		}
 		walls.Socket, walls.Port = SocketPath, Port
-		walls.Stage, walls.Mounts = w.Stage, m.mounts(w)
+		walls.Stage, walls.Mounts = m.stage, m.mounts(w)
 		walls.ID = m.becomes(w.Number)
 	}
 	if m.landlock > 0 {
@@ -176,35 +175,47 @@ func linked(path string) []lifeline.Mount {
 }
 
 // programs are the places outside of the system's folders that the function's program, and those on its search path, are read from: a
-// version manager below somebody's home, say. A folder that holds something private is never shown, only what is needed of it.
-func (m *Machine) programs(w Wish) (dirs []string) {
-	add := func(dir string) {
-		if dir != "" && !within(dir, system) && !within(dir, dirs) && !within(dir, []string{w.Root}) && exists(dir) {
-			dirs = append(slices.DeleteFunc(dirs, func(d string) bool { return within(d, []string{dir}) }), dir)
+// version manager below somebody's home, say. What holds something private is never shown, only what is needed of it.
+func (m *Machine) programs(w Wish) (shown []string) {
+	add := func(path string) {
+		if path != "" && !within(path, system) && !within(path, shown) && !within(path, []string{w.Root}) && exists(path) {
+			shown = append(slices.DeleteFunc(shown, func(s string) bool { return within(s, []string{path}) }), path)
 		}
 	}
 	for _, dir := range filepath.SplitList(w.Path) {
-		add(m.prefix(filepath.Clean(dir)))
+		for _, path := range m.belongings(filepath.Clean(dir)) {
+			add(path)
+		}
 	}
 	if real, err := filepath.EvalSymlinks(w.Program); err == nil {
-		add(m.prefix(filepath.Dir(real)))
+		for _, path := range m.belongings(filepath.Dir(real)) {
+			add(path)
+		}
 		add(real)
 	}
 	add(w.Program)
-	return dirs
+	return shown
 }
 
-// prefix is the folder that a folder of programs belongs to, with the libraries beside it, or "" if it is nobody's to show.
-func (m *Machine) prefix(bin string) string {
-	up := filepath.Dir(bin)
-	name := filepath.Base(bin)
-	if (name == "bin" || name == "sbin" || name == "shims") && strings.Count(up, "/") > 1 && filepath.Base(up) != ".local" && !m.private(up) {
-		return up
+// parts are what version managers keep programs and their libraries in. Beside them may be credentials.
+var parts = []string{"bin", "sbin", "shims", "lib", "lib64", "libexec", "include", "versions", "version", "plugins", "installs", "toolchains", "pyenv.d"}
+
+// belongings are a folder of programs and what is installed with it.
+func (m *Machine) belongings(dir string) []string {
+	up := filepath.Dir(dir)
+	switch {
+	case !filepath.IsAbs(dir) || strings.Count(dir, "/") < 2 || m.private(dir):
+		return nil
+	case !slices.Contains(parts, filepath.Base(dir)) || strings.Count(up, "/") < 2 || m.private(up):
+		return []string{dir}
+	case filepath.Dir(up) != m.home:
+		return []string{up}
 	}
-	if !filepath.IsAbs(bin) || strings.Count(bin, "/") < 2 || m.private(bin) {
-		return ""
+	var all []string
+	for _, part := range parts {
+		all = append(all, filepath.Join(up, part))
 	}
-	return bin
+	return all
 }
 
 // private tells whether showing dir would show what is not for functions.
