@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -54,7 +55,7 @@ func (b *builds) make(ctx context.Context, f quipu.Function, packed []byte) erro
 	lock.(*sync.Mutex).Lock()
 	defer lock.(*sync.Mutex).Unlock()
 	if _, err := os.Stat(filepath.Join(dir, readyFile)); err == nil {
-		return nil
+		return readable(dir)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("clear folder of %s: %w", f.Name, err)
@@ -74,7 +75,40 @@ func (b *builds) make(ctx context.Context, f quipu.Function, packed []byte) erro
 	if err := build(ctx, f, dir); err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
+	if err := readable(dir); err != nil {
+		return err
+	}
 	return os.WriteFile(filepath.Join(dir, readyFile), nil, 0o600)
+}
+
+// readable lets the function read its folder when it runs as another user than the node. The folder above, which is the node's alone,
+// keeps others out.
+func readable(dir string) error {
+	const all = 0o055
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&all == all {
+		return err
+	}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir || d.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		more := fs.FileMode(0o044)
+		if info.Mode()&0o100 != 0 {
+			more = all
+		}
+		if info.Mode().Perm()&more == more {
+			return nil
+		}
+		return os.Chmod(path, info.Mode().Perm()|more)
+	})
+	if err != nil {
+		return fmt.Errorf("open folder to its function: %w", err)
+	}
+	return os.Chmod(dir, 0o755) // last: it says that the rest is done
 }
 
 // prune removes what no current function needs. It is done at start, when no instance runs.

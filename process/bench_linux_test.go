@@ -15,7 +15,7 @@ import (
 
 // BenchmarkColdStart is Start to Ready of a function that listens at once.
 func BenchmarkColdStart(b *testing.B) {
-	rt, err := process.New(process.Options{Dir: b.TempDir(), Sandbox: os.Getenv("SB") != ""})
+	rt, err := process.New(process.Options{Dir: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
 	}

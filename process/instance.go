@@ -37,6 +37,7 @@ type Instance struct {
 	pid   int
 	where atomic.Value // string: where it was first seen to listen
 
+	tooMuch   atomic.Bool // it was killed for the memory it took
 	killOnce  sync.Once
 	killTimer *time.Timer // set within killOnce
 	done      chan struct{}

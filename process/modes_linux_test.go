@@ -44,6 +44,12 @@ var modes = map[string]func(){
 	"stubborn": func() { signal.Ignore(syscall.SIGTERM); serve("unix", os.Getenv("QUIPU_SOCKET")) },
 	"polite":   bePolite,
 	"node":     beNode,
+	"attacker": beAttacker,
+	"bomb":     beBomb,
+	"hog":      beHog,
+	"filler":   beFiller,
+	"busy":     beBusy,
+	"caller":   beCaller,
 	"env":      func() { fmt.Println(strings.Join(os.Environ(), "\n")) },
 }
 

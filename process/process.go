@@ -122,6 +122,7 @@ func (r *Runtime) Start(ctx context.Context, spec quipu.InstanceSpec) (quipu.Ins
 	}
 	r.register(inst)
 	go inst.watch()
+	go inst.watchMemory()
 	return inst, nil
 }
 

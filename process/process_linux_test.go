@@ -32,9 +32,10 @@ const (
 // story is one runtime and a tag by which all processes it causes are known.
 type story struct {
 	*testing.T
-	rt  *process.Runtime
-	dir string
-	tag string
+	rt      *process.Runtime
+	options process.Options
+	dir     string
+	tag     string
 
 	mu    sync.Mutex
 	lines []string
@@ -42,7 +43,12 @@ type story struct {
 
 func newStory(t *testing.T) *story {
 	t.Helper()
-	s := &story{T: t, dir: t.TempDir(), tag: strconv.FormatUint(rand.Uint64(), 36)}
+	return newStoryWith(t, process.Options{})
+}
+
+func newStoryWith(t *testing.T, o process.Options) *story {
+	t.Helper()
+	s := &story{T: t, options: o, dir: t.TempDir(), tag: strconv.FormatUint(rand.Uint64(), 36)}
 	s.open()
 	t.Cleanup(func() {
 		if err := s.rt.Close(); err != nil {
@@ -55,7 +61,8 @@ func newStory(t *testing.T) *story {
 
 func (s *story) open() {
 	s.Helper()
-	rt, err := process.New(process.Options{Dir: filepath.Join(s.dir, "run"), Sandbox: os.Getenv("SB") != ""})
+	s.options.Dir = filepath.Join(s.dir, "run")
+	rt, err := process.New(s.options)
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -1,14 +1,11 @@
 package process
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -36,8 +33,7 @@ func newBuilder(dir string, o Options) *builder {
 	}
 	stage := filepath.Join(dir, "root")
 	b.machine = sandbox.Look(stage, append([]string{dir}, o.Private...))
-	sum := sha256.Sum256([]byte(dir))
-	b.groups, b.noGroup = cgroup.Open("quipu-" + hex.EncodeToString(sum[:6]))
+	b.groups, b.noGroup = cgroup.Open()
 	if b.why = os.MkdirAll(stage, 0o755); b.why != nil {
 		return b
 	}
@@ -165,7 +161,7 @@ func (b *builder) instead(l sandbox.Layer) sandbox.Layer {
 	switch {
 	case l.Active:
 	case l.Name == sandbox.LayerMemory:
-		l.Active, l.Text = true, "looked at often"
+		l.Active, l.Text = true, fmt.Sprintf("looked at every %s", watchEvery)
 	case l.Name == sandbox.LayerProcesses && b.machine.Namespaces != sandbox.NoNamespaces:
 		l.Active, l.Text = true, "rlimit of the instance's own user"
 	}
@@ -255,13 +251,10 @@ func (i *Instance) outside(pid int) int {
 	if !i.walls.inside {
 		return pid
 	}
-	helper := strconv.Itoa(i.process.Pid)
-	if text, err := os.ReadFile("/proc/" + helper + "/task/" + helper + "/children"); err == nil {
-		if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-			return n
-		}
+	if children := childrenOf(i.process.Pid); len(children) > 0 {
+		return children[0]
 	}
-	for pid, p := range processes() { // a kernel without CONFIG_PROC_CHILDREN, or a function that has orphans already
+	for pid, p := range processes() { // a kernel without CONFIG_PROC_CHILDREN
 		if p.parent == i.process.Pid {
 			return pid
 		}
@@ -269,9 +262,13 @@ func (i *Instance) outside(pid int) int {
 	return 0 // it is gone
 }
 
+func (i *Instance) boundsMemory() bool {
+	return i.group.Group != nil && i.runtime.grounds().builder.groups.Has(cgroup.Memory)
+}
+
 // overdrawn says how an instance ended that took more memory than it may; "" if it did not.
 func (i *Instance) overdrawn() string {
-	if i.spec.Memory <= 0 || i.group.Group == nil || i.group.Killed() == 0 {
+	if i.spec.Memory <= 0 || !i.tooMuch.Load() && (!i.boundsMemory() || i.group.Killed() == 0) {
 		return ""
 	}
 	most, _ := i.spec.Memory.MarshalText() // never fails

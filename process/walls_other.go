@@ -41,4 +41,5 @@ func (i *Instance) layOut(string) error      { return i.openDoorsHere() }
 func (i *Instance) supervise(*os.File) error { return errors.ErrUnsupported }
 func (i *Instance) outside(pid int) int      { return pid }
 func (i *Instance) overdrawn() string        { return "" }
+func (i *Instance) watchMemory()             {}
 func (i *Instance) stepName(step int) string { return lifeline.StepName(step, nil) }

@@ -57,17 +57,21 @@ func (ns *namespace) Attach(ctx context.Context, appID string, a sdk.Attachment,
 	one := &attachment{f: f, id: appID + "-attached-" + newToken()[:8]}
 	one.app = newApp(f, reachable(a.Port).Dial)
 	defer one.app.Close()
-	own, err := ns.openDoor(f, one.id, newToken(), a.DaprHTTPPort, a.DaprGRPCPort, one.subscriptions)
-	if err != nil {
-		return &quipu.Error{Code: quipu.CodePortTaken, Op: "app.attach", Text: "the Dapr ports of the application cannot be opened", Err: err,
-			Hint: "choose others with --dapr-http-port and --dapr-grpc-port, or leave them out"}
-	}
+	own := ns.newDoor(f, one.id, newToken(), one.subscriptions)
 	defer own.close()
+	httpPort, err := own.open(own.http, a.DaprHTTPPort)
+	if err != nil {
+		return portTaken(err)
+	}
+	grpcPort, err := own.open(own.grpc, a.DaprGRPCPort)
+	if err != nil {
+		return portTaken(err)
+	}
 	if err := ns.attached.add(one); err != nil {
 		return err
 	}
 	defer ns.attached.remove(one)
-	if err := tell(sdk.Attached{State: sdk.AttachedOpen, DaprHTTP: own.http, DaprGRPC: own.grpc, Token: own.token}); err != nil {
+	if err := tell(sdk.Attached{State: sdk.AttachedOpen, DaprHTTP: httpPort, DaprGRPC: grpcPort, Token: own.token}); err != nil {
 		return err
 	}
 	if a.Port == 0 {
@@ -75,6 +79,11 @@ func (ns *namespace) Attach(ctx context.Context, appID string, a sdk.Attachment,
 		return nil
 	}
 	return ns.serveAttached(ctx, one, declared, tell)
+}
+
+func portTaken(err error) error {
+	return &quipu.Error{Code: quipu.CodePortTaken, Op: "app.attach", Text: "the Dapr ports of the application cannot be opened", Err: err,
+		Hint: "choose others with --dapr-http-port and --dapr-grpc-port, or leave them out"}
 }
 
 // serveAttached waits for the application to listen, hears what it subscribes to, and delivers until ctx ends.

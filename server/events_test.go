@@ -88,7 +88,7 @@ func (n *node) settled(topic string) {
 
 // However a consumer fails once, each event has its effect exactly once.
 func TestAConsumerThatFailsOnceLosesAndDoublesNothing(t *testing.T) {
-	n := start(t)
+	n := start(t, unconfined)
 	n.ledger("{topic: {name: t, batch: 10, retry: {backoff: 10ms}}}", "timeout: 1s")
 	dir, ids := t.TempDir(), []string{}
 	for i, how := range []string{"crash", "hang", "garbage", "fail", "crash", "", ""} {

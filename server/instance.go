@@ -25,25 +25,23 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 	if err != nil {
 		return quipu.InstanceSpec{}, nil, err
 	}
-	own, err := ns.openDoor(f, instance, newToken(), 0, 0, f.Topics)
-	if err != nil {
-		return quipu.InstanceSpec{}, nil, err
-	}
+	own := ns.newDoor(f, instance, newToken(), f.Topics)
 	release := func() {
 		if app, ok := ns.apps.LoadAndDelete(instance); ok {
 			app.(interface{ Close() }).Close()
 		}
 		own.close()
 	}
-	env := append(own.env(),
-		"APP_ID="+f.Name,
-		"APP_PROTOCOL="+f.Spec.Protocol,
-		"K_SERVICE="+f.Name,
-		"K_REVISION="+f.Revision,
-		"QUIPU_FUNCTION="+f.Name,
-		"QUIPU_INSTANCE="+instance,
-		"QUIPU_NAMESPACE="+ns.name,
-	)
+	env := []string{
+		"DAPR_API_TOKEN=" + own.token,
+		"APP_ID=" + f.Name,
+		"APP_PROTOCOL=" + f.Spec.Protocol,
+		"K_SERVICE=" + f.Name,
+		"K_REVISION=" + f.Revision,
+		"QUIPU_FUNCTION=" + f.Name,
+		"QUIPU_INSTANCE=" + instance,
+		"QUIPU_NAMESPACE=" + ns.name,
+	}
 	if f.Spec.Concurrency == 1 {
 		// Idle threads of many Go schedulers take the processors from each other: docs/decisions/one-call-one-processor.md.
 		env = append(env, "GOMAXPROCS=1")
@@ -51,8 +49,9 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 	for name, value := range f.Spec.Env {
 		env = append(env, name+"="+value)
 	}
-	return quipu.InstanceSpec{ID: instance, Function: f.Name, Revision: f.Revision, Dir: dir, Command: f.Spec.Command,
-		Env: env, Memory: f.Spec.Memory, Output: ns.output(f, instance)}, release, nil
+	return quipu.InstanceSpec{ID: instance, Function: f.Name, Revision: f.Revision, Dir: dir, Root: ns.Folder(f),
+		Command: f.Spec.Command, Env: env, Doors: own.doors(), Sandbox: f.Spec.Sandbox, Memory: f.Spec.Memory, CPU: f.Spec.CPU,
+		Output: ns.output(f, instance)}, release, nil
 }
 
 // built answers the folder of a function. Its sources stay meanwhile, also if another revision takes its place.
@@ -63,16 +62,14 @@ func (ns *namespace) built(ctx context.Context, f quipu.Function) (dir string, e
 	return ns.Prepare(ctx, f)
 }
 
-// ownDoor is the pair of Dapr listeners of one instance, so that its operations are known to be its own.
+// ownDoor is the pair of Dapr doors of one instance, so that its operations are known to be its own.
 type ownDoor struct {
-	token, http, grpc string // ports
-	servers           []server
-	running           sync.WaitGroup
+	token      string
+	http, grpc server
+	running    sync.WaitGroup
 }
 
-// openDoor listens for one instance, at any free ports where they are 0.
-func (ns *namespace) openDoor(f quipu.Function, instance, token string, httpPort, grpcPort int,
-	subscriptions func() []quipu.TopicTrigger) (_ *ownDoor, err error) {
+func (ns *namespace) newDoor(f quipu.Function, instance, token string, subscriptions func() []quipu.TopicTrigger) *ownDoor {
 	d := dapr.New(dapr.Options{
 		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger,
 		Session: func(r *http.Request) (quipu.Session, error) {
@@ -85,51 +82,52 @@ func (ns *namespace) openDoor(f quipu.Function, instance, token string, httpPort
 			return ns.Subscribe(r.Context(), s, deliver)
 		},
 	})
-	own := &ownDoor{token: token}
-	defer func() {
-		if err != nil {
-			own.close()
-		}
-	}()
-	if own.http, err = own.open(gateway.NewServer(d, ns.node.cfg.Logger), httpPort); err != nil {
-		return nil, fmt.Errorf("listen for instance %s: %w", instance, err)
-	}
-	if own.grpc, err = own.open(grpcServer{d.GRPC(), []closer{d}}, grpcPort); err != nil {
-		return nil, fmt.Errorf("listen for instance %s: %w", instance, err)
-	}
-	return own, nil
+	return &ownDoor{token: token, http: gateway.NewServer(d, ns.node.cfg.Logger), grpc: grpcServer{d.GRPC(), []closer{d}}}
 }
 
-// open serves at a port and answers which it is.
+// Ports of Dapr, which an instance with a network of its own finds its doors at.
+const (
+	daprHTTPPort = 3500
+	daprGRPCPort = 50001
+)
+
+// doors are what an application finds its doors by.
+func (o *ownDoor) doors() []quipu.Door {
+	return []quipu.Door{
+		{Port: daprHTTPPort, Serve: o.serve(o.http), Env: func(port int) []string {
+			return []string{fmt.Sprintf("DAPR_HTTP_PORT=%d", port), fmt.Sprintf("DAPR_HTTP_ENDPOINT=http://127.0.0.1:%d", port)}
+		}},
+		{Port: daprGRPCPort, Serve: o.serve(o.grpc), Env: func(port int) []string {
+			return []string{fmt.Sprintf("DAPR_GRPC_PORT=%d", port), fmt.Sprintf("DAPR_GRPC_ENDPOINT=http://127.0.0.1:%d", port)}
+		}},
+	}
+}
+
+func (o *ownDoor) serve(s server) func(net.Listener) {
+	return func(l net.Listener) {
+		o.running.Go(func() {
+			_ = s.Serve(netutil.LimitListener(l, doorConnections)) // ends with close; before that, only if the listener breaks, which its instance will see
+		})
+	}
+}
+
+// open serves on the machine's loopback, at any free port if port is 0, and answers which it is.
 func (o *ownDoor) open(s server, port int) (string, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return "", err
 	}
-	l = netutil.LimitListener(l, doorConnections)
-	o.servers = append(o.servers, s)
-	o.running.Go(func() {
-		_ = s.Serve(l) // ends with close; before that, only if the listener breaks, which its instance will see
-	})
+	o.serve(s)(l)
 	_, taken, err := net.SplitHostPort(l.Addr().String())
 	return taken, err
 }
 
 // close cuts everybody off: the instance is gone.
 func (o *ownDoor) close() {
-	for _, s := range o.servers {
+	for _, s := range []server{o.http, o.grpc} {
 		_ = s.Close() // nobody is left to hear
 	}
 	o.running.Wait()
-}
-
-// env is what an application finds its door by.
-func (o *ownDoor) env() []string {
-	return []string{
-		"DAPR_HTTP_PORT=" + o.http, "DAPR_HTTP_ENDPOINT=http://127.0.0.1:" + o.http,
-		"DAPR_GRPC_PORT=" + o.grpc, "DAPR_GRPC_ENDPOINT=http://127.0.0.1:" + o.grpc,
-		"DAPR_API_TOKEN=" + o.token,
-	}
 }
 
 func newToken() string {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -164,6 +165,16 @@ func bind(address string, patient bool) (ln net.Listener, err error) {
 }
 
 func (l *listeners) address(d door) string { return l.open[d].Addr().String() }
+
+// at tells whether one of the doors is at an address; whether that is this machine's the caller knows.
+func (l *listeners) at(address netip.AddrPort) bool {
+	for _, ln := range l.open {
+		if a, ok := ln.Addr().(*net.TCPAddr); ok && a.Port == int(address.Port()) {
+			return true
+		}
+	}
+	return false
+}
 
 // serve answers at a door until close. A door that breaks is told to failed.
 func (l *listeners) serve(d door, s server, failed func(error)) {

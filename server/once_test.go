@@ -42,7 +42,7 @@ lib.serve(handle)`
 // Wherever a function is killed, both of its writes are there or none, and to ask again with the same key
 // gives the effect once.
 func TestAFunctionKilledAtAnyStepActsOnceOrNotAtAll(t *testing.T) {
-	n := start(t)
+	n := start(t, unconfined)
 	n.python(twice, "atomic: true")
 	for i, step := range []string{"before the first read", "between read and write of a", "between the writes",
 		"between read and write of b", "before the reply", "after the reply"} {

@@ -44,9 +44,11 @@ type Config struct {
 	Token        string // asked for by the admin API and the outside doors; required beyond loopback
 	// InstanceToken makes every instance prove itself with DAPR_API_TOKEN, as a production node does.
 	InstanceToken bool
-	Version       string
-	Logger        *slog.Logger
-	Ready         func(sdk.Node) // called once, when the node serves
+	// Unconfined leaves the walls around instances out.
+	Unconfined bool
+	Version    string
+	Logger     *slog.Logger
+	Ready      func(sdk.Node) // called once, when the node serves
 }
 
 // Node is a running node.
@@ -120,8 +122,7 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := n.unpublish(); err != nil {
 		return n, err
 	}
-	n.runtime, err = process.New(process.Options{Dir: n.path("run")})
-	if err != nil {
+	if n.runtime, err = n.openRuntime(); err != nil {
 		return n, err
 	}
 	n.info = n.describe()
@@ -137,6 +138,15 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	n.startCollector()
 	n.serve()
 	return n, nil
+}
+
+// openRuntime keeps instances from the data directory and from the node's own listeners.
+func (n *Node) openRuntime() (*process.Runtime, error) {
+	data, err := filepath.Abs(n.cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	return process.New(process.Options{Dir: n.path("run"), Sandbox: !n.cfg.Unconfined, Private: []string{data}, Own: n.listeners.at})
 }
 
 // openStorage opens log and views side by side: both read from disk.

@@ -32,7 +32,7 @@ func (n *node) relay(method, path, body string, header ...string) string {
 }
 
 func TestAnInstanceProvesItselfAtItsOwnListener(t *testing.T) {
-	n := start(t)
+	n := start(t, unconfined)
 	n.deploy(files{"quipu.yaml": function("f", "f.py", "python") + function("g", "f.py", "python"), "f.py": relay})
 	const path = "shared/k"
 	if got := n.relay("GET", path, "", "X-Token", "wrong"); !strings.HasPrefix(got, "401 ") {
@@ -112,7 +112,7 @@ func TestATimeToLiveEnds(t *testing.T) {
 
 // The metadata of Dapr's door tells an app who it is.
 func TestAnInstanceIsToldWhoItIs(t *testing.T) {
-	n := start(t, func(c *Config) { c.InstanceToken = false })
+	n := start(t, func(c *Config) { c.InstanceToken, c.Unconfined = false, true })
 	n.python(relay)
 	door, _, _ := strings.Cut(n.get("/f/door").body, " ")
 	a := ask("GET", "http://127.0.0.1:"+door+"/v1.0/metadata", "")

@@ -37,7 +37,7 @@ func (n *node) begin(folder string) <-chan answer {
 }
 
 func TestSIGTERMLetsARequestFinishAndExitsWithZero(t *testing.T) {
-	k := spawn(t, t.TempDir(), "serve")
+	k := spawn(t, t.TempDir(), "serve", "--sandbox=off")
 	k.python(slow)
 	folder := t.TempDir()
 	reply := k.begin(folder)
@@ -56,7 +56,7 @@ func TestSIGTERMLetsARequestFinishAndExitsWithZero(t *testing.T) {
 
 func TestARequestThatNeverEndsDoesNotKeepTheNodeFromStopping(t *testing.T) {
 	t.Parallel() // it waits for the whole drain
-	k := spawn(t, t.TempDir(), "serve")
+	k := spawn(t, t.TempDir(), "serve", "--sandbox=off")
 	k.python(slow)
 	reply := k.begin(t.TempDir())
 	if err := k.term(); err != nil {
@@ -114,7 +114,7 @@ func main() {
 
 // A client that follows does not hold up the drain: its reply ends, whole, while a call is still under way.
 func TestFollowersEndWhenTheNodeBeginsToStop(t *testing.T) {
-	n := start(t)
+	n := start(t, unconfined)
 	n.python(slow)
 	folder := t.TempDir()
 	reply := n.begin(folder)

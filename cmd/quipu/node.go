@@ -21,6 +21,7 @@ type NodeConfig struct {
 	DaprGRPCPort int
 	FreePorts    bool   // take a free port where one is taken
 	Sync         string // when the log acknowledges: always or os
+	Sandbox      string // walls around functions: auto, which "" means, or off
 	TokenFile    string // "" means no token, which only loopback may do
 	RequireToken bool   // instances must send DAPR_API_TOKEN
 	Version      string
@@ -34,9 +35,12 @@ func runNode(ctx context.Context, n NodeConfig) error {
 	if err != nil {
 		return err
 	}
+	if n.Sandbox != "" && n.Sandbox != "auto" && n.Sandbox != "off" {
+		return &quipu.Error{Code: quipu.CodeUsage, Text: fmt.Sprintf("--sandbox is %q, but must be auto or off", n.Sandbox)}
+	}
 	return server.Run(ctx, server.Config{
 		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort, FreePorts: n.FreePorts, Sync: n.Sync,
-		Token: token, InstanceToken: n.RequireToken, Version: n.Version, Ready: n.Ready,
+		Token: token, InstanceToken: n.RequireToken, Unconfined: n.Sandbox == "off", Version: n.Version, Ready: n.Ready,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})
 }

@@ -41,6 +41,7 @@ func nodeFlags(cmd *cobra.Command) *NodeConfig {
 	f.IntVar(&n.DaprHTTPPort, "dapr-http-port", 3500, "port of Dapr's HTTP API; 0 for any free one")
 	f.IntVar(&n.DaprGRPCPort, "dapr-grpc-port", 50001, "port of Dapr's gRPC API; 0 for any free one")
 	f.StringVar(&n.Sync, "sync", "always", "when a write is acknowledged: always, when it is on disk; os, when the kernel has it: kill -9 loses nothing, a power cut the newest")
+	f.StringVar(&n.Sandbox, "sandbox", "auto", "walls around functions: auto, all that can be had here (quipu doctor lists them); off")
 	f.StringVar(&n.TokenFile, "token-file", "", "file with the token that the admin API asks for")
 	return n
 }

@@ -2,7 +2,7 @@
 // control groups, and version 1, each where this process may make groups.
 //
 // The groups are below the group that the node itself is in. A group is removed when its processes are gone; what a node that was
-// killed left is removed by the next Open with the same name.
+// killed left is removed by the next Open.
 package cgroup
 
 import (
@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -44,19 +45,48 @@ type Group struct {
 	name string
 }
 
-// Open finds where groups can be made, below a folder of that name, and removes what is left there. It answers an error if there is
+// Open finds where groups can be made, and removes those of processes that are no more. It answers an error if there is
 // no controller at all.
-func Open(name string) (*Tree, error) {
-	t, err := find(name)
+func Open() (*Tree, error) {
+	t, err := find(fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), opened.Add(1)))
 	if err != nil {
 		return nil, err
 	}
 	for _, dir := range t.folders() {
-		if err := clear(dir); err != nil {
+		if err := clearDead(filepath.Dir(dir)); err != nil {
 			return nil, err
 		}
 	}
 	return t, nil
+}
+
+// prefix of the folder of a tree; a pid follows, and which tree of that process it is.
+const prefix = "quipu-"
+
+var opened atomic.Int64
+
+// clearDead removes folders beside ours whose process is gone.
+func clearDead(parent string) error {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		number, ours := strings.CutPrefix(e.Name(), prefix)
+		number, _, _ = strings.Cut(number, "-")
+		pid, err := strconv.Atoi(number)
+		if !ours || err != nil || syscall.Kill(pid, 0) != syscall.ESRCH {
+			continue
+		}
+		dir := filepath.Join(parent, e.Name())
+		if err := clear(dir); err != nil {
+			return err
+		}
+		if err := os.Remove(dir); err != nil && !errors.Is(err, syscall.EBUSY) && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // find prefers version 2, unless it lacks the memory controller, as on a machine that gives it to version 1.
@@ -112,7 +142,10 @@ func openUnified(own, name string) (*Tree, error) {
 			t.dirs[controller] = filepath.Join(own, name)
 		}
 	}
-	node := filepath.Join(own, name+"-node")
+	node := filepath.Join(own, fmt.Sprintf("%s%d-node", prefix, os.Getpid()))
+	if filepath.Base(own) == filepath.Base(node) { // it moved there for an earlier tree
+		own, node = filepath.Dir(own), own
+	}
 	if err := os.Mkdir(node, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
