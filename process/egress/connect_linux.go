@@ -92,16 +92,39 @@ func (s *Supervisor) tryInside(c *call) (wait func()) {
 			return nil
 		}
 	}
-	err := unix.Connect(c.sock.fd, c.to.sockaddr())
-	if err == unix.EINPROGRESS && c.sock.blocking {
+	errno := connectNow(c.sock.fd, c.to)
+	if errno == unix.EINPROGRESS && c.sock.blocking {
 		return func() { s.awaitInside(c) }
 	}
 	s.restoreBlocking(c)
-	if err == unix.ECONNREFUSED {
+	if errno == unix.ECONNREFUSED {
 		return s.leave(c)
 	}
-	s.reply(c, errnoOf(err))
+	s.reply(c, errno)
 	return nil
+}
+
+// connectNow is connect(2) on a non-blocking socket, with the outcome if the peer has answered already: over
+// loopback its packets wait in the socket's backlog until connect returns, which says EINPROGRESS. Asking
+// again tells, and makes a socket that failed as new.
+func connectNow(fd int, to destination) unix.Errno {
+	errno := errnoOf(unix.Connect(fd, to.sockaddr()))
+	if errno == unix.EINPROGRESS {
+		errno = connectAgain(fd, to)
+	}
+	return errno
+}
+
+// connectAgain asks for the outcome of a connect under way, EINPROGRESS if there is none yet.
+func connectAgain(fd int, to destination) unix.Errno {
+	switch errno := errnoOf(unix.Connect(fd, to.sockaddr())); errno {
+	case unix.EALREADY:
+		return unix.EINPROGRESS
+	case unix.EISCONN:
+		return 0
+	default:
+		return errno
+	}
 }
 
 // awaitInside is for a listener inside whose backlog is full.
@@ -129,16 +152,13 @@ func (s *Supervisor) leave(c *call) (wait func()) {
 		s.reply(c, errnoOf(err))
 		return nil
 	}
-	err = unix.Connect(out, c.to.sockaddr())
-	switch {
-	case err == unix.EINPROGRESS && c.sock.blocking:
-		return func() { s.awaitOutside(c, out) }
-	case err == nil || err == unix.EINPROGRESS:
-		s.finish(c, out, errnoOf(err))
-	default:
-		s.reply(c, errnoOf(err))
+	errno := errnoOf(unix.Connect(out, c.to.sockaddr()))
+	if errno == unix.EINPROGRESS && c.sock.blocking {
+		if errno = connectAgain(out, c.to); errno == unix.EINPROGRESS {
+			return func() { s.awaitOutside(c, out) }
+		}
 	}
-	unix.Close(out) //nolint:errcheck // placed, or of no use
+	s.finish(c, out, errno)
 	return nil
 }
 
@@ -146,27 +166,28 @@ func (s *Supervisor) leave(c *call) (wait func()) {
 // connect(2) does it.
 func (s *Supervisor) awaitOutside(c *call, out int) {
 	defer unix.Close(c.sock.fd) //nolint:errcheck // a copy
-	defer unix.Close(out)       //nolint:errcheck // placed, or of no use
-	errno := s.await(c, out)
-	if errno == 0 || errno == unix.EINPROGRESS {
-		s.finish(c, out, errno)
-		return
-	}
-	s.reply(c, errno)
+	s.finish(c, out, s.await(c, out))
 }
 
-// finish puts out in place, with the caller's flags, and answers.
+// finish answers, after it has put out in place if that is connected or about to be. It closes our copy.
 func (s *Supervisor) finish(c *call, out int, answer unix.Errno) {
-	if c.sock.blocking {
-		if err := unix.SetNonblock(out, false); err != nil {
-			s.reply(c, errnoOf(err))
-			return
+	defer unix.Close(out) //nolint:errcheck // placed, or of no use
+	if answer == 0 || answer == unix.EINPROGRESS {
+		if err := s.place(c, out); err != nil {
+			answer = errnoOf(err)
 		}
 	}
-	if err := s.door.place(c.id, out, c.fd, c.closeOnExec); err != nil {
-		answer = errnoOf(err)
-	}
 	s.reply(c, answer)
+}
+
+// place gives out the caller's flags and its descriptor.
+func (s *Supervisor) place(c *call, out int) error {
+	if c.sock.blocking {
+		if err := unix.SetNonblock(out, false); err != nil {
+			return err
+		}
+	}
+	return s.door.place(c.id, out, c.fd, c.closeOnExec)
 }
 
 func (s *Supervisor) reply(c *call, errno unix.Errno) {
@@ -203,7 +224,7 @@ func (s *Supervisor) await(c *call, sock int) unix.Errno {
 		if err := f.SetWriteDeadline(time.Now().Add(min(left, lookAfter))); err != nil {
 			return errnoOf(err)
 		}
-		if errno, ended := outcome(raw); ended {
+		if errno, ended := outcome(raw, c.to); ended {
 			return errno
 		}
 		if !s.waited(c) {
@@ -216,19 +237,10 @@ func (s *Supervisor) await(c *call, sock int) unix.Errno {
 func (s *Supervisor) waited(c *call) bool { return s.ctx.Err() == nil && s.door.valid(c.id) }
 
 // outcome waits until the deadline of raw for the end of a connect.
-func outcome(raw syscall.RawConn) (errno unix.Errno, ended bool) {
+func outcome(raw syscall.RawConn, to destination) (errno unix.Errno, ended bool) {
 	err := raw.Write(func(fd uintptr) bool {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		if n, err := unix.Poll(poll, 0); err != nil || n == 0 {
-			return false
-		}
-		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-		if err != nil {
-			errno = errnoOf(err)
-		} else {
-			errno = unix.Errno(code)
-		}
-		return true
+		errno = connectAgain(int(fd), to)
+		return errno != unix.EINPROGRESS
 	})
 	return errno, err == nil
 }
