@@ -21,11 +21,16 @@ type call struct {
 	sock        socket
 }
 
-// handle answers a connect, or gives a function that does and may take long. Errors of an answer are not
+// handle answers a call, or gives a function that does and may take long. Errors of an answer are not
 // looked at: they mean that the caller is gone, or was interrupted and calls again.
 func (s *Supervisor) handle(n notification) (wait func()) {
 	c := &call{id: n.id, tid: int(n.tid), fd: int(int32(n.data.args[0]))}
-	wait, err := s.begin(c, n.data.args[1], n.data.args[2])
+	var err error
+	if n.data.number == unix.SYS_LISTEN {
+		err = s.listen(c, int(int32(n.data.args[1])))
+	} else {
+		wait, err = s.begin(c, n.data.args[1], n.data.args[2])
+	}
 	if err != nil {
 		s.reply(c, errnoOf(err))
 	}
@@ -42,22 +47,47 @@ func (s *Supervisor) begin(c *call, at, size uint64) (wait func(), err error) {
 		s.stay(c)
 		return nil, nil
 	}
-	fd, err := copySocket(c.tid, c.fd)
-	if err != nil {
-		return nil, err
-	}
-	if c.sock, err = inspect(fd, s.home); err == nil {
-		c.closeOnExec, err = closesOnExec(c.tid, c.fd)
-	}
-	if err != nil || !s.door.valid(c.id) {
-		unix.Close(fd) //nolint:errcheck // a copy
+	if err := s.look(c); err != nil {
 		return nil, err
 	}
 	wait = s.act(c)
 	if wait == nil {
-		unix.Close(fd) //nolint:errcheck // a copy
+		unix.Close(c.sock.fd) //nolint:errcheck // a copy
 	}
 	return wait, nil
+}
+
+// look gets a copy of the caller's socket, unless the caller is gone.
+func (s *Supervisor) look(c *call) error {
+	fd, err := copySocket(c.tid, c.fd)
+	if err != nil {
+		return err
+	}
+	if c.sock, err = inspect(fd, s.home); err == nil {
+		c.closeOnExec, err = closesOnExec(c.tid, c.fd)
+	}
+	if err == nil && !s.door.valid(c.id) {
+		err = unix.EINTR // nobody reads it
+	}
+	if err != nil {
+		unix.Close(fd) //nolint:errcheck // a copy
+	}
+	return err
+}
+
+// listen is what an instance may do with a socket of its own only; see Notify. Our copy listens, so
+// that the instance cannot put another socket in its place meanwhile.
+func (s *Supervisor) listen(c *call, backlog int) error {
+	if err := s.look(c); err != nil {
+		return err
+	}
+	defer unix.Close(c.sock.fd) //nolint:errcheck // a copy
+	errno := unix.EACCES
+	if !c.sock.outside {
+		errno = errnoOf(unix.Listen(c.sock.fd, backlog))
+	}
+	s.reply(c, errno)
+	return nil
 }
 
 // act does what the policy decides. Whoever waits closes the copy.
@@ -69,8 +99,10 @@ func (s *Supervisor) act(c *call) (wait func()) {
 	case refuse:
 		s.refused.refused(normal(c.to.to), time.Now())
 		s.reply(c, unix.EACCES)
+	case inside:
+		return s.tryInside(c, false)
 	case trial:
-		return s.tryInside(c)
+		return s.tryInside(c, true)
 	case leave:
 		return s.leave(c)
 	default:
@@ -80,8 +112,8 @@ func (s *Supervisor) act(c *call) (wait func()) {
 }
 
 // tryInside connects the caller's own socket to the loopback of its namespace. It must not block our thread,
-// so the socket does not block meanwhile; its only other user waits for us.
-func (s *Supervisor) tryInside(c *call) (wait func()) {
+// so the socket does not block meanwhile; its only other user waits for us. orLeave is for when nobody listens.
+func (s *Supervisor) tryInside(c *call, orLeave bool) (wait func()) {
 	if answer, free := c.sock.busy(); !free {
 		s.reply(c, answer)
 		return nil
@@ -97,7 +129,7 @@ func (s *Supervisor) tryInside(c *call) (wait func()) {
 		return func() { s.awaitInside(c) }
 	}
 	s.restoreBlocking(c)
-	if errno == unix.ECONNREFUSED {
+	if errno == unix.ECONNREFUSED && orLeave {
 		return s.leave(c)
 	}
 	s.reply(c, errno)

@@ -18,7 +18,8 @@ const (
 	keep                 // answer success and do nothing
 	refuse               // EACCES
 	leave                // a socket outside takes its place
-	trial                // try inside, and leave if nobody listens there
+	inside               // the node connects the instance's own socket, in the instance's namespace
+	trial                // the same, and leave if nobody listens there
 )
 
 // decide is the whole of the policy's meaning for one call; it does nothing.
@@ -43,14 +44,15 @@ func (p *Policy) decide(a attempt) action {
 	return refuse
 }
 
-// decideLoopback is for a socket inside. What may not go out finds what is inside, or nothing.
+// decideLoopback is for a socket inside. What may not go out finds what is inside, or nothing. TCP
+// does not stay, so that the sandbox may forbid an instance all TCP connects of its own (Landlock).
 func (p *Policy) decideLoopback(a attempt, allowed bool) action {
 	switch {
-	case !allowed:
-		return stay
-	case a.kind == stream:
+	case a.kind == stream && allowed:
 		return trial
-	case p.isNameserver(normal(a.to)):
+	case a.kind == stream:
+		return inside
+	case allowed && p.isNameserver(normal(a.to)):
 		return leave
 	}
 	return stay

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,19 @@ func TestAGoProgramReachesAServerOutside(t *testing.T) {
 	to := greeter(t, "tcp4", "127.0.0.1:0", "outside")
 	if got := run(t, Policy{}, "self", "dial", to.String()); got != "outside" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestAnyThreadMayConnect(t *testing.T) {
+	to := greeter(t, "tcp4", "127.0.0.1:0", "outside")
+	if got := run(t, Policy{}, "self", "thread", to.String()); got != "outside" {
+		t.Errorf("got %q", got)
+	}
+	before := hasThreadPidfd // as on a kernel before 6.9
+	hasThreadPidfd = func() bool { return false }
+	defer func() { hasThreadPidfd = before }()
+	if got := run(t, Policy{}, "self", "thread", to.String()); got != "outside" {
+		t.Errorf("without pidfds of threads: got %q", got)
 	}
 }
 
@@ -375,6 +389,56 @@ func until(t *testing.T, is func() bool) {
 // the lock the kernel would then connect it anywhere outside (MSG_FASTOPEN), and listen on it. The filter
 // here is the weakest possible: only connect is looked at.
 func TestASocketThatWasLetOutIsOfNoUseForAnythingElse(t *testing.T) {
+	needsLock(t)
+	said := escapes(t, bareEnv+"=1")
+	for _, want := range []string{"connect EACCES\n", "detach EPERM\n"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q, but\n%s", want, said)
+		}
+	}
+}
+
+// Where the kernel locks no sockets for ordinary users, the filter has to do more.
+func TestWithoutLocksTheFilterForbidsTheSame(t *testing.T) {
+	withoutLocks(t)
+	said := escapes(t, unlockedEnv+"=1")
+	for _, want := range []string{"connect EACCES\n", "fast open ENOTSUP\n", "listen EACCES\n"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q, but\n%s", want, said)
+		}
+	}
+}
+
+func TestWithoutLocksProgramsWorkAsWell(t *testing.T) {
+	withoutLocks(t)
+	to := greeter(t, "tcp4", "127.0.0.1:0", "outside")
+	local := filepath.Join(t.TempDir(), "socket")
+	for _, argv := range [][]string{{"dial", to.String()}, {"many", to.String(), "50"}, {"serve-and-dial", to.String()}, {"unix", local}} {
+		want := map[string]string{"dial": "outside", "many": "ok", "serve-and-dial": "inside", "unix": "inside"}[argv[0]]
+		i := start(t, Policy{}, []string{unlockedEnv + "=1"}, append([]string{"self"}, argv...)...)
+		if got := i.wait(); got != want {
+			t.Errorf("%v: got %q, want %q", argv, got, want)
+		}
+	}
+}
+
+func needsLock(t *testing.T) {
+	t.Helper()
+	if !CanLock() {
+		t.Skip("this kernel locks no sockets for an ordinary user")
+	}
+}
+
+func withoutLocks(t *testing.T) {
+	t.Helper()
+	before := canLock
+	canLock = func() bool { return false }
+	t.Cleanup(func() { canLock = before })
+}
+
+// escapes gives what the instance says of its attempts, after it has looked whether one went through.
+func escapes(t *testing.T, env string) string {
+	t.Helper()
 	own := ownAddress(t)
 	denied, err := net.Listen("tcp4", own.String()+":0")
 	if err != nil {
@@ -383,24 +447,20 @@ func TestASocketThatWasLetOutIsOfNoUseForAnythingElse(t *testing.T) {
 	defer denied.Close()
 	admin := denied.Addr().(*net.TCPAddr).AddrPort()
 	p := Policy{Deny: func(to netip.AddrPort) bool { return to == admin }}
-	i := start(t, p, []string{bareEnv + "=1"}, "self", "escape", silent(t, own).String(), admin.String())
-	var text string
-	until(t, func() bool {
-		text = i.out.String()
-		return strings.Contains(text, "port ") && strings.HasSuffix(text, "\n")
-	})
-	if !strings.Contains(text, "connect EACCES\n") || !strings.Contains(text, "detach EPERM\n") {
-		t.Errorf("the instance said:\n%s", text)
-	}
-	t.Logf("the instance said:\n%s", text)
+	i := start(t, p, []string{env}, "self", "escape", silent(t, own).String(), admin.String())
+	until(t, func() bool { return strings.Contains(i.out.String(), "ready") })
+	said := i.out.String()
 	acceptsNobody(t, denied)
-	var listening int
-	fmt.Sscanf(text[strings.Index(text, "port "):], "port %d", &listening)
-	conn, err := net.DialTimeout("tcp4", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(listening)).String(), 300*time.Millisecond)
-	if err == nil {
+	var listening uint16
+	if _, err := fmt.Sscanf(said[strings.Index(said, "port "):], "port %d", &listening); err != nil {
+		t.Fatalf("%v in %s", err, said)
+	}
+	loopback := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), listening)
+	if conn, err := net.DialTimeout("tcp4", loopback.String(), 300*time.Millisecond); err == nil {
 		conn.Close()
 		t.Error("the instance listens outside its namespace")
 	}
+	return said
 }
 
 func acceptsNobody(t *testing.T, l net.Listener) {
@@ -414,7 +474,7 @@ func acceptsNobody(t *testing.T, l net.Listener) {
 
 // The peer that the lock names is the only one that can be reached: of two listeners that are the same otherwise.
 func TestALockLetsInItsPeerOnly(t *testing.T) {
-	needs(t)
+	needsLock(t)
 	for _, c := range []struct{ network, address string }{{"tcp4", "127.0.0.1:0"}, {"tcp6", "[::1]:0"}} {
 		friend, stranger := greeter(t, c.network, c.address, "friend"), greeter(t, c.network, c.address, "stranger")
 		for to, want := range map[netip.AddrPort]error{friend: nil, stranger: unix.EINPROGRESS} {

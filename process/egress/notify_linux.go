@@ -26,9 +26,10 @@ const msgFastOpen = 0x20000000 // MSG_FASTOPEN of linux/socket.h
 //	sendto, sendmsg, sendmmsg with
 //	  MSG_FASTOPEN                       EOPNOTSUPP: it would be a connect that nobody sees
 //	io_uring_setup                       ENOSYS: its requests pass no filter
+//	listen, unless CanLock               SECCOMP_RET_USER_NOTIF: not on a socket that was let out
 //	any call of another architecture     ENOSYS: the same calls have other numbers there (i386, x32, arm)
 //
-// connect is 42 on amd64 and 203 on arm64.
+// connect is 42 on amd64 and 203 on arm64, listen 50 and 201.
 func Notify() []bpf.Instruction {
 	filter := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: dataArch, Size: 4},
@@ -41,6 +42,11 @@ func Notify() []bpf.Instruction {
 		bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_IO_URING_SETUP, SkipTrue: 1},
 		refuseWith(unix.ENOSYS),
+	}
+	if !CanLock() {
+		filter = append(filter,
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_LISTEN, SkipTrue: 1},
+			bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF})
 	}
 	filter = append(filter, refuseFastOpen(unix.SYS_SENDTO, 3)...)
 	filter = append(filter, refuseFastOpen(unix.SYS_SENDMSG, 2)...)

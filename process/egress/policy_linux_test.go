@@ -202,7 +202,7 @@ func TestWhatIsDoneWithACall(t *testing.T) {
 		"TCP to loopback":                      {machine, attempt{to("127.0.0.1:80"), stream, unix.AF_INET, false}, trial},
 		"TCP to any":                           {machine, attempt{to("0.0.0.0:80"), stream, unix.AF_INET, false}, trial},
 		"TCP to loopback, mapped":              {machine, attempt{to("[::ffff:127.0.0.1]:80"), stream, unix.AF_INET6, false}, trial},
-		"TCP to loopback, not let out":         {public, attempt{to("127.0.0.1:80"), stream, unix.AF_INET, false}, stay},
+		"TCP to loopback, not let out":         {public, attempt{to("127.0.0.1:80"), stream, unix.AF_INET, false}, inside},
 		"TCP to loopback from outside":         {public, attempt{to("127.0.0.1:80"), stream, unix.AF_INET, true}, refuse},
 		"TCP to loopback from outside, let":    {machine, attempt{to("127.0.0.1:80"), stream, unix.AF_INET, true}, leave},
 		"UDP to loopback":                      {machine, attempt{to("127.0.0.1:80"), datagram, unix.AF_INET, false}, stay},

@@ -26,7 +26,6 @@ var probe = sync.OnceValue(func() error {
 		{"pidfd_getfd (Linux 5.6) and /proc", probePidfd},
 		{"process_vm_readv (CONFIG_CROSS_MEMORY_ATTACH)", probeMemory},
 		{"cookies of network namespaces (Linux 5.14)", probeCookie},
-		{"locked socket filters", probeLock},
 	} {
 		if err := check.do(); err != nil {
 			return fmt.Errorf("egress needs %s: %w", check.what, err)
@@ -34,6 +33,13 @@ var probe = sync.OnceValue(func() error {
 	}
 	return nil
 })
+
+// CanLock says whether sockets that are let out can be locked to their peer on this machine, by this
+// process. Kernels that keep classic BPF from ordinary users (EPERM without CAP_NET_ADMIN) cannot. See the package's
+// comment for what that means. It is asked once and remembered.
+func CanLock() bool { return canLock() }
+
+var canLock = sync.OnceValue(func() bool { return probeLock() == nil })
 
 func probeSeccomp() error {
 	action := uint32(unix.SECCOMP_RET_USER_NOTIF)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +22,7 @@ func runProgram(args []string) {
 	programs := map[string]func([]string){
 		"dial": dial, "serve-and-dial": serveAndDial, "many": many, "at-once": atOnce, "dns": askDNS, "flags": flags,
 		"options": options, "blocking": blocking, "again": again, "time": timeConnects, "udp-again": udpAgain,
-		"escape": escape, "fast-open": fastOpen, "hang": hang, "thread": fromThread, "full": fullBacklog, "bad": badCalls,
+		"escape": escape, "fast-open": fastOpen, "hang": hang, "thread": fromThread, "full": fullBacklog, "bad": badCalls, "unix": overUnix,
 	}
 	programs[args[0]](args[1:])
 }
@@ -242,23 +243,23 @@ func escape(args []string) {
 	fmt.Println("connect", errno(unix.Connect(out(), denied)))
 	fd := out()
 	fmt.Println("detach", errno(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)))
-	fmt.Println("fast open", errno(unix.Sendto(fd, []byte("stolen"), fastOpenFlag|unix.MSG_NOSIGNAL, denied)))
+	for range 3 { // the kernel tells the last failure first
+		fmt.Println("fast open", errno(unix.Sendto(fd, []byte("stolen"), msgFastOpen|unix.MSG_NOSIGNAL, denied)))
+	}
 	fd = out()
 	fmt.Println("bind", errno(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})))
 	fmt.Println("listen", errno(unix.Listen(fd, 8)))
 	self, err := unix.Getsockname(fd)
 	must("getsockname", err)
 	fmt.Println("port", self.(*unix.SockaddrInet4).Port)
-	os.Stdout.Close()
+	fmt.Println("ready")
 	io.Copy(io.Discard, os.Stdin)
 }
 
-const fastOpenFlag = msgFastOpen
-
 func fastOpen(args []string) {
 	to := sockaddr(netip.MustParseAddrPort(args[0]))
-	fmt.Println(errno(unix.Sendto(newSocket(unix.SOCK_STREAM, 0), []byte("x"), fastOpenFlag, to)))
-	_, err := unix.SendmsgN(newSocket(unix.SOCK_STREAM, 0), []byte("x"), nil, to, fastOpenFlag)
+	fmt.Println(errno(unix.Sendto(newSocket(unix.SOCK_STREAM, 0), []byte("x"), msgFastOpen, to)))
+	_, err := unix.SendmsgN(newSocket(unix.SOCK_STREAM, 0), []byte("x"), nil, to, msgFastOpen)
 	fmt.Println(errno(err))
 	_, _, ring := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)
 	fmt.Println(unix.ErrnoName(ring))
@@ -276,9 +277,32 @@ func hang(args []string) {
 
 // fromThread connects from a thread that leads no group.
 func fromThread(args []string) {
-	done := make(chan string)
-	go func() { done <- greeting("tcp", args[0]) }() // the main goroutine holds the main thread in init only
-	fmt.Println(<-done, unix.Gettid() != 0)
+	runtime.LockOSThread() // the others run on other threads now
+	defer runtime.UnlockOSThread()
+	said := make(chan string)
+	for range 2 { // one of two locked goroutines has not the first thread
+		go func() {
+			runtime.LockOSThread()
+			text := greeting("tcp", args[0])
+			if unix.Gettid() != unix.Getpid() {
+				said <- text
+			}
+		}()
+	}
+	fmt.Println(<-said)
+}
+
+// overUnix serves and asks over a Unix socket.
+func overUnix(args []string) {
+	l, err := net.Listen("unix", args[0])
+	must("listen", err)
+	go func() {
+		conn, err := l.Accept()
+		must("accept", err)
+		io.WriteString(conn, "inside")
+		conn.Close()
+	}()
+	fmt.Println(greeting("unix", args[0]))
 }
 
 // fullBacklog connects to a listener of its own whose backlog is full, with a time limit.

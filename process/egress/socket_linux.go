@@ -37,8 +37,13 @@ func inspect(fd int, home uint64) (socket, error) {
 		return s, err
 	}
 	if s.domain != unix.AF_INET && s.domain != unix.AF_INET6 {
-		return s, nil
+		return s, nil // the node places no others
 	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return s, err
+	}
+	s.outside = cookie == home
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil {
 		return s, err
@@ -50,11 +55,6 @@ func inspect(fd int, home uint64) (socket, error) {
 	case protocol == unix.IPPROTO_UDP:
 		s.kind = datagram
 	}
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		return s, err
-	}
-	s.outside = cookie == home
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	s.blocking = flags&unix.O_NONBLOCK == 0
 	return s, err
@@ -101,8 +101,8 @@ func connectNowhere(fd int) error {
 	return nil
 }
 
-// openLike makes a non-blocking socket in the node's namespace, of the kind and with the options of s and with a
-// lock that lets in packets of peer only.
+// openLike makes a non-blocking socket in the node's namespace, of the kind and with the options of s and, where the
+// machine can, with a lock that lets in packets of peer only.
 func openLike(s socket, peer netip.AddrPort) (int, error) {
 	sort, protocol := unix.SOCK_STREAM, unix.IPPROTO_TCP
 	if s.kind == datagram {
@@ -112,9 +112,11 @@ func openLike(s socket, peer netip.AddrPort) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := lock(fd, peer); err != nil {
-		unix.Close(fd) //nolint:errcheck // never used
-		return -1, err
+	if CanLock() {
+		if err := lock(fd, peer); err != nil {
+			unix.Close(fd) //nolint:errcheck // never used
+			return -1, err
+		}
 	}
 	carry(s, fd)
 	return fd, nil
