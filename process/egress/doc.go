@@ -18,9 +18,8 @@
 //   - What is decided is what is done. Nothing depends on memory or descriptors that the instance can
 //     change meanwhile: the address is read once and the copy is used. Where the kernel is told to carry on
 //     with the original call, that acts in the instance's namespace, or on a socket with a lock.
-//   - A socket that was let out takes packets from the approved address and port only. A classic BPF filter
-//     that cannot be removed (SO_LOCK_FILTER) sees to it in the kernel. So an instance can neither listen
-//     outside with it, nor take it to another peer: no handshake ends.
+//   - A socket that was let out takes packets from the approved address and port only (if CanLock; see
+//     Locks). So an instance can neither listen outside with it, nor take it to another peer.
 //   - A server inside comes first: TCP to loopback is tried inside, and goes to the machine's loopback only
 //     if nobody listens inside (ECONNREFUSED) and the policy allows it.
 //   - Blocking stays blocking (with SO_SNDTIMEO), O_NONBLOCK and FD_CLOEXEC stay as they were, and so do
@@ -30,6 +29,23 @@
 //
 // Nothing here outlives the node: there is nothing to recover after a crash. When the node dies the
 // listener closes and a connect that waits, or comes later, fails with ENOSYS; connections that are up stay up.
+//
+// # Locks
+//
+// An instance holds a real socket of the node's namespace, and a socket whose connect failed is as new: the kernel
+// would connect it anywhere (MSG_FASTOPEN, or a connect that is told to carry on for one descriptor and
+// finds another in its place), and listen on it. So each gets a classic BPF filter that drops whatever comes from
+// another address or port than its peer's, and SO_LOCK_FILTER, after which nobody can remove it: no handshake with
+// anybody else ends, in either direction, whatever the instance does.
+//
+// Some kernels keep such filters from processes without CAP_NET_ADMIN over the network namespace, so from a
+// node that an ordinary user runs. CanLock tells. Without locks the policy rests on the filter: MSG_FASTOPEN is refused
+// and listen(2) is supervised too (Notify does both), and carried out by the node on its copy, whose credentials
+// the clients of a listening Unix socket then see in SO_PEERCRED. One way around stays: a race between two
+// threads, in which a connect to a Unix socket carries on with a TCP socket that was let out. A sandbox
+// closes it with Landlock (LANDLOCK_ACCESS_NET_CONNECT_TCP handled and no port allowed, Linux 6.7), which costs nothing:
+// all TCP connects that can succeed are made by the node, those inside too. The same race with UDP is closed
+// by Policy.NoDatagrams only.
 //
 // # What it does not do
 //

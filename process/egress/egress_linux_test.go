@@ -37,15 +37,19 @@ func TestAGoProgramReachesAServerOutside(t *testing.T) {
 
 func TestAnyThreadMayConnect(t *testing.T) {
 	to := greeter(t, "tcp4", "127.0.0.1:0", "outside")
-	if got := run(t, Policy{}, "self", "thread", to.String()); got != "outside" {
-		t.Errorf("got %q", got)
-	}
-	before := hasThreadPidfd // as on a kernel before 6.9
-	hasThreadPidfd = func() bool { return false }
-	defer func() { hasThreadPidfd = before }()
-	if got := run(t, Policy{}, "self", "thread", to.String()); got != "outside" {
-		t.Errorf("without pidfds of threads: got %q", got)
-	}
+	t.Run("by its own pidfd", func(t *testing.T) {
+		if got := run(t, Policy{}, "self", "thread", to.String()); got != "outside" {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("by its leader's, before Linux 6.9", func(t *testing.T) {
+		before := hasThreadPidfd
+		hasThreadPidfd = func() bool { return false }
+		t.Cleanup(func() { hasThreadPidfd = before })
+		if got := run(t, Policy{}, "self", "thread", to.String()); got != "outside" {
+			t.Errorf("got %q", got)
+		}
+	})
 }
 
 func TestIPv6GoesOutToo(t *testing.T) {
@@ -294,6 +298,13 @@ func TestAThousandConnectsInARow(t *testing.T) {
 		t.Error(err)
 	}
 	settles(t, files, goroutines)
+}
+
+func TestSignalsDoNotDisturb(t *testing.T) {
+	to := greeter(t, "tcp4", "127.0.0.1:0", "outside")
+	if got := run(t, Policy{}, "self", "signals", to.String(), "300"); got != "ok" {
+		t.Errorf("got %q", got)
+	}
 }
 
 func TestSixtyFourBlockingConnectsAtOnce(t *testing.T) {

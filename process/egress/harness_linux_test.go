@@ -172,7 +172,7 @@ func newInstance(t testing.TB, argv, env []string) *instance {
 		argv[0] = self
 	}
 	i := &instance{t: t, cmd: exec.Command(self, argv...)}
-	i.cmd.Env = append(append(os.Environ(), roleEnv+"=enter"), env...)
+	i.cmd.Env = append(append(os.Environ(), roleEnv+"=enter", "GORACE=atexit_sleep_ms=0"), env...)
 	i.cmd.Stdout, i.cmd.Stderr = &i.out, &i.errs
 	if i.in, err = i.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

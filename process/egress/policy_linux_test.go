@@ -260,3 +260,18 @@ func TestARefusalIsToldOnceInAWhile(t *testing.T) {
 		t.Errorf("counted %d refusals of 1102", n.count.Load())
 	}
 }
+
+func FuzzARuleThatIsReadIsWrittenTheSame(f *testing.F) {
+	for _, seed := range []string{"10.0.0.0/8", "*:443", "[2001:db8::]/32:1-9", "::1", "[::ffff:1.2.3.4]:5"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := ParseRule(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseRule(r.String()); err != nil || again != r {
+			t.Errorf("%q is written as %q, which is %v, %v", text, r, again, err)
+		}
+	})
+}

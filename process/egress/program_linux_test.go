@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ func runProgram(args []string) {
 	programs := map[string]func([]string){
 		"dial": dial, "serve-and-dial": serveAndDial, "many": many, "at-once": atOnce, "dns": askDNS, "flags": flags,
 		"options": options, "blocking": blocking, "again": again, "time": timeConnects, "udp-again": udpAgain,
-		"escape": escape, "fast-open": fastOpen, "hang": hang, "thread": fromThread, "full": fullBacklog, "bad": badCalls, "unix": overUnix,
+		"escape": escape, "fast-open": fastOpen, "hang": hang, "thread": fromThread, "full": fullBacklog, "bad": badCalls, "unix": overUnix, "signals": amongSignals,
 	}
 	programs[args[0]](args[1:])
 }
@@ -73,6 +74,15 @@ func many(args []string) {
 		}
 	}
 	fmt.Println("ok")
+}
+
+// amongSignals is many, while a signal with a handler comes every 200 µs.
+func amongSignals(args []string) {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGALRM)
+	every := unix.Timeval{Usec: 200}
+	_, err := unix.Setitimer(unix.ITIMER_REAL, unix.Itimerval{Interval: every, Value: every})
+	must("setitimer", err)
+	many(args)
 }
 
 // atOnce connects n blocking sockets, each in a thread of its own.
