@@ -44,8 +44,8 @@
 // the clients of a listening Unix socket then see in SO_PEERCRED. One way around stays: a race between two
 // threads, in which a connect to a Unix socket carries on with a TCP socket that was let out. A sandbox
 // closes it with Landlock (LANDLOCK_ACCESS_NET_CONNECT_TCP handled and no port allowed, Linux 6.7), which costs nothing:
-// all TCP connects that can succeed are made by the node, those inside too. The same race with UDP is closed
-// by Policy.NoDatagrams only.
+// all TCP connects that can succeed are made by the node, those inside too. The same race with UDP is closed by
+// Policy.NoDatagrams, or by LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP of kernels that have it, at the price of UDP inside.
 //
 // # What it does not do
 //
@@ -53,8 +53,8 @@
 //     that never connected stay in the namespace and find no route; QUIC clients fall back to TCP. UDP
 //     to loopback stays inside, except to a nameserver of the machine at port 53, because nobody can ask
 //     whether someone inside listens.
-//   - A UDP socket that was let out can *send* datagrams to other addresses (sendto with an address), as no
-//     unprivileged means of the kernel forbids that; it never receives an answer from them, nor can it be
+//   - A UDP socket that was let out can *send* datagrams to other addresses (sendto with an address), as the
+//     kernels of today have no unprivileged means against that; with a lock it never receives an answer from them, nor can it be
 //     connected to them. Where even that is too much, Policy.NoDatagrams keeps all UDP in; names then
 //     resolve over TCP with "options use-vc" in the instance's resolv.conf (glibc, Go).
 //   - The same holds for the SYN of a TCP connect that the kernel was made to send elsewhere: it leaves, its answer

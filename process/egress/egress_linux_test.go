@@ -433,6 +433,22 @@ func TestWithoutLocksProgramsWorkAsWell(t *testing.T) {
 	}
 }
 
+// The sandbox may forbid an instance all TCP connects of its own: those that succeed are the node's.
+func TestNoTCPConnectIsTheInstancesOwn(t *testing.T) {
+	if abi, _, _ := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, 1); int(abi) < 4 {
+		t.Skipf("Landlock of ABI %d knows no TCP, or there is none", int(abi))
+	}
+	to := greeter(t, "tcp4", "127.0.0.1:0", "outside")
+	for mode, dialed := range map[Mode]string{Machine: "outside", Public: "ECONNREFUSED"} {
+		for name, want := range map[string]string{"dial": dialed, "serve-and-dial": "inside"} {
+			i := start(t, Policy{Mode: mode}, []string{landlockEnv + "=1"}, "self", name, to.String())
+			if got := i.wait(); got != want {
+				t.Errorf("mode %d, %s: got %q, want %q", mode, name, got, want)
+			}
+		}
+	}
+}
+
 func needsLock(t *testing.T) {
 	t.Helper()
 	if !CanLock() {

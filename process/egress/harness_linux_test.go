@@ -25,7 +25,13 @@ import (
 // The test binary is also the instance: as "enter" it is the first process of a new namespace, takes the
 // filter and becomes the program proper, which may be the binary once more ("program").
 // unlockedEnv makes it take the filter of a machine that cannot lock sockets.
-const roleEnv, bareEnv, unlockedEnv = "EGRESS_TEST_ROLE", "EGRESS_TEST_BARE", "EGRESS_TEST_UNLOCKED"
+// landlockEnv makes it forbid itself all TCP connects.
+const (
+	roleEnv     = "EGRESS_TEST_ROLE"
+	bareEnv     = "EGRESS_TEST_BARE"
+	unlockedEnv = "EGRESS_TEST_UNLOCKED"
+	landlockEnv = "EGRESS_TEST_LANDLOCK"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(unlockedEnv) != "" {
@@ -54,6 +60,9 @@ func enter() {
 	if os.Getenv(roleEnv+"_FREE") == "" {
 		must("bring lo up", loopbackUp())
 		must("no new privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		if os.Getenv(landlockEnv) != "" {
+			must("landlock", forbidTCP())
+		}
 		fd, err := install(filterOfTest())
 		must("install the filter", err)
 		must("send the listener", unix.Sendmsg(3, []byte{0}, unix.UnixRights(fd), nil, 0))
@@ -94,6 +103,19 @@ func install(instructions []bpf.Instruction) (int, error) {
 		return seccompCall(unix.SECCOMP_SET_MODE_FILTER, flags, unsafe.Pointer(&fprog))
 	}
 	return fd, err
+}
+
+// forbidTCP forbids this thread, and what it becomes, to connect TCP.
+func forbidTCP() error {
+	attr := struct{ fs, net uint64 }{net: unix.LANDLOCK_ACCESS_NET_CONNECT_TCP}
+	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, ptr(&attr), unsafe.Sizeof(attr), 0)
+	if errno != 0 {
+		return errno
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); errno != 0 {
+		return errno
+	}
+	return unix.Close(int(fd))
 }
 
 func loopbackUp() error {
