@@ -51,6 +51,7 @@ var Codes = map[Code]CodeInfo{
 	CodeRoute:      {"routes collide", 409, "Two functions want the same requests.", "Change one of the two paths."},
 	CodeNoTool:     {"tool missing", 422, "The node lacks the program that this runtime needs.", "Install it on the node, or use another runtime; quipu doctor lists them."},
 	CodeBundleSize: {"application too large", 413, "The sources of an application may have 64 MiB.", "Leave out data and build results; .quipuignore names them."},
+	CodeSandbox:    {"sandbox not to be had", 422, "A function requires a layer of the sandbox that is not active on this node.", "quipu doctor shows which are and why not; drop it from sandbox.require, or use a node that has it."},
 
 	CodeNoFunction:  {"no such function", 404, "No function of that name is deployed.", "quipu ls functions shows what there is; quipu deploy DIR adds one."},
 	CodeStart:       {"function does not start", 502, "No instance of the function began to listen in time, or it exited.", "quipu logs NAME shows its output. It must listen on $PORT or $QUIPU_SOCKET."},

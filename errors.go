@@ -61,6 +61,7 @@ const (
 	CodeRoute      Code = "Q0404"
 	CodeNoTool     Code = "Q0405"
 	CodeBundleSize Code = "Q0406"
+	CodeSandbox    Code = "Q0407"
 )
 
 // Codes of calls.

@@ -41,6 +41,31 @@ type Runtime interface {
 	Close() error
 }
 
+// Layer is one of the walls around instances, on the machine of this node.
+type Layer struct {
+	Name   string `json:"name"`
+	Active bool   `json:"active"`
+	Text   string `json:"text"` // how, or why not
+}
+
+// Names of layers.
+const (
+	LayerNamespaces   = "namespaces"   // a root, processes, a network and ids of its own
+	LayerLandlock     = "landlock"     // files, once more
+	LayerSeccomp      = "seccomp"      // system calls
+	LayerCapabilities = "capabilities" // no rights, and no way to any
+	LayerNetwork      = "network"      // the way out follows the function's policy
+	LayerMemory       = "memory"       // bounded for all processes of an instance together
+	LayerCPU          = "cpu"          // likewise
+	LayerProcesses    = "processes"    // likewise
+	LayerLimits       = "rlimits"      // of each process
+)
+
+// LayerNames lists them all.
+func LayerNames() []string {
+	return []string{LayerNamespaces, LayerLandlock, LayerSeccomp, LayerCapabilities, LayerNetwork, LayerMemory, LayerCPU, LayerProcesses, LayerLimits}
+}
+
 // Instance is a running copy of a function.
 type Instance interface {
 	// PID is the process id a user sees, 0 if the instance is no process.

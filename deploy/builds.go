@@ -31,7 +31,7 @@ func (b *builds) path(f quipu.Function) string {
 }
 
 // inspect reads the manifest of a bundle.
-func (b *builds) inspect(packed []byte, checkSchedule func(cron, timezone string) error) (m *manifest, ref quipu.BlobRef, err error) {
+func (b *builds) inspect(packed []byte, o Options) (m *manifest, ref quipu.BlobRef, err error) {
 	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		return nil, ref, fmt.Errorf("make folder of builds: %w", err)
 	}
@@ -43,7 +43,7 @@ func (b *builds) inspect(packed []byte, checkSchedule func(cron, timezone string
 	if err := bundle.Unpack(bytes.NewReader(packed), dir); err != nil {
 		return nil, ref, err
 	}
-	m, err = parseManifest(dir, checkSchedule)
+	m, err = parseManifest(dir, o)
 	return m, blob.Ref(packed), err
 }
 

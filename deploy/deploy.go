@@ -41,6 +41,7 @@ type Options struct {
 	Clock         quipu.Clock
 	CheckRoutes   func([]quipu.Function) error // refuses routes that collide
 	CheckSchedule func(cron, timezone string) error
+	CheckSandbox  func(quipu.Sandbox) error // refuses what cannot be had on this node
 	// Inspect looks at a function whose application lies built in dir: it refuses what cannot be, and answers
 	// what the function subscribes to besides its triggers.
 	Inspect func(ctx context.Context, f quipu.Function, dir string) ([]quipu.TopicTrigger, error)
@@ -206,7 +207,7 @@ func (v *View) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.F
 
 // plan makes the functions that a bundle asks for.
 func (v *View) plan(app string, bundle []byte) (functions []quipu.Function, topics map[string]quipu.TopicSpec, err error) {
-	m, ref, err := v.built.inspect(bundle, v.o.CheckSchedule)
+	m, ref, err := v.built.inspect(bundle, v.o)
 	if err != nil {
 		return nil, nil, err
 	}

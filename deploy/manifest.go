@@ -60,10 +60,11 @@ type manifest struct {
 	topics    map[string]quipu.TopicSpec
 
 	checkSchedule func(cron, timezone string) error
+	checkSandbox  func(quipu.Sandbox) error
 }
 
-// parseManifest reads and checks the manifest of the application in dir.
-func parseManifest(dir string, checkSchedule func(cron, timezone string) error) (*manifest, error) {
+// parseManifest reads and checks the manifest of the application in dir, with the checks of o.
+func parseManifest(dir string, o Options) (*manifest, error) {
 	text, err := os.ReadFile(filepath.Join(dir, ManifestFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, &quipu.Error{Code: quipu.CodeManifest, Op: "deploy",
@@ -76,7 +77,7 @@ func parseManifest(dir string, checkSchedule func(cron, timezone string) error) 
 	if len(text) > manifestBytesMax {
 		return nil, manifestError(1, "the file has %d bytes, the most is %d", len(text), manifestBytesMax)
 	}
-	m := &manifest{topics: map[string]quipu.TopicSpec{}, checkSchedule: checkSchedule}
+	m := &manifest{topics: map[string]quipu.TopicSpec{}, checkSchedule: o.CheckSchedule, checkSandbox: o.CheckSandbox}
 	if err := m.decode(text); err != nil {
 		return nil, err
 	}
@@ -258,6 +259,9 @@ func (m *manifest) check(i int, dir string) error {
 	if err := m.checkNumbers(i); err != nil {
 		return err
 	}
+	if err := m.checkWalls(i); err != nil {
+		return err
+	}
 	return m.checkTriggers(i)
 }
 
@@ -298,6 +302,37 @@ func sourceFault(m *manifest, i int, format string, args ...any) error {
 	err := quipu.AsError(m.fault(i, []string{"spec", "source"}, format, args...))
 	err.Code = quipu.CodeSource
 	return err
+}
+
+// Bounds of what an instance may take.
+const (
+	memoryMin    = 16 << 20
+	tmpMax       = 64 << 30
+	processesMax = 32768
+)
+
+// checkWalls refuses limits that nothing could run in, and a sandbox that the node cannot give.
+func (m *manifest) checkWalls(i int) error {
+	s := &m.functions[i].Spec
+	switch {
+	case s.Memory != 0 && s.Memory < memoryMin:
+		return m.fault(i, []string{"spec", "memory"}, "memory is %d bytes, but must be at least 16Mi", int64(s.Memory))
+	case s.CPU != 0 && s.CPU < 10:
+		return m.fault(i, []string{"spec", "cpu"}, "cpu is %dm, but must be at least 10m", int64(s.CPU))
+	case s.Sandbox.Tmp > tmpMax:
+		return m.fault(i, []string{"spec", "sandbox", "tmp"}, "tmp is %d bytes, but must be at most 64Gi", int64(s.Sandbox.Tmp))
+	case s.Sandbox.Processes < 0 || s.Sandbox.Processes > processesMax:
+		return m.fault(i, []string{"spec", "sandbox", "processes"}, "processes is %d, but must be from 1 to %d", s.Sandbox.Processes, processesMax)
+	}
+	if m.checkSandbox == nil {
+		return nil
+	}
+	if err := m.checkSandbox(s.Sandbox); err != nil {
+		failed := quipu.AsError(m.fault(i, []string{"spec", "sandbox"}, "%s", quipu.AsError(err).Text))
+		failed.Code, failed.Err = quipu.CodeOf(err), err
+		return failed
+	}
+	return nil
 }
 
 func (m *manifest) checkNumbers(i int) error {

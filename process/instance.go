@@ -237,6 +237,7 @@ func (i *Instance) watch() {
 	if why := i.overdrawn(); why != "" {
 		i.exit = why
 	}
+	i.walls.out.close() // it prints what was refused
 	i.output.finish()
 	i.line.end()
 	close(i.done)

@@ -50,6 +50,7 @@ var modes = map[string]func(){
 	"filler":   beFiller,
 	"busy":     beBusy,
 	"caller":   beCaller,
+	"client":   beClient,
 	"env":      func() { fmt.Println(strings.Join(os.Environ(), "\n")) },
 }
 

@@ -25,6 +25,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,7 +33,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
-	"github.com/quipu-run/quipu/process/sandbox"
+	"github.com/quipu-run/quipu/process/egress"
 )
 
 // socketPathMax is what fits into a Unix address on every system, with its final zero.
@@ -102,7 +103,34 @@ func New(o Options) (*Runtime, error) {
 }
 
 // Layers tells which walls instances have.
-func (r *Runtime) Layers() []sandbox.Layer { return r.grounds().builder.layers() }
+func (r *Runtime) Layers() []quipu.Layer { return r.grounds().builder.layers() }
+
+// Check refuses a sandbox that is not one, or that cannot be had here. CodeManifest, CodeSandbox.
+func (r *Runtime) Check(s quipu.Sandbox) error {
+	if !slices.Contains([]string{"", quipu.NetworkMachine, quipu.NetworkPublic, quipu.NetworkNone}, s.Network) {
+		return wrongSandbox("network is %q, but must be %s, %s or %s", s.Network, quipu.NetworkMachine, quipu.NetworkPublic, quipu.NetworkNone)
+	}
+	for _, rule := range s.Allow {
+		if _, err := egress.ParseRule(rule); err != nil {
+			return err
+		}
+	}
+	layers := r.Layers()
+	for _, name := range s.Require {
+		i := slices.IndexFunc(layers, func(l quipu.Layer) bool { return l.Name == name })
+		switch {
+		case i < 0:
+			return wrongSandbox("require names %q, but must be of %s", name, strings.Join(quipu.LayerNames(), ", "))
+		case !layers[i].Active:
+			return &quipu.Error{Code: quipu.CodeSandbox, Op: "deploy", Text: fmt.Sprintf("it requires the layer %s, which is not active on this node: %s", name, layers[i].Text)}
+		}
+	}
+	return nil
+}
+
+func wrongSandbox(format string, args ...any) error {
+	return &quipu.Error{Code: quipu.CodeManifest, Op: "deploy", Text: fmt.Sprintf(format, args...)}
+}
 
 // Start runs spec.Command. CodeNoTool if the program is not there, CodeStart if it cannot run;
 // CodeStopping after Close. The instance outlives ctx.

@@ -59,7 +59,7 @@ func (i *Instance) openDoorsHere() error {
 
 // takeDown gives back what the walls stood on. What cannot be removed is removed by the next node.
 func (i *Instance) takeDown() {
-	i.walls.out.close()
+	i.walls.out.close() // if it never ran
 	if i.ground != nil {
 		i.group.remove()
 	}

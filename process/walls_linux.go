@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/process/cgroup"
+	"github.com/quipu-run/quipu/process/egress"
 	"github.com/quipu-run/quipu/process/lifeline"
 	"github.com/quipu-run/quipu/process/sandbox"
 )
@@ -132,17 +134,17 @@ func (i *Instance) stepName(step int) string {
 	return i.runtime.grounds().builder.stepName(step, i.walls.request.Mounts)
 }
 
-func (b *builder) layers() []sandbox.Layer {
+func (b *builder) layers() []quipu.Layer {
 	if b.machine == nil {
-		var all []sandbox.Layer
-		for _, name := range sandbox.Names() {
-			all = append(all, sandbox.Layer{Name: name, Text: "switched off"})
+		var all []quipu.Layer
+		for _, name := range quipu.LayerNames() {
+			all = append(all, quipu.Layer{Name: name, Text: "switched off"})
 		}
 		return all
 	}
 	all := b.machine.Layers(b.why)
-	for _, c := range [][2]string{{sandbox.LayerMemory, cgroup.Memory}, {sandbox.LayerCPU, cgroup.CPU}, {sandbox.LayerProcesses, cgroup.PIDs}} {
-		l := sandbox.Layer{Name: c[0]}
+	for _, c := range [][2]string{{quipu.LayerMemory, cgroup.Memory}, {quipu.LayerCPU, cgroup.CPU}, {quipu.LayerProcesses, cgroup.PIDs}} {
+		l := quipu.Layer{Name: c[0]}
 		switch {
 		case b.groups != nil && b.groups.Has(c[1]):
 			l.Active, l.Text = true, fmt.Sprintf("control groups, version %d", b.groups.Version())
@@ -157,12 +159,12 @@ func (b *builder) layers() []sandbox.Layer {
 }
 
 // instead tells what takes the place of a control group.
-func (b *builder) instead(l sandbox.Layer) sandbox.Layer {
+func (b *builder) instead(l quipu.Layer) quipu.Layer {
 	switch {
 	case l.Active:
-	case l.Name == sandbox.LayerMemory:
+	case l.Name == quipu.LayerMemory:
 		l.Active, l.Text = true, fmt.Sprintf("looked at every %s", watchEvery)
-	case l.Name == sandbox.LayerProcesses && b.machine.Namespaces != sandbox.NoNamespaces:
+	case l.Name == quipu.LayerProcesses && b.machine.Namespaces != sandbox.NoNamespaces:
 		l.Active, l.Text = true, "rlimit of the instance's own user"
 	}
 	return l
@@ -176,11 +178,11 @@ func (b *builder) close() error {
 }
 
 // wayOut is the supervisor of what leaves the walls, or none.
-type wayOut struct{ supervisor interface{ Close() } }
+type wayOut struct{ *egress.Supervisor }
 
 func (w wayOut) close() {
-	if w.supervisor != nil {
-		w.supervisor.Close()
+	if w.Supervisor != nil {
+		w.Close() //nolint:errcheck // the instance is gone, and whatever ended the supervision before
 	}
 }
 
@@ -241,9 +243,40 @@ func (i *Instance) tmpSize() int64 {
 	return size
 }
 
-// supervise keeps the way out.
+// supervise keeps the way out. What is refused is told where people look: in the function's own output.
 func (i *Instance) supervise(listener *os.File) error {
-	return errors.Join(errors.ErrUnsupported, listener.Close())
+	policy, err := policyOf(i.spec.Sandbox)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	if i.runtime.options.Own != nil {
+		policy.Deny = i.runtime.options.Own
+	}
+	i.walls.out.Supervisor, err = egress.Supervise(listener, policy, func(to netip.AddrPort) {
+		if i.spec.Output != nil {
+			i.spec.Output("stderr", fmt.Appendf(nil, "quipu: a connection to %s was refused by the sandbox; sandbox.network and sandbox.allow of quipu.yaml say what may be reached", to))
+		}
+	})
+	return err
+}
+
+// policyOf reads what deploy has checked.
+func policyOf(s quipu.Sandbox) (egress.Policy, error) {
+	var p egress.Policy
+	switch s.Network {
+	case quipu.NetworkPublic:
+		p.Mode = egress.Public
+	case quipu.NetworkNone:
+		p.Mode = egress.None
+	}
+	for _, text := range s.Allow {
+		rule, err := egress.ParseRule(text)
+		if err != nil {
+			return p, err
+		}
+		p.Allow = append(p.Allow, rule)
+	}
+	return p, nil
 }
 
 // outside is the pid of the function as the machine knows it: the helper's only child.

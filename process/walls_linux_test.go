@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,15 +22,15 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/process"
-	"github.com/quipu-run/quipu/process/sandbox"
 )
 
 // walled is a story whose instances run behind walls. Where namespaces are not permitted there is nothing to test.
-func walled(t *testing.T, private ...string) *story {
+func walled(t *testing.T, o process.Options) *story {
 	t.Helper()
-	s := newStoryWith(t, process.Options{Sandbox: true, Private: private})
+	o.Sandbox = true
+	s := newStoryWith(t, o)
 	for _, l := range s.rt.Layers() {
-		if l.Name == sandbox.LayerNamespaces && !l.Active {
+		if l.Name == quipu.LayerNamespaces && !l.Active {
 			t.Skipf("no namespaces here: %s", l.Text)
 		}
 	}
@@ -70,7 +72,7 @@ var attempts = map[string]func(arg string) error{
 	"send raw packets":                  func(string) error { return socket(unix.AF_INET, unix.SOCK_RAW) },
 	"open a packet socket":              func(string) error { return socket(unix.AF_PACKET, unix.SOCK_DGRAM) },
 	"open a socket of the hypervisor":   func(string) error { return socket(unix.AF_VSOCK, unix.SOCK_STREAM) },
-	"call a listener of the machine":    dial("tcp"),
+	"call a listener of the node":       dial("tcp"),
 	"call an abstract socket":           dial("unix"),
 	"call a Unix socket of the machine": dial("unix"),
 }
@@ -122,7 +124,10 @@ func socket(family, kind int) error {
 
 func dial(network string) func(string) error {
 	return func(address string) error {
-		_, err := net.DialTimeout(network, address, 5*time.Second)
+		conn, err := net.DialTimeout(network, address, 5*time.Second)
+		if err == nil {
+			conn.Close()
+		}
 		return err
 	}
 }
@@ -153,8 +158,8 @@ func beAttacker() {
 
 // Whatever a function tries, it is refused.
 func TestAFunctionCannotLeaveItsWalls(t *testing.T) {
-	data := t.TempDir()
-	s := walled(t, data)
+	data, tcp := t.TempDir(), listenAt(t, "tcp", "127.0.0.1:0")
+	s := walled(t, process.Options{Private: []string{data}, Own: func(to netip.AddrPort) bool { return to.String() == tcp }})
 	other := filepath.Join(data, "apps", "other")
 	if err := os.MkdirAll(other, 0o755); err != nil {
 		t.Fatal(err)
@@ -165,13 +170,13 @@ func TestAFunctionCannotLeaveItsWalls(t *testing.T) {
 	}
 	victim := s.start("never", "THE_SECRET_OF=another")
 	defer victim.Stop(0)
-	tcp, here := listenAt(t, "tcp", "127.0.0.1:0"), filepath.Join(data, "sock")
+	here := filepath.Join(data, "sock")
 	listenAt(t, "unix", here)
 	abstract := "@quipu-test-" + s.tag
 	listenAt(t, "unix", abstract)
 	args := map[string]string{
 		"read a file of another function": secret, "read the data directory": data, "signal a process outside": strconv.Itoa(victim.PID()),
-		"call a listener of the machine": tcp, "call a Unix socket of the machine": here, "call an abstract socket": abstract,
+		"call a listener of the node": tcp, "call a Unix socket of the machine": here, "call an abstract socket": abstract,
 	}
 	var all []string
 	for name := range attempts {
@@ -215,7 +220,7 @@ func beBomb() {
 }
 
 func TestAForkBombStopsAtItsLimitAndEndsWithItsInstance(t *testing.T) {
-	s := walled(t)
+	s := walled(t, process.Options{})
 	spec := s.spec("bomb")
 	spec.Sandbox.Processes = 64
 	inst, err := s.rt.Start(t.Context(), spec)
@@ -251,7 +256,7 @@ func beHog() {
 }
 
 func TestAFunctionThatFillsMemoryIsEndedAndSaysWhy(t *testing.T) {
-	s := walled(t)
+	s := walled(t, process.Options{})
 	spec := s.spec("hog")
 	spec.Memory = 96 << 20
 	inst, err := s.rt.Start(t.Context(), spec)
@@ -278,7 +283,7 @@ func beFiller() {
 }
 
 func TestAFunctionThatFillsItsDiskFillsNothingElse(t *testing.T) {
-	s := walled(t)
+	s := walled(t, process.Options{})
 	spec := s.spec("filler")
 	spec.Sandbox.Tmp = 8 << 20
 	inst, err := s.rt.Start(t.Context(), spec)
@@ -303,8 +308,8 @@ func beBusy() {
 }
 
 func TestAShareOfAProcessorIsNotExceeded(t *testing.T) {
-	s := walled(t)
-	if !slices.ContainsFunc(s.rt.Layers(), func(l sandbox.Layer) bool { return l.Name == sandbox.LayerCPU && l.Active }) {
+	s := walled(t, process.Options{})
+	if !slices.ContainsFunc(s.rt.Layers(), func(l quipu.Layer) bool { return l.Name == quipu.LayerCPU && l.Active }) {
 		t.Skip("no control group for processors here")
 	}
 	spec := s.spec("busy")
@@ -322,7 +327,7 @@ func TestAShareOfAProcessorIsNotExceeded(t *testing.T) {
 
 // A function finds the node's doors on its own loopback, at the ports that it is told, and so does the node find the function.
 func TestDoorsAreWithinTheWalls(t *testing.T) {
-	s := walled(t)
+	s := walled(t, process.Options{})
 	for range 2 { // at the same time: each has its own
 		spec := s.spec("caller")
 		spec.Doors = []quipu.Door{{Port: 3500, Env: func(port int) []string { return []string{"DOOR=" + strconv.Itoa(port)} },
@@ -358,6 +363,53 @@ func beCaller() {
 	serve("tcp", "127.0.0.1:"+os.Getenv("PORT"))
 }
 
+// beClient calls an address and prints what came of it.
+func beClient() {
+	reply, err := http.Get("http://" + os.Getenv("ADDRESS"))
+	if err != nil {
+		fmt.Println("refused")
+		return
+	}
+	fmt.Println(reply.Status)
+}
+
+func TestTheWayOutFollowsThePolicy(t *testing.T) {
+	s := walled(t, process.Options{})
+	if !slices.ContainsFunc(s.rt.Layers(), func(l quipu.Layer) bool { return l.Name == quipu.LayerNetwork && l.Active }) {
+		t.Skip("there is no way out on this machine")
+	}
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	for _, c := range []struct {
+		policy quipu.Sandbox
+		want   []string
+	}{
+		{quipu.Sandbox{}, []string{"stdout: 404 Not Found"}},
+		{quipu.Sandbox{Network: quipu.NetworkPublic}, []string{told(address), "stdout: refused"}},
+		{quipu.Sandbox{Network: quipu.NetworkNone}, []string{told(address), "stdout: refused"}},
+		{quipu.Sandbox{Network: quipu.NetworkNone, Allow: []string{address}}, []string{"stdout: 404 Not Found"}},
+	} {
+		s.lines = nil
+		spec := s.spec("client", "ADDRESS="+address)
+		spec.Sandbox = c.policy
+		inst, err := s.rt.Start(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.done(inst)
+		got := s.printed()
+		slices.Sort(got)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v: printed %q, want %q", c.policy, got, c.want)
+		}
+	}
+}
+
+func told(address string) string {
+	return "stderr: quipu: a connection to " + address + " was refused by the sandbox; sandbox.network and sandbox.allow of quipu.yaml say what may be reached"
+}
+
 // The tests of this file once more, by a user without any rights.
 func TestWallsAsAnOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -376,7 +428,7 @@ func TestWallsAsAnOrdinaryUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(dir, "test"), "-test.v", "-test.run", "Walls$|ForkBomb|FillsMemory|FillsItsDisk|DoorsAre|Socket|Family")
+	cmd := exec.Command(filepath.Join(dir, "test"), "-test.v", "-test.run", "Walls$|ForkBomb|WayOut|FillsMemory|FillsItsDisk|DoorsAre|Socket|Family")
 	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(dir, "tmp"), "HOME="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	cmd.Dir = dir

@@ -7,8 +7,8 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/process/lifeline"
-	"github.com/quipu-run/quipu/process/sandbox"
 )
 
 // builder builds nothing: there are no walls on this system.
@@ -16,10 +16,10 @@ type builder struct{ machine *struct{} }
 
 func newBuilder(string, Options) *builder { return &builder{} }
 
-func (b *builder) layers() []sandbox.Layer {
-	var all []sandbox.Layer
-	for _, name := range sandbox.Names() {
-		all = append(all, sandbox.Layer{Name: name, Text: "only on Linux"})
+func (b *builder) layers() []quipu.Layer {
+	var all []quipu.Layer
+	for _, name := range quipu.LayerNames() {
+		all = append(all, quipu.Layer{Name: name, Text: "only on Linux"})
 	}
 	return all
 }

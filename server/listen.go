@@ -166,14 +166,14 @@ func bind(address string, patient bool) (ln net.Listener, err error) {
 
 func (l *listeners) address(d door) string { return l.open[d].Addr().String() }
 
-// at tells whether one of the doors is at an address; whether that is this machine's the caller knows.
-func (l *listeners) at(address netip.AddrPort) bool {
+// addresses are those of all doors.
+func (l *listeners) addresses() (all []netip.AddrPort) {
 	for _, ln := range l.open {
-		if a, ok := ln.Addr().(*net.TCPAddr); ok && a.Port == int(address.Port()) {
-			return true
+		if a, ok := ln.Addr().(*net.TCPAddr); ok {
+			all = append(all, a.AddrPort())
 		}
 	}
-	return false
+	return all
 }
 
 // serve answers at a door until close. A door that breaks is told to failed.

@@ -148,7 +148,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	}
 	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Clock: n.clock, Logger: n.cfg.Logger})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
-		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, Inspect: ns.inspect, Commit: ns.deployed, Changed: ns.changed})
+		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Inspect: ns.inspect, Commit: ns.deployed, Changed: ns.changed})
 	ns.results = call.NewResults(n.blobs)
 	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.Functions, Put: ns.topic.Put})
 	ns.book, err = view.OpenBook(ctx, n.store, n.log, id, n.clock, ns.kv, ns.View, ns.results, ns.topic, ns.ticker)

@@ -25,6 +25,7 @@ import (
 	"github.com/quipu-run/quipu/internal/clock"
 	"github.com/quipu-run/quipu/locallog"
 	"github.com/quipu-run/quipu/process"
+	"github.com/quipu-run/quipu/process/egress"
 	"github.com/quipu-run/quipu/sdk"
 	"github.com/quipu-run/quipu/view"
 )
@@ -146,7 +147,7 @@ func (n *Node) openRuntime() (*process.Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	return process.New(process.Options{Dir: n.path("run"), Sandbox: !n.cfg.Unconfined, Private: []string{data}, Own: n.listeners.at})
+	return process.New(process.Options{Dir: n.path("run"), Sandbox: !n.cfg.Unconfined, Private: []string{data}, Own: egress.Listeners(n.listeners.addresses)})
 }
 
 // openStorage opens log and views side by side: both read from disk.

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/process"
 )
 
 // finding is a line of doctor.
@@ -30,6 +33,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		findings := append(tools(cmd.Context()), ports()...)
 		findings = append(findings, disk(*data)...)
+		findings = append(findings, walls()...)
 		findings = append(findings, c.reach(cmd.Context()))
 		err := c.list(tableOf("STATE\tWHAT\tFOUND\tWHAT TO DO", findings, func(f finding) []any { return []any{f.State, f.What, f.Found, f.Do} }))
 		if err == nil && slices.ContainsFunc(findings, func(f finding) bool { return f.State == "fail" }) {
@@ -85,6 +89,39 @@ func disk(dir string) []finding {
 		abs = dir
 	}
 	return []finding{{State: "ok", What: "data directory", Found: "writable: " + abs}, fsyncTime(f), space(dir)}
+}
+
+// walls are the layers of the sandbox that functions would have here. One that is missing is missed by nobody who does not require it.
+func walls() []finding {
+	dir, err := os.MkdirTemp("", "quipu-doctor-")
+	if err != nil {
+		return []finding{{"warn", "sandbox", err.Error(), ""}}
+	}
+	defer os.RemoveAll(dir)
+	rt, err := process.New(process.Options{Dir: dir, Sandbox: true})
+	if err != nil {
+		return []finding{{"warn", "sandbox", err.Error(), ""}}
+	}
+	defer rt.Close()
+	var out []finding
+	for _, l := range rt.Layers() {
+		f := finding{State: "ok", What: "sandbox: " + l.Name, Found: l.Text}
+		if !l.Active {
+			f.State, f.Do = "warn", wallAdvice[l.Name]
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+var wallAdvice = map[string]string{
+	quipu.LayerNamespaces: "permit user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns), or run the node as root",
+	quipu.LayerLandlock:   "use a kernel from 5.13 with landlock in its list of security modules",
+	quipu.LayerSeccomp:    "use a kernel with seccomp filters",
+	quipu.LayerNetwork:    "see namespaces; it needs a kernel from 5.14",
+	quipu.LayerMemory:     "run the node where it may make control groups: as root, or as a systemd service with Delegate=yes",
+	quipu.LayerCPU:        "likewise",
+	quipu.LayerProcesses:  "likewise",
 }
 
 func fsyncTime(f *os.File) finding {

@@ -129,8 +129,11 @@ func (s *Supervisor) tryInside(c *call, orLeave bool) (wait func()) {
 		return func() { s.awaitInside(c) }
 	}
 	s.restoreBlocking(c)
-	if errno == unix.ECONNREFUSED && orLeave {
+	switch {
+	case errno == unix.ECONNREFUSED && orLeave:
 		return s.leave(c)
+	case errno == unix.ECONNREFUSED:
+		s.refused.refused(normal(c.to.to), time.Now()) // perhaps somebody outside was meant
 	}
 	s.reply(c, errno)
 	return nil

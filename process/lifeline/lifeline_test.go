@@ -37,7 +37,7 @@ func TestARequestSurvivesItsByteForm(t *testing.T) {
 	want := Request{Path: "/bin/echo", Dir: "/tmp", Args: []string{"echo", "", "two words\n"}, Env: []string{"A=1", "B="}, Walls: Walls{
 		Up: true, Ports: []uint64{3500, 50001}, Socket: "/run/s", Port: 8080, Stage: "/stage",
 		Mounts: []Mount{{MountBind, "/usr", "/usr", 1}, {Kind: MountReadOnly}}, ID: 1 << 40, Limits: []uint64{7, 1024}, Caps: 41,
-		Handled: 1<<16 - 1, Scoped: 3, Rules: []Rule{{"/", 12}}, Filter: []byte("\x00\x01filter"), Notify: true}}
+		Handled: 1<<16 - 1, HandledNet: 2, Scoped: 3, Rules: []Rule{{"/", 12}}, Filter: []byte("\x00\x01filter"), Notify: true}}
 	buf := want.Encode()
 	got, ok := decode(buf[4:])
 	if !ok || !reflect.DeepEqual(got, want) {

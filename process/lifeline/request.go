@@ -24,8 +24,8 @@ type Walls struct {
 	Limits []uint64 // pairs of resource and value, for setrlimit
 	Caps   uint64   // number of capabilities that the kernel knows; all are given up
 
-	Handled, Scoped uint64 // of landlock; 0 leaves it out
-	Rules           []Rule
+	Handled, HandledNet, Scoped uint64 // of landlock; a Handled of 0 leaves it out
+	Rules                       []Rule
 
 	Filter []byte // seccomp program, struct sock_filter each; empty for none
 	Notify bool   // the filter has questions for the node
@@ -81,6 +81,7 @@ func (r Request) Encode() []byte {
 	e.numbers(r.Limits)
 	e.number(r.Caps)
 	e.number(r.Handled)
+	e.number(r.HandledNet)
 	e.number(r.Scoped)
 	e.number(uint64(len(r.Rules)))
 	for _, rule := range r.Rules {
@@ -102,7 +103,8 @@ func decode(buf []byte) (Request, bool) {
 	for range d.count() {
 		r.Mounts = append(r.Mounts, Mount{Kind: byte(d.number()), Source: d.text(), Target: d.text(), Attr: d.number()})
 	}
-	r.ID, r.Limits, r.Caps, r.Handled, r.Scoped = d.number(), d.numbers(), d.number(), d.number(), d.number()
+	r.ID, r.Limits, r.Caps = d.number(), d.numbers(), d.number()
+	r.Handled, r.HandledNet, r.Scoped = d.number(), d.number(), d.number()
 	for range d.count() {
 		r.Rules = append(r.Rules, Rule{Path: d.text(), Access: d.number()})
 	}

@@ -24,8 +24,9 @@ const (
 	prCapAmbientClearAll = 4
 	secureNoRoot         = 0x2f // SECBIT_NOROOT and SECBIT_NO_SETUID_FIXUP, both locked, and keep-caps locked off
 
-	seccompSetFilter   = 1
-	seccompNewListener = 8
+	seccompSetFilter    = 1
+	seccompNewListener  = 8
+	seccompWaitKillable = 32
 )
 
 // lay makes what all walls have in common.
@@ -303,10 +304,13 @@ func landlock(w *Walls) syscall.Errno {
 	if errno := prctl(prSetNoNewPrivs, 1); errno != 0 || w.Handled == 0 {
 		return errno
 	}
-	attr := struct{ fs, net, scoped uint64 }{fs: w.Handled, scoped: w.Scoped}
-	size := uintptr(8)
-	if w.Scoped != 0 {
-		size = unsafe.Sizeof(attr)
+	attr := struct{ fs, net, scoped uint64 }{w.Handled, w.HandledNet, w.Scoped}
+	size := unsafe.Sizeof(attr) // older kernels know a shorter one
+	switch {
+	case w.Scoped == 0 && w.HandledNet == 0:
+		size = 8
+	case w.Scoped == 0:
+		size = 16
 	}
 	set, _, errno := syscall.Syscall(sysLandlockCreate, uintptr(unsafe.Pointer(&attr)), size, 0)
 	if errno != 0 {
@@ -365,9 +369,12 @@ func filter(w *Walls) syscall.Errno {
 	}{uint16(len(w.Filter) / 8), &w.Filter[0]}
 	flags := uintptr(0)
 	if w.Notify {
-		flags = seccompNewListener
+		flags = seccompNewListener | seccompWaitKillable
 	}
 	fd, _, errno := syscall.Syscall(sysSeccomp, seccompSetFilter, flags, uintptr(unsafe.Pointer(&program)))
+	if errno == syscall.EINVAL && w.Notify { // a kernel before 5.19
+		fd, _, errno = syscall.Syscall(sysSeccomp, seccompSetFilter, seccompNewListener, uintptr(unsafe.Pointer(&program)))
+	}
 	if errno != 0 || !w.Notify {
 		return errno
 	}

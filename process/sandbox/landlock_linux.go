@@ -17,8 +17,9 @@ const (
 )
 
 // handled is what the kernel's version of landlock can restrict: files since 1, renaming across folders since 2, truncation since
-// 3, ioctl of devices since 5, signals and abstract sockets since 6.
-func (m *Machine) handled() (fs, scoped uint64) {
+// 3, TCP since 4, ioctl of devices since 5, signals and abstract sockets since 6. supervised says that the node makes all TCP
+// connections of the function, so that it may make none itself: see package egress.
+func (m *Machine) handled(supervised bool) (fs, net, scoped uint64) {
 	fs = 1<<13 - 1
 	if m.landlock >= 2 {
 		fs |= unix.LANDLOCK_ACCESS_FS_REFER
@@ -26,13 +27,16 @@ func (m *Machine) handled() (fs, scoped uint64) {
 	if m.landlock >= 3 {
 		fs |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
 	}
+	if m.landlock >= 4 && supervised {
+		net = unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
+	}
 	if m.landlock >= 5 {
 		fs |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
 	}
 	if m.landlock >= 6 {
 		scoped = unix.LANDLOCK_SCOPE_SIGNAL | unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
 	}
-	return fs, scoped
+	return fs, net, scoped
 }
 
 // rules allow what the mounts show. Where there are no mounts of its own, they are the wall.

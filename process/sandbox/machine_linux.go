@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/process/egress"
 	"github.com/quipu-run/quipu/process/lifeline"
 )
 
@@ -33,10 +35,10 @@ const (
 type Machine struct {
 	Namespaces Namespaces
 	Seccomp    bool
-	Egress     bool // package egress works here
 
-	landlock int // version
-	idBase   int // 0: functions are the node's own user
+	egress   error // why there is no way out
+	landlock int   // version
+	idBase   int   // 0: functions are the node's own user
 	lastCap  int
 	home     string
 	stage    string
@@ -46,7 +48,7 @@ type Machine struct {
 
 // Look finds out what can be known without a trial. Roots are put together on stage, an empty folder. No function sees the private folders.
 func Look(stage string, private []string) *Machine {
-	m := &Machine{stage: stage, secret: private, Seccomp: seccompAction("errno"), lastCap: 40}
+	m := &Machine{stage: stage, secret: private, Seccomp: seccompAction("errno"), egress: egress.Probe(), lastCap: 40}
 	if version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno == 0 {
 		m.landlock = int(version)
 	}
@@ -125,7 +127,7 @@ func (m *Machine) becomes(n int) uint64 {
 }
 
 // Layers tells what is active. network is why there is no way out, if so.
-func (m *Machine) Layers(why error) []Layer {
+func (m *Machine) Layers(why error) []quipu.Layer {
 	reason := func(ok bool, yes, no string) (bool, string) {
 		if !ok && why != nil {
 			no += ": " + why.Error()
@@ -135,24 +137,26 @@ func (m *Machine) Layers(why error) []Layer {
 		}
 		return false, no
 	}
-	var layers []Layer
-	add := func(name string, ok bool, text string) { layers = append(layers, Layer{name, ok, text}) }
+	var layers []quipu.Layer
+	add := func(name string, ok bool, text string) {
+		layers = append(layers, quipu.Layer{Name: name, Active: ok, Text: text})
+	}
 	how := "user, mount, pid, ipc, uts, net"
 	if m.Namespaces == RootNamespaces {
 		how = "mount, pid, ipc, uts, net; a user of its own"
 	}
 	ok, text := reason(m.Namespaces != NoNamespaces, how, "not permitted")
-	add(LayerNamespaces, ok, text)
-	add(LayerLandlock, m.landlock > 0, fmt.Sprintf("version %d", m.landlock))
-	add(LayerSeccomp, m.Seccomp, fmt.Sprintf("%d system calls refused", len(refused)+len(absent)))
-	add(LayerCapabilities, true, "none; no new privileges")
+	add(quipu.LayerNamespaces, ok, text)
+	add(quipu.LayerLandlock, m.landlock > 0, fmt.Sprintf("version %d", m.landlock))
+	add(quipu.LayerSeccomp, m.Seccomp, fmt.Sprintf("%d system calls refused", len(refused)+len(absent)))
+	add(quipu.LayerCapabilities, true, "none; no new privileges")
 	switch {
 	case m.Namespaces == NoNamespaces:
-		add(LayerNetwork, false, "functions share the machine's network")
-	case !m.Egress:
-		add(LayerNetwork, false, "functions reach nothing but their own doors")
+		add(quipu.LayerNetwork, false, "functions share the machine's network")
+	case m.egress != nil || !m.Seccomp:
+		add(quipu.LayerNetwork, false, fmt.Sprintf("functions reach nothing but their own doors: %v", m.egress))
 	default:
-		add(LayerNetwork, true, "by the function's policy")
+		add(quipu.LayerNetwork, true, "by the function's policy")
 	}
-	return append(layers, Layer{LayerLimits, true, "files, size of files, processes, core dumps"})
+	return append(layers, quipu.Layer{Name: quipu.LayerLimits, Active: true, Text: "files, size of files, processes, core dumps"})
 }

@@ -5,14 +5,15 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/quipu-run/quipu/process/egress"
 )
 
 // Actions and offsets of seccomp(2).
 const (
-	retAllow  = 0x7fff0000
-	retErrno  = 0x00050000
-	retNotify = 0x7fc00000
-	retKill   = 0x80000000
+	retAllow = 0x7fff0000
+	retErrno = 0x00050000
+	retKill  = 0x80000000
 
 	offsetNumber = 0
 	offsetArch   = 4
@@ -51,12 +52,16 @@ var families = []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLI
 // filter is the program: each system call falls through the tests until one returns.
 func (m *Machine) filter(notify bool) []byte {
 	errno := func(e uint32) uint32 { return retErrno | e }
-	program := []bpf.Instruction{
+	var program []bpf.Instruction
+	if notify {
+		program = egress.Notify()
+	}
+	program = append(program,
 		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
 		bpf.RetConstant{Val: retKill},
 		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
-	}
+	)
 	test := func(number, verdict uint32) {
 		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: number, SkipTrue: 1}, bpf.RetConstant{Val: verdict})
 	}
@@ -66,9 +71,6 @@ func (m *Machine) filter(notify bool) []byte {
 	}
 	for _, n := range absent {
 		test(n, errno(uint32(unix.ENOSYS)))
-	}
-	if notify {
-		test(unix.SYS_CONNECT, retNotify)
 	}
 	// clone with namespaces
 	program = append(program,

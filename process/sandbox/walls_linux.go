@@ -55,13 +55,13 @@ func (m *Machine) Walls(w Wish) lifeline.Walls {
 		walls.Stage, walls.Mounts = m.stage, m.mounts(w)
 		walls.ID = m.becomes(w.Number)
 	}
-	if m.landlock > 0 {
-		walls.Handled, walls.Scoped = m.handled()
-		walls.Rules = m.rules(w)
-	}
 	if m.Seccomp {
-		walls.Notify = m.Egress && m.Namespaces != NoNamespaces
+		walls.Notify = m.egress == nil && m.Namespaces != NoNamespaces
 		walls.Filter = m.filter(walls.Notify)
+	}
+	if m.landlock > 0 {
+		walls.Handled, walls.HandledNet, walls.Scoped = m.handled(walls.Notify)
+		walls.Rules = m.rules(w)
 	}
 	return walls
 }
