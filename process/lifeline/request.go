@@ -36,12 +36,12 @@ type Mount struct {
 	Kind   byte
 	Source string // of MountBind, MountLink; the text of MountFile; options of MountTmpfs
 	Target string
-	Attr   uint64 // MOUNT_ATTR_… of MountBind, MS_… of the others
+	Attr   uint64 // MOUNT_ATTR_… of MountBind, the mode of MountFolder, MS_… of the others
 }
 
 // Kinds of Mount. The folder around a target is made if it is missing.
 const (
-	MountFolder   = 'd' // an empty folder
+	MountFolder   = 'd' // a folder
 	MountBind     = 'b' // a folder of the machine, with what is mounted below it
 	MountBindFile = 'f' // a file of the machine
 	MountTmpfs    = 't'

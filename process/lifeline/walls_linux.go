@@ -192,6 +192,8 @@ func put(m *Mount) syscall.Errno {
 		}
 	}
 	switch m.Kind {
+	case MountFolder:
+		return errnoOf(syscall.Chmod(target, uint32(m.Attr)))
 	case MountBind:
 		return bind(m.Source, target, m.Attr)
 	case MountBindFile:

@@ -98,8 +98,13 @@ func (m *Machine) mounts(w Wish) []lifeline.Mount {
 	for _, dir := range m.programs(w) {
 		all = append(all, bindOf(dir)...)
 	}
-	all = append(all, lifeline.Mount{Kind: lifeline.MountBind, Source: w.Root, Target: w.Root, Attr: readOnly},
-		lifeline.Mount{Kind: lifeline.MountReadOnly})
+	all = append(all, lifeline.Mount{Kind: lifeline.MountBind, Source: w.Root, Target: w.Root, Attr: readOnly})
+	for _, dir := range m.secret {
+		if within(w.Root, []string{dir}) && dir != w.Root { // the way to its own source is there, but not to be listed
+			all = append(all, lifeline.Mount{Kind: lifeline.MountFolder, Target: dir, Attr: 0o111})
+		}
+	}
+	all = append(all, lifeline.Mount{Kind: lifeline.MountReadOnly})
 	return all
 }
 
