@@ -31,3 +31,21 @@ func TestASizeTakesUnitsAndRefusesWhatIsNone(t *testing.T) {
 		}
 	}
 }
+
+func TestProcessorsAreReadAsTheyAreWritten(t *testing.T) {
+	var c MilliCPU
+	for text, want := range map[string]MilliCPU{"500m": 500, "2": 2000, "0.25": 250, "1.5": 1500, "0": 0, "1500m": 1500} {
+		if err := c.UnmarshalText([]byte(text)); err != nil || c != want {
+			t.Errorf("%s is %d, %v; want %d", text, c, err, want)
+		}
+		back, err := want.MarshalText()
+		if err != nil || c.UnmarshalText(back) != nil || c != want {
+			t.Errorf("%d is written %s and read as %d, %v", want, back, c, err)
+		}
+	}
+	for _, text := range []string{"", "m", "-1", "-1m", ".5", "1.2345", "two", "1e3", "99999999999"} {
+		if err := c.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q was taken for %d", text, c)
+		}
+	}
+}
