@@ -92,7 +92,8 @@ func newWeave(t *testing.T, ctx context.Context, total int) *weave {
 	output, err := os.Create(filepath.Join(t.TempDir(), "node.log"))
 	w.must(err)
 	t.Cleanup(func() { showEnd(t, output) })
-	w.node = &node{program: program(t), data: t.TempDir(), ports: Ports{Host: "127.0.0.1"}, output: output}
+	w.node = &node{program: program(t), data: t.TempDir(), ports: Ports{Host: "127.0.0.1"}, output: output,
+		flags: []string{"--sandbox=off"}} // its plain consumers leave evidence in a folder of the test
 	w.must(w.node.start(ctx))
 	w.client, err = sdk.New(sdk.Options{URL: w.node.info.HTTP})
 	w.must(err)

@@ -83,6 +83,7 @@ type node struct {
 	data    string
 	ports   Ports
 	output  io.Writer
+	flags   []string // of serve, besides
 
 	cmd  *exec.Cmd
 	done chan error
@@ -97,8 +98,8 @@ func (n *node) start(ctx context.Context) error {
 	if err := n.ports.wait(ctx); err != nil {
 		return err
 	}
-	n.cmd = exec.Command(n.program, "serve", "--data", n.data, "--listen", n.ports.Host,
-		"--port", strconv.Itoa(n.ports.HTTP), "--dapr-http-port", strconv.Itoa(n.ports.DaprHTTP), "--dapr-grpc-port", strconv.Itoa(n.ports.DaprGRPC))
+	n.cmd = exec.Command(n.program, append([]string{"serve", "--data", n.data, "--listen", n.ports.Host,
+		"--port", strconv.Itoa(n.ports.HTTP), "--dapr-http-port", strconv.Itoa(n.ports.DaprHTTP), "--dapr-grpc-port", strconv.Itoa(n.ports.DaprGRPC)}, n.flags...)...)
 	n.cmd.Stderr = n.output
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the demo, which then stops the node
 	if err := n.cmd.Start(); err != nil {
