@@ -26,6 +26,7 @@ type Spec struct {
 	Scale        Scale             `json:"scale" yaml:"scale"`
 	Timeout      Duration          `json:"timeout" yaml:"timeout"`
 	StartTimeout Duration          `json:"startTimeout" yaml:"startTimeout"`
+	Health       string            `json:"health,omitempty" yaml:"health"` // GET there answers 200 to 399 before an instance is called
 	Memory       Size              `json:"memory,omitempty" yaml:"memory"`
 	Env          map[string]string `json:"env,omitempty" yaml:"env"`
 	Triggers     []Trigger         `json:"triggers,omitempty" yaml:"triggers"`
@@ -125,10 +126,11 @@ func (t *ScheduleTrigger) UnmarshalYAML(unmarshal func(any) error) error {
 	return unmarshal((*plain)(t))
 }
 
-// Function is a deployed function at its current revision. A revision is immutable.
+// Function is a deployed function at one of its revisions. A revision is immutable.
 type Function struct {
 	Name     string    `json:"name" yaml:"name"`
 	Revision string    `json:"revision" yaml:"revision"` // changes with source or spec
+	Number   int       `json:"number" yaml:"number"`     // of the revision: 1 for the function's first
 	App      string    `json:"app" yaml:"app"`           // functions of one app are deployed and replaced together
 	Spec     Spec      `json:"spec" yaml:"spec"`
 	Bundle   BlobRef   `json:"bundle" yaml:"bundle"` // the app's sources, tar and gzip
