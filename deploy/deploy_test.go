@@ -58,7 +58,7 @@ func (w *world) open() {
 			}
 			return nil
 		},
-		Changed: func(_, _ []quipu.Function) { w.changes++ }})
+		Changed: func(_, _ []Deployed) { w.changes++ }})
 	if w.store, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestDeployReplacesAnApplicationAsAWhole(t *testing.T) {
 	w := newWorld(t)
 	deploy := func(app string, files ...string) []quipu.Function {
 		t.Helper()
-		f, err := w.Deploy(w.ctx, app, pack(t, files...))
+		f, err := w.Deploy(w.ctx, app, pack(t, files...), quipu.DeployOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,11 +151,11 @@ func TestDeployReplacesAnApplicationAsAWhole(t *testing.T) {
 func TestUnchangedDeployAppendsNothing(t *testing.T) {
 	w := newWorld(t)
 	packed := pack(t, "quipu.yaml\n"+fn("a", ""), run)
-	if _, err := w.Deploy(w.ctx, "app", packed); err != nil {
+	if _, err := w.Deploy(w.ctx, "app", packed, quipu.DeployOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before := w.book.Applied()
-	if _, err := w.Deploy(w.ctx, "app", packed); err != nil || w.book.Applied() != before {
+	if _, err := w.Deploy(w.ctx, "app", packed, quipu.DeployOptions{}); err != nil || w.book.Applied() != before {
 		t.Fatalf("%v, and the book went from %s to %s", err, before, w.book.Applied())
 	}
 }
@@ -163,7 +163,7 @@ func TestUnchangedDeployAppendsNothing(t *testing.T) {
 func TestDeployedSurvivesAndIsBuiltAgainWhenMissing(t *testing.T) {
 	w := newWorld(t)
 	functions, err := w.Deploy(w.ctx, "app", pack(t,
-		"quipu.yaml\n"+fn("a", "  source: src\n  build: [sh, -c, 'echo built > out']\n"), "src/"+run))
+		"quipu.yaml\n"+fn("a", "  source: src\n  build: [sh, -c, 'echo built > out']\n"), "src/"+run), quipu.DeployOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestGoIsBuiltWithAndWithoutAModule(t *testing.T) {
 			w := newWorld(t)
 			files = append(files, "quipu.yaml\n"+goFn, "cmd/main.go\n"+program, "cmd/greeting.go\n"+greeting,
 				"cmd/main_test.go\npackage main\n")
-			functions, err := w.Deploy(w.ctx, "app", pack(t, files...))
+			functions, err := w.Deploy(w.ctx, "app", pack(t, files...), quipu.DeployOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -214,7 +214,7 @@ func TestGoIsBuiltWithAndWithoutAModule(t *testing.T) {
 
 func TestRefusedDeployChangesNothing(t *testing.T) {
 	w := newWorld(t)
-	if _, err := w.Deploy(w.ctx, "other", pack(t, "quipu.yaml\n"+fn("taken", ""), run)); err != nil {
+	if _, err := w.Deploy(w.ctx, "other", pack(t, "quipu.yaml\n"+fn("taken", ""), run), quipu.DeployOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before := w.book.Applied()
@@ -249,7 +249,7 @@ func TestRefusedDeployChangesNothing(t *testing.T) {
 		{"one of two fails", fn("a", "") + fn("b", "  build: ['false']\n"), quipu.CodeBuild, "function b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+c.manifest, run))
+			_, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+c.manifest, run), quipu.DeployOptions{})
 			if quipu.CodeOf(err) != c.want || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v, want %s with %q", err, c.want, c.says)
 			}
@@ -257,17 +257,17 @@ func TestRefusedDeployChangesNothing(t *testing.T) {
 	}
 	t.Run("routes collide", func(t *testing.T) {
 		w.routes = &quipu.Error{Code: quipu.CodeRoute}
-		if _, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+fn("a", ""), run)); quipu.CodeOf(err) != quipu.CodeRoute {
+		if _, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+fn("a", ""), run), quipu.DeployOptions{}); quipu.CodeOf(err) != quipu.CodeRoute {
 			t.Error(err)
 		}
 	})
 	t.Run("no manifest", func(t *testing.T) {
-		if _, err := w.Deploy(w.ctx, "app", pack(t, run)); quipu.CodeOf(err) != quipu.CodeManifest {
+		if _, err := w.Deploy(w.ctx, "app", pack(t, run), quipu.DeployOptions{}); quipu.CodeOf(err) != quipu.CodeManifest {
 			t.Error(err)
 		}
 	})
 	t.Run("no bundle", func(t *testing.T) {
-		if _, err := w.Deploy(w.ctx, "app", []byte("zip?")); err == nil || quipu.CodeOf(err) == quipu.CodeInternal {
+		if _, err := w.Deploy(w.ctx, "app", []byte("zip?"), quipu.DeployOptions{}); err == nil || quipu.CodeOf(err) == quipu.CodeInternal {
 			t.Error(err)
 		}
 	})
