@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +30,11 @@ type world struct {
 	store   *view.Store
 	changes int
 	routes  error // what CheckRoutes answers
+
+	try     func(ctx context.Context, f quipu.Function) error // what Try does besides
+	mu      sync.Mutex
+	tried   []string // names that have passed Try, and are not settled yet
+	settled int
 }
 
 func newWorld(t *testing.T) *world {
@@ -50,6 +57,7 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	now := xtest.NewClock(time.Unix(1e9, 0))
+	w.tried, w.settled = nil, 0
 	w.View = New(Options{Dir: w.dir, Blobs: blobs, Clock: now,
 		CheckRoutes: func([]quipu.Function) error { return w.routes },
 		CheckSchedule: func(cron, _ string) error {
@@ -58,6 +66,7 @@ func (w *world) open() {
 			}
 			return nil
 		},
+		Try: w.look, Settle: w.settle,
 		Changed: func(_, _ []Deployed) { w.changes++ }})
 	if w.store, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
 		w.t.Fatal(err)
@@ -69,6 +78,30 @@ func (w *world) open() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+func (w *world) look(ctx context.Context, f quipu.Function, _ string) ([]quipu.TopicTrigger, error) {
+	if w.try != nil {
+		if err := w.try(ctx, f); err != nil {
+			return nil, err
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tried = append(w.tried, f.Name)
+	return nil, nil
+}
+
+func (w *world) settle(f quipu.Function) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.Index(w.tried, f.Name)
+	if i < 0 {
+		w.t.Errorf("%s was settled, but not tried", f.Name)
+		return
+	}
+	w.tried = slices.Delete(w.tried, i, i+1)
+	w.settled++
 }
 
 func (w *world) close() {
@@ -245,6 +278,9 @@ func TestRefusedDeployChangesNothing(t *testing.T) {
 		{"no command", head + "spec: {runtime: exec}\n", quipu.CodeManifest, "needs a command"},
 		{"platform's path", fn("a", "  triggers: [{http: {path: /-/x}}]\n"), quipu.CodeManifest, "platform"},
 		{"bad method", fn("a", "  triggers: [{http: {path: /x, methods: [get]}}]\n"), quipu.CodeManifest, "capitals"},
+		{"health without a slash", fn("a", "  health: up\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
+		{"health with a line break", fn("a", "  health: \"/a\\nb\"\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
+		{"health of gRPC", fn("a", "  contract: dapr\n  protocol: grpc\n  health: /up\n"), quipu.CodeManifest, "grpc"},
 		{"failing build", fn("a", "  build: [sh, -c, 'echo no flour; exit 3']\n"), quipu.CodeBuild, "no flour"},
 		{"one of two fails", fn("a", "") + fn("b", "  build: ['false']\n"), quipu.CodeBuild, "function b"},
 	} {
