@@ -133,10 +133,7 @@ func (p *Pool) keep(k *keeper) {
 	k.run()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.leaving, k)
-	if of := (key{k.name, k.revision}); p.keepers[of] == k {
-		delete(p.keepers, of)
-	}
+	p.drop(k)
 }
 
 // of is the keepers of a function. The caller holds mu.
@@ -244,22 +241,40 @@ func (p *Pool) AcquireJoined(ctx context.Context, fn quipu.Function) (*Lease, er
 
 func (p *Pool) acquire(ctx context.Context, fn quipu.Function, joined bool) (*Lease, error) {
 	for {
-		p.mu.Lock()
-		closed, known := p.closed, p.functions[fn.Name]
-		var k *keeper
-		if !closed && known {
-			k = p.keeper(fn)
-		}
-		p.mu.Unlock()
-		switch {
-		case closed:
-			return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
-		case k == nil:
-			return nil, noFunction(fn.Name)
+		k, err := p.serving(fn)
+		if err != nil {
+			return nil, err
 		}
 		if l, err := k.acquire(ctx, joined); !errors.Is(err, errEnded) {
 			return l, err
 		}
+		p.mu.Lock()
+		p.drop(k)
+		p.mu.Unlock()
+	}
+}
+
+// serving is the keeper of a revision that is called; it may have ended meanwhile. This is on the way of every call.
+func (p *Pool) serving(fn quipu.Function) (*keeper, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
+	case !p.functions[fn.Name]:
+		return nil, noFunction(fn.Name)
+	}
+	if k := p.keepers[keyOf(fn)]; k != nil {
+		return k, nil
+	}
+	return p.keeper(fn), nil
+}
+
+// drop forgets a keeper that has ended. The caller holds mu.
+func (p *Pool) drop(k *keeper) {
+	delete(p.leaving, k)
+	if of := (key{k.name, k.revision}); p.keepers[of] == k {
+		delete(p.keepers, of)
 	}
 }
 
