@@ -320,6 +320,99 @@ func TestEventsOutliveABadRevisionWithAPart(t *testing.T) {
 	}
 }
 
+// What a reply says depends on the contract of who said it: RETRY in a reply of 200 is a word of Dapr's, and the newest
+// revision speaks plain HTTP.
+func TestAReplyToAnEventIsJudgedByTheContractOfItsRevision(t *testing.T) {
+	n := start(t)
+	trigger := "{topic: {name: t, retry: {max: 100, backoff: 1ms}}}"
+	deploy := func(code string, more ...string) {
+		manifest := strings.Replace(function("f", "f.py", "python", more...), "{http: {path: /f/}}", trigger, 1)
+		n.deploy(files{"quipu.yaml": manifest, "f.py": code})
+	}
+	deploy(`
+import lib
+def handle(r):
+    if r.path == "/dapr/subscribe":
+        return r.answer(404, "")
+    r.answer(200, '{"status": "RETRY"}', "application/json")
+lib.serve(handle)`, "contract: dapr")
+	deploy(`
+import json, lib
+def handle(r):
+    lib.state("POST", "shared/", json.dumps([{"key": json.loads(r.body)["id"], "value": 1}]))
+    r.answer(200, "ok")
+lib.serve(handle)`)
+	n.traffic(2, 50, 1, 50)
+	for i := range 20 {
+		n.publish("t", fmt.Sprint("e", i), map[string]string{})
+	}
+	n.settled("t")
+	for i := range 20 {
+		if n.state(fmt.Sprint("e", i)) != "1" {
+			t.Errorf("event %d was acknowledged by a revision that asked for it again", i)
+		}
+	}
+	revisions := map[string]bool{}
+	calls, err := n.client.Calls(t.Context(), "f", 1000)
+	for _, c := range calls {
+		revisions[c.Revision] = true
+	}
+	if err != nil || len(revisions) != 2 {
+		t.Errorf("calls went to %d revisions, %v", len(revisions), err)
+	}
+}
+
+const subscribes = `
+import http.client, json, lib, os
+def metadata():
+    door = http.client.HTTPConnection("127.0.0.1", int(os.environ["DAPR_HTTP_PORT"]))
+    door.request("GET", "/v1.0/metadata", None, {"dapr-api-token": os.environ["DAPR_API_TOKEN"]})
+    return door.getresponse().read()
+def handle(r):
+    if r.path == "/dapr/subscribe":
+        return r.answer(200, '[{"pubsubname": "pubsub", "topic": "orders", "route": "/order"}]', "application/json")
+    if r.path == "/order":
+        lib.state("POST", "shared/", json.dumps([{"key": "pid", "value": os.getpid()}]))
+        return r.answer(200, "")
+    r.answer(200, metadata())
+lib.serve(handle)`
+
+// The instance that was asked for its subscriptions gets the first event, and knows what it subscribes to.
+func TestADaprApplicationIsAskedInItsFirstInstance(t *testing.T) {
+	n := start(t)
+	n.python(subscribes, "contract: dapr")
+	pid := n.pid()
+	n.publish("orders", "o1", map[string]string{})
+	n.settled("orders")
+	if got := n.state("pid"); got != strconv.Itoa(pid) {
+		t.Errorf("process %s got the event, %d was asked", got, pid)
+	}
+	if a := n.get("/f/"); !strings.Contains(a.body, `"orders"`) {
+		t.Errorf("it does not know its subscription: %s", a.body)
+	}
+}
+
+// A revision is tried by name before it gets a part, and then all, of the traffic.
+func TestARevisionCanBeTriedBeforeItHasTraffic(t *testing.T) {
+	n := start(t)
+	n.python(versioned(1))
+	next := files{"quipu.yaml": function("f", "f.py", "python"), "f.py": versioned(2)}.pack(t)
+	list, err := n.client.DeployWith(t.Context(), "app", next, quipu.DeployOptions{NoTraffic: true})
+	if err != nil || list[0].Number != 2 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	n.get("/f/").want(t, 200, "1")
+	eventually(t, "the instance of the deploy is gone, for nobody calls it", func() bool { return len(n.processes()) == 1 })
+	ask("GET", "http://"+n.info.HTTP+"/-/v1/functions/f/call/", "", quipu.HeaderRevision, "2").want(t, 200, "2")
+	n.get("/f/", quipu.HeaderRevision, "2").wantCode(t, quipu.CodeNoRevision)
+	n.traffic(2, 1, 1, 99)
+	n.get("/f/", quipu.HeaderRevision, "2").want(t, 200, "2")
+	n.rollback("")
+	n.get("/f/").want(t, 200, "1")
+	n.traffic(2, 100)
+	n.get("/f/").want(t, 200, "2")
+}
+
 // The triggers are those of the newest revision that has traffic: routes come and go with a roll-back.
 func TestRoutesAreThoseOfTheNewestWithTraffic(t *testing.T) {
 	n := start(t)
