@@ -86,6 +86,10 @@ func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (_ [
 	if _, err := secretsIn(dir); err != nil {
 		return nil, err
 	}
+	declared, err := ns.declaredBeside(f, dir)
+	if err != nil {
+		return nil, err
+	}
 	began := ns.node.clock.Now()
 	l, err := ns.pool.Try(ctx, f)
 	if err != nil {
@@ -100,18 +104,23 @@ func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (_ [
 	if f.Spec.Contract != quipu.ContractDapr {
 		return nil, nil
 	}
-	return ns.ask(ctx, f, dir, ns.appOf(l))
+	return ns.ask(ctx, f, declared, ns.appOf(l))
 }
 
-// ask hears from a Dapr application, and from the files beside it, what it subscribes to.
-func (ns *namespace) ask(ctx context.Context, f quipu.Function, dir string, a app) ([]quipu.TopicTrigger, error) {
-	declared, warnings, err := contractdapr.ReadResources(os.DirFS(dir))
-	if err != nil {
-		return nil, err
+// declaredBeside is what the files beside a Dapr application subscribe it to.
+func (ns *namespace) declaredBeside(f quipu.Function, dir string) ([]contractdapr.Declared, error) {
+	if f.Spec.Contract != quipu.ContractDapr {
+		return nil, nil
 	}
+	declared, warnings, err := contractdapr.ReadResources(os.DirFS(dir))
 	for _, w := range warnings {
 		ns.node.cfg.Logger.Warn(w, "fn", f.Name)
 	}
+	return declared, err
+}
+
+// ask hears from a Dapr application what it subscribes to, besides what files declare.
+func (ns *namespace) ask(ctx context.Context, f quipu.Function, declared []contractdapr.Declared, a app) ([]quipu.TopicTrigger, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.Spec.StartTimeout.Std())
 	defer cancel()
 	said, err := contractdapr.Subscriptions(ctx, a)
