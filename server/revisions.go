@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/quipu-run/quipu"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
@@ -143,6 +144,7 @@ func (ns *namespace) ask(ctx context.Context, f quipu.Function, declared []contr
 // What a refusal shows of what an instance printed.
 const (
 	refusalLines = 20
+	refusalBytes = 500  // of each line
 	refusalLooks = 1000 // lines of the function that are looked at for them
 )
 
@@ -173,10 +175,23 @@ func (ns *namespace) printed(ctx context.Context, f quipu.Function, began time.T
 			return nil, err
 		}
 		if strings.HasPrefix(line.Instance, instances) && !line.Time.Before(began) {
-			lines = append(lines, line.Text)
+			lines = append(lines, harmless(line.Text))
 		}
 	}
 	return lines[max(0, len(lines)-refusalLines):], nil
+}
+
+// harmless is the start of a line without what a terminal would take for commands.
+func harmless(line string) string {
+	if len(line) > refusalBytes {
+		line = line[:refusalBytes] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\t' {
+			return '·'
+		}
+		return r
+	}, strings.ToValidUTF8(line, "·"))
 }
 
 // Times of the questions for the health of an instance.
@@ -198,10 +213,14 @@ func (ns *namespace) healthy(ctx context.Context, f quipu.Function, instance str
 		return nil
 	}
 	a := ns.appAt(instance, f, i)
+	why := "was not answered in time"
 	for wait := healthFirst; ; wait = min(2*wait, healthMost) {
-		why := askHealth(ctx, f, a)
-		if why == "" {
+		now := askHealth(ctx, f, a)
+		if now == "" {
 			return nil
+		}
+		if ctx.Err() == nil { // else the question was cut off, and what was heard before says more
+			why = now
 		}
 		select {
 		case <-ns.node.clock.After(wait):
