@@ -69,7 +69,9 @@ func withTraffic(all []quipu.Revision) (list []quipu.Revision) {
 
 func (c *cli) aliasCommand() *cobra.Command {
 	alias := &cobra.Command{Use: "alias NAME ALIAS REVISION", Short: "Name a revision, so that callers can choose it", Args: cobra.ExactArgs(3),
-		RunE: func(cmd *cobra.Command, args []string) error { return c.setAlias(cmd.Context(), args[0], args[1], args[2]) }}
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.setAlias(cmd.Context(), args[0], args[1], args[2])
+		}}
 	alias.AddCommand(&cobra.Command{Use: "rm NAME ALIAS", Short: "Take a name of a revision away", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.setAlias(cmd.Context(), args[0], args[1], "") }})
 	return alias
