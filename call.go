@@ -27,6 +27,7 @@ const (
 // CallRequest asks for one call of a function.
 type CallRequest struct {
 	Function       string
+	Revision       string // that the caller has chosen, by name, number or alias; "" leaves it to the traffic split
 	Method         string
 	Path           string // escaped, with its leading slash
 	RawQuery       string
@@ -40,10 +41,11 @@ type CallRequest struct {
 
 // CallReply is the answer of a function. The caller closes Body.
 type CallReply struct {
-	Call   string
-	Status int
-	Header http.Header
-	Body   io.ReadCloser
+	Call     string
+	Revision string // that answered
+	Status   int
+	Header   http.Header
+	Body     io.ReadCloser
 	// Trailer is filled when Body was read to its end. Only calls of gRPC have any; nil otherwise.
 	Trailer http.Header
 	// Session is a session token: who sends it with a later call reads what this one read and wrote, or newer.
@@ -52,7 +54,7 @@ type CallReply struct {
 
 // Invoker calls functions. For an atomic function it returns when the call's effects are durable and
 // applied. A plain function's body streams.
-// CodeNoFunction, CodeStart, CodeTimeout, CodeCrashed, CodeReply, CodeReplySize, CodeStreaming,
+// CodeNoFunction, CodeNoRevision, CodeStart, CodeTimeout, CodeCrashed, CodeReply, CodeReplySize, CodeStreaming,
 // CodeContention, CodeIdempotency, CodeBusy, CodeDepth, CodeBodySize: nothing was committed.
 // CodeUnknown: the commit may or may not have happened.
 type Invoker interface {

@@ -88,6 +88,14 @@ const (
 	CodeBadJSON  Code = "Q0604"
 )
 
+// Codes of revisions.
+const (
+	CodeNoRevision Code = "Q0610"
+	CodeRefused    Code = "Q0611"
+	CodeSplit      Code = "Q0612"
+	CodeNoFormer   Code = "Q0613"
+)
+
 // Codes of topics and triggers.
 const (
 	CodeTopicName      Code = "Q0701"

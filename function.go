@@ -26,6 +26,7 @@ type Spec struct {
 	Scale        Scale             `json:"scale" yaml:"scale"`
 	Timeout      Duration          `json:"timeout" yaml:"timeout"`
 	StartTimeout Duration          `json:"startTimeout" yaml:"startTimeout"`
+	Health       string            `json:"health,omitempty" yaml:"health"` // GET there answers 200 to 399 before an instance is called
 	Memory       Size              `json:"memory,omitempty" yaml:"memory"`
 	CPU          MilliCPU          `json:"cpu,omitempty" yaml:"cpu"`
 	Sandbox      Sandbox           `json:"sandbox,omitzero" yaml:"sandbox"`
@@ -150,10 +151,11 @@ func (t *ScheduleTrigger) UnmarshalYAML(unmarshal func(any) error) error {
 	return unmarshal((*plain)(t))
 }
 
-// Function is a deployed function at its current revision. A revision is immutable.
+// Function is a deployed function at one of its revisions. A revision is immutable.
 type Function struct {
 	Name     string    `json:"name" yaml:"name"`
 	Revision string    `json:"revision" yaml:"revision"` // changes with source or spec
+	Number   int       `json:"number" yaml:"number"`     // of the revision: 1 for the function's first
 	App      string    `json:"app" yaml:"app"`           // functions of one app are deployed and replaced together
 	Spec     Spec      `json:"spec" yaml:"spec"`
 	Bundle   BlobRef   `json:"bundle" yaml:"bundle"` // the app's sources, tar and gzip
@@ -173,15 +175,29 @@ func (f Function) Topics() []TopicTrigger {
 	return append(all, f.Subscriptions...)
 }
 
-// Functions is what is deployed in a namespace.
+// Functions is what is deployed in a namespace. Where a method takes one revision of a function, that is its name, its
+// number or an alias. What changes is durable on return, and counts for calls that come then; calls under way, and those
+// that wait for an instance, finish on their revision.
 type Functions interface {
-	// Function finds one by name. CodeNoFunction.
+	// Function finds one by name, at the newest revision that has traffic: its triggers are the function's. CodeNoFunction.
 	Function(name string) (Function, error)
-	// Functions lists all, by name.
+	// Functions lists all, by name, each as Function does.
 	Functions() []Function
-	// Deploy checks, builds and commits an application as a whole; on return it takes traffic.
-	// CodeManifest, CodeSource, CodeBuild, CodeRoute, CodeNoTool, CodeBundleSize: nothing changed.
-	Deploy(ctx context.Context, app string, bundle []byte) ([]Function, error)
-	// Remove takes a function away; calls under way finish. CodeNoFunction.
+	// Deploy checks, builds, starts and commits an application as a whole; on return it takes traffic.
+	// CodeManifest, CodeSource, CodeBuild, CodeRoute, CodeNoTool, CodeBundleSize, CodeRefused: nothing changed.
+	Deploy(ctx context.Context, app string, bundle []byte, o DeployOptions) ([]Function, error)
+	// Remove takes a function away, with all its revisions; calls under way finish. CodeNoFunction.
 	Remove(ctx context.Context, name string) error
+
+	// Revisions lists what is remembered of a function, the newest first. CodeNoFunction.
+	Revisions(name string) ([]Revision, error)
+	// Split gives each revision its part of the calls that name none, and answers Revisions. The parts are whole percents,
+	// 100 in all. CodeNoFunction, CodeNoRevision, CodeSplit; CodeRoute if the triggers that would then count collide.
+	Split(ctx context.Context, name string, parts []Part) ([]Revision, error)
+	// Rollback gives all traffic to a revision, "" for the one from which the newest with traffic took over. Nothing is
+	// built or tried. CodeNoFunction, CodeNoRevision, CodeNoFormer, CodeRoute.
+	Rollback(ctx context.Context, name, revision string) ([]Revision, error)
+	// SetAlias names a revision, or takes the name away if revision is "". CodeNoFunction, CodeNoRevision, CodeUsage,
+	// CodeTooMany.
+	SetAlias(ctx context.Context, name, alias, revision string) error
 }

@@ -118,7 +118,7 @@ func (c *Caller) runIn(ctx context.Context, q *request, lease Lease, tx *view.Tx
 	if err != nil {
 		return nil, true, err
 	}
-	return h.reply(q.id, seq), true, nil
+	return h.reply(q.info, seq), true, nil
 }
 
 // exchange has the function answer, with its operations collected in tx.
@@ -197,14 +197,9 @@ func hold(f quipu.Function, r *http.Response) (*held, error) {
 
 // join runs an atomic function inside the open call of another: in the same transaction, with a savepoint
 // that a failure goes back to.
-func (c *Caller) join(ctx context.Context, caller *openCall, r quipu.CallRequest) (*quipu.CallReply, error) {
-	f, err := c.o.Find(r.Function)
-	if err != nil {
-		return nil, err
-	}
-	q := &request{CallRequest: r, f: f, id: caller.nextID(), depth: caller.depth + 1, start: c.o.Clock.Now()}
-	q.info = quipu.CallInfo{ID: q.id, Function: f.Name, Revision: f.Revision, Trigger: r.Trigger,
-		Method: r.Method, Path: r.Path, Start: q.start, Runs: 1}
+func (c *Caller) join(ctx context.Context, caller *openCall, q *request) (*quipu.CallReply, error) {
+	f := q.f
+	q.info.Runs = 1
 	if q.depth > quipu.CallDepthMax {
 		return nil, &quipu.Error{Code: quipu.CodeDepth, Op: "call",
 			Text: fmt.Sprintf("function %s was called at depth %d", f.Name, q.depth), Hint: quipu.Codes[quipu.CodeDepth].Next}
@@ -221,7 +216,7 @@ func (c *Caller) join(ctx context.Context, caller *openCall, r quipu.CallRequest
 		return nil, err
 	}
 	c.ended(q)
-	return h.reply(q.id, 0), nil
+	return h.reply(q.info, 0), nil
 }
 
 func (c *Caller) joined(ctx context.Context, q *request, tx *view.Tx) (*held, error) {

@@ -62,7 +62,8 @@ type Options struct {
 	Plain func(function string) quipu.State
 	// Publish is where events go outside of calls.
 	Publish quipu.Publisher
-	Find    func(name string) (quipu.Function, error)
+	// Find is the revision that the call with an id goes to.
+	Find func(r quipu.CallRequest, id string) (quipu.Function, error)
 	// Acquire waits for a place in an instance.
 	Acquire func(ctx context.Context, f quipu.Function) (Lease, error)
 	// AcquireJoined is Acquire for a call that joins another. It must not wait for calls that are on their own:
@@ -113,7 +114,7 @@ func (c *Caller) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallRe
 }
 
 func (c *Caller) invoke(ctx context.Context, r quipu.CallRequest, id string, depth int) (*quipu.CallReply, error) {
-	f, err := c.o.Find(r.Function)
+	f, err := c.o.Find(r, id)
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +203,7 @@ func (q *request) httpRequest(ctx context.Context) *http.Request {
 	header.Set(quipu.HeaderTrigger, q.Trigger)
 	header.Set("Traceparent", traceparent(header.Get("Traceparent")))
 	header.Del(quipu.HeaderSession)
+	header.Del(quipu.HeaderRevision)
 	body := q.Body
 	if q.body != nil {
 		body = bytes.NewReader(q.body)

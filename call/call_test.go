@@ -129,8 +129,8 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func (w *world) find(name string) (quipu.Function, error) {
-	f, ok := w.functions[name]
+func (w *world) find(r quipu.CallRequest, _ string) (quipu.Function, error) {
+	f, ok := w.functions[r.Function]
 	if !ok {
 		return f, &quipu.Error{Code: quipu.CodeNoFunction}
 	}

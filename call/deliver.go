@@ -15,7 +15,7 @@ import (
 type Delivery struct {
 	quipu.CallRequest
 	// Accept tells from the reply of an atomic function whether its effects count.
-	Accept func(status int, body []byte) bool
+	Accept func(f quipu.Function, status int, body []byte) bool
 	// Settle adds the acknowledgement to the transaction of an atomic function whose reply was accepted: both commit,
 	// or neither. Its error ends the call without a commit.
 	Settle func(tx *view.Tx) error
@@ -23,8 +23,9 @@ type Delivery struct {
 
 // Delivered is what came of a delivery.
 type Delivered struct {
-	Status int
-	Body   []byte
+	Function quipu.Function // at the revision that answered
+	Status   int
+	Body     []byte
 	// Lost is how often the call lost to other commits before it was over.
 	Lost int
 	// Settled: the effects and the acknowledgement are durable, in one record.
@@ -33,11 +34,13 @@ type Delivered struct {
 
 // Deliver calls a function for a trigger. The errors are those of Invoke.
 func (c *Caller) Deliver(ctx context.Context, d Delivery) (out Delivered, err error) {
-	f, err := c.o.Find(d.Function)
+	id := ulid.Make().String()
+	f, err := c.o.Find(d.CallRequest, id)
 	if err != nil {
 		return out, err
 	}
-	q := c.newRequest(d.CallRequest, f, ulid.Make().String(), 1)
+	out.Function = f
+	q := c.newRequest(d.CallRequest, f, id, 1)
 	q.delivery = &d
 	reply, err := c.run(ctx, q)
 	out.Lost = max(0, q.info.Runs-1)
@@ -56,7 +59,7 @@ func (c *Caller) Deliver(ctx context.Context, d Delivery) (out Delivered, err er
 // accepts tells whether the effects of a call with this reply count.
 func (q *request) accepts(h *held) bool {
 	if q.delivery != nil {
-		return q.delivery.Accept(h.status, h.body)
+		return q.delivery.Accept(q.f, h.status, h.body)
 	}
 	if failed := http.Header(h.tail).Get("Grpc-Status"); failed != "" && failed != "0" {
 		return false // gRPC has one status of HTTP for everything

@@ -176,18 +176,20 @@ func (s *inCall) Cancel(_ context.Context, topic, id string) error {
 
 // Invoke joins an atomic function to the call's transaction. A plain function acts at once.
 func (s *inCall) Invoke(ctx context.Context, r quipu.CallRequest) (reply *quipu.CallReply, err error) {
-	f, err := s.c.o.Find(r.Function)
+	id := s.o.nextID()
+	f, err := s.c.o.Find(r, id)
 	if err != nil {
 		return nil, err
 	}
+	q := s.c.newRequest(r, f, id, s.o.depth+1)
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.o.ctx, cancel)
 	defer stop()
 	err = s.o.during(func() error {
 		if f.Spec.Atomic {
-			reply, err = s.c.join(ctx, s.o, r)
+			reply, err = s.c.join(ctx, s.o, q)
 		} else {
-			reply, err = s.c.invoke(ctx, r, s.o.nextID(), s.o.depth+1)
+			reply, err = s.c.run(ctx, q)
 		}
 		return err
 	})

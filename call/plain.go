@@ -40,7 +40,7 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 		return nil, err
 	}
 	q.info.Status = response.StatusCode
-	reply := &quipu.CallReply{Call: q.id, Status: response.StatusCode, Header: response.Header, Trailer: response.Trailer,
+	reply := &quipu.CallReply{Call: q.id, Revision: q.f.Revision, Status: response.StatusCode, Header: response.Header, Trailer: response.Trailer,
 		Session: c.o.Book.Applied()}
 	if q.IdempotencyKey != "" {
 		h, err := hold(q.f, response)
@@ -89,7 +89,7 @@ func (s *streamed) Close() error {
 func (c *Caller) recordPlain(ctx context.Context, q *request, h *held) (*quipu.CallReply, error) {
 	if !h.worthKeeping() {
 		c.ended(q)
-		return h.reply(q.id, c.o.Book.Applied()), nil
+		return h.reply(q.info, c.o.Book.Applied()), nil
 	}
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
 	var earlier *quipu.CallReply
@@ -103,7 +103,7 @@ func (c *Caller) recordPlain(ctx context.Context, q *request, h *held) (*quipu.C
 		return earlier, err
 	}
 	c.o.Observe(q.info)
-	return h.reply(q.id, seq), nil
+	return h.reply(q.info, seq), nil
 }
 
 // once runs a request with an idempotency key unless its result is known, and makes others with the same
@@ -150,7 +150,7 @@ type held struct {
 // worthKeeping: a failure of the function is not its last word, a refusal is.
 func (h *held) worthKeeping() bool { return h.status < 500 }
 
-func (h *held) reply(id string, seq quipu.Seq) *quipu.CallReply {
-	return &quipu.CallReply{Call: id, Status: h.status, Header: h.header, Trailer: h.tail, Session: seq,
+func (h *held) reply(of quipu.CallInfo, seq quipu.Seq) *quipu.CallReply {
+	return &quipu.CallReply{Call: of.ID, Revision: of.Revision, Status: h.status, Header: h.header, Trailer: h.tail, Session: seq,
 		Body: io.NopCloser(bytes.NewReader(h.body))}
 }

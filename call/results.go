@@ -141,7 +141,7 @@ func (s *Results) recorded(tx *view.Tx, q *request) (*quipu.CallReply, error) {
 			return nil, fmt.Errorf("recorded reply: %w", err)
 		}
 	}
-	return h.reply(r.Info.ID, seq), nil
+	return h.reply(r.Info, seq), nil
 }
 
 // load reads a result. CodeNotFound.

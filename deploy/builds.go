@@ -111,12 +111,8 @@ func readable(dir string) error {
 	return os.Chmod(dir, 0o755) // last: it says that the rest is done
 }
 
-// prune removes what no current function needs. It is done at start, when no instance runs.
-func (b *builds) prune(current []quipu.Function) error {
-	keep := map[string]bool{}
-	for _, f := range current {
-		keep[filepath.Base(b.path(f))] = true
-	}
+// prune removes all folders but those to keep.
+func (b *builds) prune(keep func(folder string) bool) error {
 	entries, err := os.ReadDir(b.dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -125,12 +121,22 @@ func (b *builds) prune(current []quipu.Function) error {
 		return fmt.Errorf("list builds: %w", err)
 	}
 	for _, e := range entries {
-		if keep[e.Name()] {
+		if keep(e.Name()) {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(b.dir, e.Name())); err != nil {
+		if err := b.remove(filepath.Join(b.dir, e.Name())); err != nil {
 			return fmt.Errorf("remove old build: %w", err)
 		}
 	}
 	return nil
+}
+
+// remove takes a folder away, unless somebody is building in it.
+func (b *builds) remove(dir string) error {
+	lock, _ := b.busy.LoadOrStore(dir, &sync.Mutex{})
+	if !lock.(*sync.Mutex).TryLock() {
+		return nil
+	}
+	defer lock.(*sync.Mutex).Unlock()
+	return os.RemoveAll(dir)
 }

@@ -1,8 +1,14 @@
-// Package deploy is the view of what is deployed: functions at their current revisions.
+// Package deploy is the view of what is deployed: functions, their revisions, and which of them has what part of the
+// traffic.
 //
-// An application is deployed as a whole: its bundle of sources is kept as a blob, every function is built,
-// and one record replaces the application's functions. Whatever is wrong with one of them refuses all, and
-// changes nothing. Functions that the new manifest does not name any more are removed by the same record.
+// An application is deployed as a whole: its bundle of sources is kept as a blob, every function is built, an instance of
+// each new revision is started and looked at, and one record gives the traffic of the application's functions to them.
+// Whatever is wrong with one of them refuses all, and changes nothing. Functions that the new manifest does not name any
+// more are removed by the same record.
+//
+// A revision is immutable, and remembered while it is among the newest, has traffic or an alias, is what one with traffic
+// took over from, or has calls; so its bundle is. To split the traffic or to roll back is one record, without
+// a build. After a crash what was acknowledged is there, and what was live is live without being looked at again.
 //
 // Built sources lie in a folder per revision. They are a cache: what is missing or half done, after a crash
 // or on another node, is unpacked from the blob and built again when an instance is to start.
@@ -14,6 +20,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -25,8 +32,6 @@ import (
 // Name is the name of the view.
 const Name = "deploy"
 
-const functionPrefix = "f/"
-
 // Blobs keeps bundles. What was Put is held until Release, by when a record refers to it, or none ever will.
 type Blobs interface {
 	Put(data []byte) (quipu.BlobRef, error)
@@ -34,7 +39,10 @@ type Blobs interface {
 	Get(ref quipu.BlobRef) ([]byte, error)
 }
 
-// Options of a View. All fields are required but Changed, Commit and Inspect.
+// triesAtOnce bounds the new revisions that are started side by side.
+const triesAtOnce = 8
+
+// Options of a View. All fields are required but Changed, Commit, Try, Settle and Busy.
 type Options struct {
 	Dir           string // of built sources
 	Blobs         Blobs
@@ -42,15 +50,20 @@ type Options struct {
 	CheckRoutes   func([]quipu.Function) error // refuses routes that collide
 	CheckSchedule func(cron, timezone string) error
 	CheckSandbox  func(quipu.Sandbox) error // refuses what cannot be had on this node
-	// Inspect looks at a function whose application lies built in dir: it refuses what cannot be, and answers
-	// what the function subscribes to besides its triggers.
-	Inspect func(ctx context.Context, f quipu.Function, dir string) ([]quipu.TopicTrigger, error)
-	// Commit takes part in the record of a deploy or a removal: app has these topics now, and the namespace these
-	// functions. topics is nil for a removal.
+	// Try looks at a revision without traffic, whose application lies built in dir: it refuses what cannot be or does not
+	// start, and answers what the function subscribes to besides its triggers. What it started is kept until Settle,
+	// which is called for each Try that had no error: then the revision has its traffic, or will have none. They are
+	// called concurrently.
+	Try    func(ctx context.Context, f quipu.Function, dir string) ([]quipu.TopicTrigger, error)
+	Settle func(f quipu.Function)
+	// Busy lists the revisions of a function that have calls or instances.
+	Busy func(name string) []string
+	// Commit takes part in the record of every change: app has these topics now, and the namespace these
+	// functions. topics is nil if they stay as they are.
 	Commit func(tx *view.Tx, app string, topics map[string]quipu.TopicSpec, functions []quipu.Function) error
 	// Changed is told what was deployed before and what is now, after each change, one at a time. It must not
 	// wait for a commit.
-	Changed func(before, after []quipu.Function)
+	Changed func(before, after []Deployed)
 }
 
 // View is the view, and quipu.Functions once it has been started.
@@ -61,12 +74,16 @@ type View struct {
 
 	deploying sync.Mutex // one Deploy at a time builds and commits
 
-	mu        sync.RWMutex // guards functions
-	functions []quipu.Function
+	mu    sync.RWMutex // guards now
+	now   catalog      // never changed in place
+	heads []quipu.Function
 }
 
 // New makes the machine of the view.
 func New(o Options) *View {
+	if o.Busy == nil {
+		o.Busy = func(string) []string { return nil }
+	}
 	return &View{o: o, built: builds{dir: o.Dir, blobs: o.Blobs}}
 }
 
@@ -79,7 +96,7 @@ func (v *View) Start(book *view.Book) error {
 	if err := v.reload(); err != nil {
 		return err
 	}
-	if err := v.built.prune(v.Functions()); err != nil {
+	if err := v.prune(); err != nil {
 		return err
 	}
 	book.OnApply(Name, v.reload)
@@ -90,88 +107,115 @@ func (v *View) Start(book *view.Book) error {
 func (v *View) reload() error {
 	tx := v.book.Look()
 	defer tx.Close()
-	now, err := list(tx)
+	now, err := load(tx)
 	if err != nil {
 		return err
 	}
-	before := v.Functions()
+	before := v.catalog()
 	if v.o.Changed != nil {
 		v.publish(either(now, before)) // what is going is found until nothing leads to it
-		v.o.Changed(before, now)
+		v.o.Changed(before.deployed(), now.deployed())
 	}
 	v.publish(now)
 	return nil
 }
 
-func (v *View) publish(functions []quipu.Function) {
+func (v *View) publish(c catalog) {
+	heads := c.heads()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.functions = functions
+	v.now, v.heads = c, heads
 }
 
-// either is now, and what of before has no successor there, by name.
-func either(now, before []quipu.Function) []quipu.Function {
-	all := slices.Clone(now)
-	byName := func(a, b quipu.Function) int { return strings.Compare(a.Name, b.Name) }
-	for _, f := range before {
-		if i, found := slices.BinarySearchFunc(all, f, byName); !found {
-			all = slices.Insert(all, i, f)
-		}
+func (v *View) catalog() catalog {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.now
+}
+
+// either is now, and what of before has no successor there.
+func either(now, before catalog) catalog {
+	all := maps.Clone(before)
+	if all == nil {
+		all = catalog{}
 	}
+	maps.Copy(all, now)
 	return all
 }
 
-// list reads all functions, by name.
-func list(tx *view.Tx) (all []quipu.Function, err error) {
-	var bad error
-	err = tx.Scan(Name, functionPrefix, functionPrefix+"\xff", func(_ string, value []byte) bool {
-		var f quipu.Function
-		if bad = json.Unmarshal(value, &f); bad == nil {
-			all = append(all, f)
-		}
-		return bad == nil
-	})
-	if err == nil && bad != nil {
-		err = fmt.Errorf("read functions: %w", bad)
-	}
-	return all, err
+// Blobs visits the bundles of all revisions that are remembered.
+func (v *View) Blobs(tx *view.Tx, visit func(quipu.BlobRef)) error {
+	c, err := load(tx)
+	c.visit(visit)
+	return err
 }
 
-// Blobs visits the bundles of what is deployed.
-func (v *View) Blobs(tx *view.Tx, visit func(quipu.BlobRef)) error {
-	functions, err := list(tx)
-	for _, f := range functions {
-		visit(f.Bundle)
+// Bundles visits those of what is followed, which is a little behind the view.
+func (v *View) Bundles(visit func(quipu.BlobRef)) { v.catalog().visit(visit) }
+
+func (c catalog) visit(visit func(quipu.BlobRef)) {
+	for _, h := range c {
+		for _, f := range h.of {
+			visit(f.Bundle)
+		}
 	}
-	return err
 }
 
 // Function finds a function by name.
 func (v *View) Function(name string) (quipu.Function, error) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	i, ok := slices.BinarySearchFunc(v.functions, name, func(f quipu.Function, name string) int {
-		return strings.Compare(f.Name, name)
-	})
-	if !ok {
-		return quipu.Function{}, &quipu.Error{Code: quipu.CodeNoFunction, Op: "function.find",
-			Text: fmt.Sprintf("no function %q is deployed", name), Hint: quipu.Codes[quipu.CodeNoFunction].Next}
+	h := v.catalog()[name]
+	if h == nil {
+		return quipu.Function{}, noFunction(name)
 	}
-	return v.functions[i], nil
+	return h.head(), nil
 }
 
 // Functions lists all functions, by name.
 func (v *View) Functions() []quipu.Function {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return slices.Clone(v.functions)
+	return slices.Clone(v.heads)
+}
+
+// Choose is the revision that a call goes to: the named one, or without a name that to which the traffic split gives the
+// key. Who comes from outside can name only what has traffic or an alias. CodeNoFunction, CodeNoRevision.
+func (v *View) Choose(name, revision, key string, outside bool) (quipu.Function, error) {
+	h := v.catalog()[name]
+	if h == nil {
+		return quipu.Function{}, noFunction(name)
+	}
+	if revision == "" {
+		return h.choose(key), nil
+	}
+	f, err := h.find(revision)
+	if err == nil && outside && !h.isOpen(f.Revision) {
+		err = h.unknown(revision)
+	}
+	return f, err
+}
+
+// Revision is one that is remembered.
+func (v *View) Revision(name, revision string) (f quipu.Function, ok bool) {
+	if h := v.catalog()[name]; h != nil {
+		f, ok = h.of[revision]
+	}
+	return f, ok
+}
+
+// Revisions lists what is remembered of a function, the newest first.
+func (v *View) Revisions(name string) ([]quipu.Revision, error) {
+	h := v.catalog()[name]
+	if h == nil {
+		return nil, noFunction(name)
+	}
+	return h.revisions(), nil
 }
 
 // Deploy replaces the functions of an application by those of its bundle.
-func (v *View) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.Function, error) {
+func (v *View) Deploy(ctx context.Context, app string, bundle []byte, o quipu.DeployOptions) ([]quipu.Function, error) {
 	if !nameForm.MatchString(app) {
 		return nil, &quipu.Error{Code: quipu.CodeUsage, Op: "deploy",
-			Text: fmt.Sprintf("%q cannot be the name of an application", app),
+			Text: fmt.Sprintf("%.80q cannot be the name of an application", app),
 			Hint: "use lower-case letters, digits and hyphens, at most 63; it is the folder's name unless --app says otherwise"}
 	}
 	v.deploying.Lock()
@@ -180,7 +224,7 @@ func (v *View) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.F
 	if err != nil {
 		return nil, err
 	}
-	if err := v.o.CheckRoutes(v.with(app, functions)); err != nil {
+	if err := v.checkRoutes(app, functions, o); err != nil {
 		return nil, err
 	}
 	for _, f := range functions {
@@ -188,21 +232,23 @@ func (v *View) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.F
 			return nil, err
 		}
 	}
-	if err := v.inspect(ctx, functions); err != nil {
-		return nil, err
+	settle, err := v.try(ctx, functions)
+	if err == nil {
+		functions, err = v.commit(ctx, app, bundle, functions, topics, o)
 	}
-	_, err = v.book.Change(ctx, func(tx *view.Tx) error {
-		ref, err := v.o.Blobs.Put(bundle)
-		if err != nil {
-			return fmt.Errorf("keep bundle: %w", err)
-		}
-		tx.OnClose(func() { v.o.Blobs.Release(ref) })
-		return v.replace(tx, app, topics, functions)
-	})
+	settle()
+	_ = v.prune() // the deploy is done, or refused, whatever becomes of old folders; the next start looks again, and says so
 	if err != nil {
 		return nil, err
 	}
 	return functions, nil
+}
+
+// checkRoutes refuses early, before anything is built, what commit would refuse.
+func (v *View) checkRoutes(app string, functions []quipu.Function, o quipu.DeployOptions) error {
+	after := either(v.catalog(), nil)
+	after.deploy(app, functions, o)
+	return v.o.CheckRoutes(after.heads())
 }
 
 // plan makes the functions that a bundle asks for.
@@ -216,25 +262,201 @@ func (v *View) plan(app string, bundle []byte) (functions []quipu.Function, topi
 			return nil, nil, m.fault(i, []string{"metadata", "name"},
 				"the application %q has a function %q already", owner.App, owner.Name)
 		}
-		functions = append(functions, quipu.Function{
+		f := quipu.Function{
 			Name: d.Metadata.Name, App: app, Spec: d.Spec, Bundle: ref,
 			Revision: revision(d.Spec, ref), Deployed: v.o.Clock.Now().UTC(),
-		})
+		}
+		if known, ok := v.Revision(f.Name, f.Revision); ok {
+			f = known
+		}
+		functions = append(functions, f)
 	}
 	return functions, m.topics, nil
 }
 
-// inspect lets others look at what was built.
-func (v *View) inspect(ctx context.Context, functions []quipu.Function) (err error) {
-	if v.o.Inspect == nil {
+// try has new revisions, and old ones that have no traffic, looked at. settle says that this is over.
+func (v *View) try(ctx context.Context, functions []quipu.Function) (settle func(), err error) {
+	if v.o.Try == nil {
+		return func() {}, nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	places, tried := make(chan struct{}, triesAtOnce), make([]bool, len(functions))
+	var all sync.WaitGroup
+	for i := range functions {
+		if v.hasTraffic(functions[i]) {
+			continue
+		}
+		places <- struct{}{}
+		all.Go(func() {
+			subscriptions, err := v.o.Try(ctx, functions[i], v.built.path(functions[i]))
+			if tried[i] = err == nil; err != nil {
+				cancel(err) // of several, the first counts
+			} else if functions[i].Number == 0 {
+				functions[i].Subscriptions = subscriptions
+			}
+			<-places
+		})
+	}
+	all.Wait()
+	return func() {
+		for i, f := range functions {
+			if tried[i] {
+				v.o.Settle(f)
+			}
+		}
+	}, context.Cause(ctx)
+}
+
+func (v *View) hasTraffic(f quipu.Function) bool {
+	h := v.catalog()[f.Name]
+	return h != nil && h.percent(f.Revision) > 0
+}
+
+// commit makes the record of a deploy. One that changes nothing has no operation, so no record.
+func (v *View) commit(ctx context.Context, app string, bundle []byte, functions []quipu.Function, topics map[string]quipu.TopicSpec,
+	o quipu.DeployOptions) (done []quipu.Function, err error) {
+	if o.NoTraffic {
+		topics = nil
+	} else if topics == nil {
+		topics = map[string]quipu.TopicSpec{}
+	}
+	_, err = v.book.Change(ctx, func(tx *view.Tx) error {
+		ref, err := v.o.Blobs.Put(bundle)
+		if err != nil {
+			return fmt.Errorf("keep bundle: %w", err)
+		}
+		tx.OnClose(func() { v.o.Blobs.Release(ref) })
+		return v.edit(tx, app, topics, func(c catalog) error {
+			done = c.deploy(app, functions, o)
+			for _, f := range done {
+				c[f.Name].forget(v.o.Busy(f.Name))
+			}
+			return v.o.CheckRoutes(c.heads())
+		})
+	})
+	return done, err
+}
+
+// edit buffers the record of what do does to what is deployed.
+func (v *View) edit(tx *view.Tx, app string, topics map[string]quipu.TopicSpec, do func(catalog) error) error {
+	before, err := load(tx)
+	if err != nil {
+		return err
+	}
+	after := either(before, nil)
+	if err := do(after); err != nil {
+		return err
+	}
+	c, err := changeOf(before, after)
+	if err != nil {
+		return err
+	}
+	if err := c.buffer(tx); err != nil || v.o.Commit == nil {
+		return err
+	}
+	return v.o.Commit(tx, app, topics, after.heads())
+}
+
+// buffer adds the operation to a transaction, unless it does nothing.
+func (c change) buffer(tx *view.Tx) error {
+	if c.isEmpty() {
 		return nil
 	}
-	for i, f := range functions {
-		if functions[i].Subscriptions, err = v.o.Inspect(ctx, f, v.built.path(f)); err != nil {
-			return err
+	err := c.each(func(key string, value []byte) error {
+		tx.Put(Name, key, value)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return tx.Do(quipu.Op{View: Name, Body: body})
+}
+
+// Apply writes what a change does.
+func (v *View) Apply(b *view.Batch, op []byte, _ view.At) error {
+	var c change
+	if err := json.Unmarshal(op, &c); err != nil {
+		return err
+	}
+	return c.each(func(key string, value []byte) error {
+		if value == nil {
+			return b.Delete(Name, key)
+		}
+		return b.Set(Name, key, value)
+	})
+}
+
+// change edits one function, and answers its revisions.
+func (v *View) change(ctx context.Context, name string, do func(*history) error) ([]quipu.Revision, error) {
+	_, err := v.book.Change(ctx, func(tx *view.Tx) error {
+		return v.edit(tx, "", nil, func(c catalog) error {
+			h, err := c.edit(name)
+			if err != nil {
+				return err
+			}
+			if err := do(h); err != nil {
+				return err
+			}
+			return v.o.CheckRoutes(c.heads())
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.Revisions(name)
+}
+
+// Split gives each revision its part of the traffic.
+func (v *View) Split(ctx context.Context, name string, parts []quipu.Part) ([]quipu.Revision, error) {
+	return v.change(ctx, name, func(h *history) error { return h.split(parts) })
+}
+
+// Rollback gives all traffic to a revision, "" for the one from which the newest with traffic took over.
+func (v *View) Rollback(ctx context.Context, name, revision string) ([]quipu.Revision, error) {
+	return v.change(ctx, name, func(h *history) error { return h.rollback(revision) })
+}
+
+// SetAlias names a revision, or takes the name away if revision is "".
+func (v *View) SetAlias(ctx context.Context, name, alias, revision string) error {
+	_, err := v.change(ctx, name, func(h *history) error { return h.alias(alias, revision) })
+	return err
+}
+
+// Remove takes a function away, with all its revisions.
+func (v *View) Remove(ctx context.Context, name string) error {
+	_, err := v.book.Change(ctx, func(tx *view.Tx) error {
+		return v.edit(tx, "", nil, func(c catalog) error {
+			if c[name] == nil {
+				return noFunction(name)
+			}
+			delete(c, name)
+			return nil
+		})
+	})
+	return err
+}
+
+// prune removes built sources that are not needed: of revisions that are forgotten, or were refused, once nothing of
+// them runs. No Deploy may be under way.
+func (v *View) prune() error {
+	keep := map[string]bool{}
+	for name, h := range v.catalog() {
+		for revision := range h.of {
+			keep[name+"-"+revision] = true
 		}
 	}
-	return nil
+	return v.built.prune(func(folder string) bool {
+		name, revision := folder, ""
+		if i := strings.LastIndexByte(folder, '-'); i >= 0 {
+			name, revision = folder[:i], folder[i+1:]
+		}
+		return keep[folder] || slices.Contains(v.o.Busy(name), revision)
+	})
 }
 
 // Folder is where the application of a function lies, built; it may have been removed.
@@ -248,113 +470,6 @@ func revision(spec quipu.Spec, bundle quipu.BlobRef) string {
 	}
 	sum := sha256.Sum256(append([]byte(bundle.Hash), text...))
 	return hex.EncodeToString(sum[:6])
-}
-
-// with is everything deployed, with the functions of app replaced.
-func (v *View) with(app string, functions []quipu.Function) []quipu.Function {
-	all := slices.DeleteFunc(v.Functions(), func(f quipu.Function) bool { return f.App == app })
-	return append(all, functions...)
-}
-
-// change is the body of the view's operation.
-type change struct {
-	Set    []quipu.Function `json:"set,omitempty"`
-	Remove []string         `json:"remove,omitempty"`
-}
-
-// replace buffers the record of a deploy. One that changes nothing has no operation, so no record.
-func (v *View) replace(tx *view.Tx, app string, topics map[string]quipu.TopicSpec, functions []quipu.Function) error {
-	if topics == nil {
-		topics = map[string]quipu.TopicSpec{}
-	}
-	old, err := list(tx)
-	if err != nil {
-		return err
-	}
-	var c change
-	for _, f := range functions {
-		same := func(o quipu.Function) bool { return o.Name == f.Name && o.App == app && o.Revision == f.Revision }
-		if !slices.ContainsFunc(old, same) {
-			c.Set = append(c.Set, f)
-		}
-	}
-	for _, o := range old {
-		named := func(f quipu.Function) bool { return f.Name == o.Name }
-		if o.App == app && !slices.ContainsFunc(functions, named) {
-			c.Remove = append(c.Remove, o.Name)
-		}
-	}
-	if err := v.commit(tx, c); err != nil || v.o.Commit == nil {
-		return err
-	}
-	after := slices.DeleteFunc(old, func(o quipu.Function) bool { return o.App == app })
-	return v.o.Commit(tx, app, topics, append(after, functions...))
-}
-
-// Remove takes a function away.
-func (v *View) Remove(ctx context.Context, name string) error {
-	_, err := v.book.Change(ctx, func(tx *view.Tx) error {
-		_, ok, err := tx.Get(Name, functionPrefix+name)
-		if err == nil && !ok {
-			_, err = v.Function(name)
-		}
-		if err != nil {
-			return err
-		}
-		if err := v.commit(tx, change{Remove: []string{name}}); err != nil || v.o.Commit == nil {
-			return err
-		}
-		after, err := list(tx)
-		if err != nil {
-			return err
-		}
-		return v.o.Commit(tx, "", nil, after)
-	})
-	return err
-}
-
-func (v *View) commit(tx *view.Tx, c change) error {
-	if len(c.Set)+len(c.Remove) == 0 {
-		return nil
-	}
-	for _, f := range c.Set {
-		value, err := json.Marshal(f)
-		if err != nil {
-			return err
-		}
-		tx.Put(Name, functionPrefix+f.Name, value)
-	}
-	for _, name := range c.Remove {
-		tx.Put(Name, functionPrefix+name, nil)
-	}
-	body, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	return tx.Do(quipu.Op{View: Name, Body: body})
-}
-
-// Apply writes what a deploy or a removal does.
-func (v *View) Apply(b *view.Batch, op []byte, _ view.At) error {
-	var c change
-	if err := json.Unmarshal(op, &c); err != nil {
-		return err
-	}
-	for _, f := range c.Set {
-		value, err := json.Marshal(f)
-		if err != nil {
-			return err
-		}
-		if err := b.Set(Name, functionPrefix+f.Name, value); err != nil {
-			return err
-		}
-	}
-	for _, name := range c.Remove {
-		if err := b.Delete(Name, functionPrefix+name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Prepare answers the folder in which a function runs, built.

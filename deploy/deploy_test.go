@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +30,11 @@ type world struct {
 	store   *view.Store
 	changes int
 	routes  error // what CheckRoutes answers
+
+	try     func(ctx context.Context, f quipu.Function) error // what Try does besides
+	mu      sync.Mutex
+	tried   []string // names that have passed Try, and are not settled yet
+	settled int
 }
 
 func newWorld(t *testing.T) *world {
@@ -50,6 +57,7 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	now := xtest.NewClock(time.Unix(1e9, 0))
+	w.tried, w.settled = nil, 0
 	w.View = New(Options{Dir: w.dir, Blobs: blobs, Clock: now,
 		CheckRoutes: func([]quipu.Function) error { return w.routes },
 		CheckSchedule: func(cron, _ string) error {
@@ -58,7 +66,8 @@ func (w *world) open() {
 			}
 			return nil
 		},
-		Changed: func(_, _ []quipu.Function) { w.changes++ }})
+		Try: w.look, Settle: w.settle,
+		Changed: func(_, _ []Deployed) { w.changes++ }})
 	if w.store, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -69,6 +78,30 @@ func (w *world) open() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+func (w *world) look(ctx context.Context, f quipu.Function, _ string) ([]quipu.TopicTrigger, error) {
+	if w.try != nil {
+		if err := w.try(ctx, f); err != nil {
+			return nil, err
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tried = append(w.tried, f.Name)
+	return nil, nil
+}
+
+func (w *world) settle(f quipu.Function) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.Index(w.tried, f.Name)
+	if i < 0 {
+		w.t.Errorf("%s was settled, but not tried", f.Name)
+		return
+	}
+	w.tried = slices.Delete(w.tried, i, i+1)
+	w.settled++
 }
 
 func (w *world) close() {
@@ -118,7 +151,7 @@ func TestDeployReplacesAnApplicationAsAWhole(t *testing.T) {
 	w := newWorld(t)
 	deploy := func(app string, files ...string) []quipu.Function {
 		t.Helper()
-		f, err := w.Deploy(w.ctx, app, pack(t, files...))
+		f, err := w.Deploy(w.ctx, app, pack(t, files...), quipu.DeployOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,11 +184,11 @@ func TestDeployReplacesAnApplicationAsAWhole(t *testing.T) {
 func TestUnchangedDeployAppendsNothing(t *testing.T) {
 	w := newWorld(t)
 	packed := pack(t, "quipu.yaml\n"+fn("a", ""), run)
-	if _, err := w.Deploy(w.ctx, "app", packed); err != nil {
+	if _, err := w.Deploy(w.ctx, "app", packed, quipu.DeployOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before := w.book.Applied()
-	if _, err := w.Deploy(w.ctx, "app", packed); err != nil || w.book.Applied() != before {
+	if _, err := w.Deploy(w.ctx, "app", packed, quipu.DeployOptions{}); err != nil || w.book.Applied() != before {
 		t.Fatalf("%v, and the book went from %s to %s", err, before, w.book.Applied())
 	}
 }
@@ -163,7 +196,7 @@ func TestUnchangedDeployAppendsNothing(t *testing.T) {
 func TestDeployedSurvivesAndIsBuiltAgainWhenMissing(t *testing.T) {
 	w := newWorld(t)
 	functions, err := w.Deploy(w.ctx, "app", pack(t,
-		"quipu.yaml\n"+fn("a", "  source: src\n  build: [sh, -c, 'echo built > out']\n"), "src/"+run))
+		"quipu.yaml\n"+fn("a", "  source: src\n  build: [sh, -c, 'echo built > out']\n"), "src/"+run), quipu.DeployOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +230,7 @@ func TestGoIsBuiltWithAndWithoutAModule(t *testing.T) {
 			w := newWorld(t)
 			files = append(files, "quipu.yaml\n"+goFn, "cmd/main.go\n"+program, "cmd/greeting.go\n"+greeting,
 				"cmd/main_test.go\npackage main\n")
-			functions, err := w.Deploy(w.ctx, "app", pack(t, files...))
+			functions, err := w.Deploy(w.ctx, "app", pack(t, files...), quipu.DeployOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -214,7 +247,7 @@ func TestGoIsBuiltWithAndWithoutAModule(t *testing.T) {
 
 func TestRefusedDeployChangesNothing(t *testing.T) {
 	w := newWorld(t)
-	if _, err := w.Deploy(w.ctx, "other", pack(t, "quipu.yaml\n"+fn("taken", ""), run)); err != nil {
+	if _, err := w.Deploy(w.ctx, "other", pack(t, "quipu.yaml\n"+fn("taken", ""), run), quipu.DeployOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before := w.book.Applied()
@@ -249,11 +282,14 @@ func TestRefusedDeployChangesNothing(t *testing.T) {
 		{"no command", head + "spec: {runtime: exec}\n", quipu.CodeManifest, "needs a command"},
 		{"platform's path", fn("a", "  triggers: [{http: {path: /-/x}}]\n"), quipu.CodeManifest, "platform"},
 		{"bad method", fn("a", "  triggers: [{http: {path: /x, methods: [get]}}]\n"), quipu.CodeManifest, "capitals"},
+		{"health without a slash", fn("a", "  health: up\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
+		{"health with a line break", fn("a", "  health: \"/a\\nb\"\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
+		{"health of gRPC", fn("a", "  contract: dapr\n  protocol: grpc\n  health: /up\n"), quipu.CodeManifest, "grpc"},
 		{"failing build", fn("a", "  build: [sh, -c, 'echo no flour; exit 3']\n"), quipu.CodeBuild, "no flour"},
 		{"one of two fails", fn("a", "") + fn("b", "  build: ['false']\n"), quipu.CodeBuild, "function b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+c.manifest, run))
+			_, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+c.manifest, run), quipu.DeployOptions{})
 			if quipu.CodeOf(err) != c.want || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v, want %s with %q", err, c.want, c.says)
 			}
@@ -261,17 +297,17 @@ func TestRefusedDeployChangesNothing(t *testing.T) {
 	}
 	t.Run("routes collide", func(t *testing.T) {
 		w.routes = &quipu.Error{Code: quipu.CodeRoute}
-		if _, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+fn("a", ""), run)); quipu.CodeOf(err) != quipu.CodeRoute {
+		if _, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+fn("a", ""), run), quipu.DeployOptions{}); quipu.CodeOf(err) != quipu.CodeRoute {
 			t.Error(err)
 		}
 	})
 	t.Run("no manifest", func(t *testing.T) {
-		if _, err := w.Deploy(w.ctx, "app", pack(t, run)); quipu.CodeOf(err) != quipu.CodeManifest {
+		if _, err := w.Deploy(w.ctx, "app", pack(t, run), quipu.DeployOptions{}); quipu.CodeOf(err) != quipu.CodeManifest {
 			t.Error(err)
 		}
 	})
 	t.Run("no bundle", func(t *testing.T) {
-		if _, err := w.Deploy(w.ctx, "app", []byte("zip?")); err == nil || quipu.CodeOf(err) == quipu.CodeInternal {
+		if _, err := w.Deploy(w.ctx, "app", []byte("zip?"), quipu.DeployOptions{}); err == nil || quipu.CodeOf(err) == quipu.CodeInternal {
 			t.Error(err)
 		}
 	})

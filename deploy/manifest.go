@@ -30,6 +30,7 @@ const (
 	concurrencyMax   = 10_000
 	instancesMax     = 1000
 	timeoutMax       = 24 * time.Hour
+	healthBytesMax   = 1024
 	retentionMax     = 10 * 366 * 24 * time.Hour
 )
 
@@ -278,6 +279,9 @@ func (m *manifest) checkSource(i int, dir string) error {
 		return m.fault(i, []string{"spec", "protocol"}, "protocol is %q, but must be %s, or %s for the contract %s", s.Protocol,
 			quipu.ProtocolHTTP, quipu.ProtocolGRPC, quipu.ContractDapr)
 	}
+	if err := m.checkHealth(i); err != nil {
+		return err
+	}
 	if s.Source == "" {
 		s.Source = "."
 	}
@@ -294,6 +298,20 @@ func (m *manifest) checkSource(i int, dir string) error {
 		if s.Command = rt.command(clean, info.IsDir()); s.Command == nil {
 			return m.fault(i, []string{"spec"}, "runtime %s with the folder %q as source needs a command", s.Runtime, s.Source)
 		}
+	}
+	return nil
+}
+
+// checkHealth wants a path that can be asked for by GET.
+func (m *manifest) checkHealth(i int) error {
+	s := m.functions[i].Spec
+	switch {
+	case s.Health == "":
+		return nil
+	case s.Protocol == quipu.ProtocolGRPC:
+		return m.fault(i, []string{"spec", "health"}, "health is a path of HTTP, which a function with protocol grpc does not answer")
+	case !strings.HasPrefix(s.Health, "/") || len(s.Health) > healthBytesMax || strings.ContainsFunc(s.Health, unicode.IsControl):
+		return m.fault(i, []string{"spec", "health"}, "health is %.80q, but must be a path that starts with /", s.Health)
 	}
 	return nil
 }

@@ -106,15 +106,16 @@ func (a *ask) reply(v any) error {
 }
 
 var (
-	limitParam = param{"limit", "integer", "at most so many; 1 to 1000, which is also the default"}
-	fromParam  = param{"from", "seq", "the first seq wanted; default: the first there is"}
-	tagParam   = param{"tag", "string", "only records with this tag"}
-	asParam    = param{"as", "string", "the function whose keys statestore means"}
+	limitParam    = param{"limit", "integer", "at most so many; 1 to 1000, which is also the default"}
+	fromParam     = param{"from", "seq", "the first seq wanted; default: the first there is"}
+	tagParam      = param{"tag", "string", "only records with this tag"}
+	revisionParam = param{quipu.HeaderRevision, "string", "the revision to call, by name, number or alias; default: what the split of the traffic says"}
+	asParam       = param{"as", "string", "the function whose keys statestore means"}
 )
 
 // adminRoutes is the table of the admin API.
 func (g *Gateway) adminRoutes() []adminRoute {
-	return slices.Concat(g.nodeRoutes(), g.functionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.recordRoutes(), g.attachRoutes())
+	return slices.Concat(g.nodeRoutes(), g.functionRoutes(), g.revisionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.recordRoutes(), g.attachRoutes())
 }
 
 func (g *Gateway) nodeRoutes() []adminRoute {
@@ -143,12 +144,13 @@ func (g *Gateway) functionRoutes() []adminRoute {
 	missing := []quipu.Code{quipu.CodeNoFunction}
 	return []adminRoute{
 		{id: "deploy", method: "POST", path: "/deploys", creates: true, summary: "Deploy an application: a tar archive of its folder, compressed with gzip. All of it takes traffic on return, or nothing changed.",
-			query: []param{{"app", "string", "name of the application, required"}}, body: bundleType, bodyMax: bundle.BytesMax,
+			query: []param{{"app", "string", "name of the application, required"},
+				{"traffic", "boolean", "false leaves the traffic of functions that are there where it is; default true"}}, body: bundleType, bodyMax: bundle.BytesMax,
 			status: 200, reply: jsonType, shape: sdk.Page[quipu.Function]{},
-			codes: []quipu.Code{quipu.CodeManifest, quipu.CodeSource, quipu.CodeBuild, quipu.CodeRoute, quipu.CodeNoTool, quipu.CodeBundleSize}, serve: deploy},
+			codes: []quipu.Code{quipu.CodeManifest, quipu.CodeSource, quipu.CodeBuild, quipu.CodeRoute, quipu.CodeNoTool, quipu.CodeBundleSize, quipu.CodeRefused}, serve: deploy},
 		{id: "listFunctions", method: "GET", path: "/functions", summary: "What is deployed, by name.",
 			status: 200, reply: jsonType, shape: sdk.Page[quipu.Function]{}, serve: listFunctions},
-		{id: "getFunction", method: "GET", path: "/functions/{function}", summary: "One function at its current revision.",
+		{id: "getFunction", method: "GET", path: "/functions/{function}", summary: "One function, at the newest revision that has traffic.",
 			status: 200, reply: jsonType, shape: quipu.Function{}, codes: missing, serve: getFunction},
 		{id: "removeFunction", method: "DELETE", path: "/functions/{function}", summary: "Take a function away. Calls under way finish.",
 			status: 204, codes: missing, serve: removeFunction},
@@ -157,7 +159,29 @@ func (g *Gateway) functionRoutes() []adminRoute {
 			status: 200, reply: jsonLinesType, shape: sdk.LogLine{}, codes: missing, serve: g.getLogs},
 		{id: "call", method: anyMethod, path: "/functions/{function}/call/{path...}", summary: "Call a function with this method, path, query and body; the reply is the function's.",
 			body: "*/*", bodyMax: g.opt.BodyBytesMax, status: 200, reply: "*/*",
-			codes: []quipu.Code{quipu.CodeNoFunction, quipu.CodeBodySize, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeStart, quipu.CodeBusy, quipu.CodeContention}, serve: g.callFunction},
+			header: []param{revisionParam},
+			codes:  []quipu.Code{quipu.CodeNoFunction, quipu.CodeNoRevision, quipu.CodeBodySize, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeStart, quipu.CodeBusy, quipu.CodeContention}, serve: g.callFunction},
+	}
+}
+
+func (g *Gateway) revisionRoutes() []adminRoute {
+	missing := []quipu.Code{quipu.CodeNoFunction, quipu.CodeNoRevision}
+	list := sdk.Page[quipu.Revision]{}
+	return []adminRoute{
+		{id: "listAllRevisions", method: "GET", path: "/revisions", summary: "The revisions of all functions, the newest of each first.",
+			status: 200, reply: jsonType, shape: list, serve: listAllRevisions},
+		{id: "listRevisions", method: "GET", path: "/functions/{function}/revisions", summary: "The revisions of a function that are remembered, the newest first, with their part of the traffic.",
+			status: 200, reply: jsonType, shape: list, codes: []quipu.Code{quipu.CodeNoFunction}, serve: listRevisions},
+		{id: "splitTraffic", method: "PUT", path: "/functions/{function}/traffic", summary: "Give each revision its part of the calls that name none; the parts are 100 percent in all. Answers all revisions.",
+			body: jsonType, takes: sdk.Split{}, status: 200, reply: jsonType, shape: list,
+			codes: append(slices.Clone(missing), quipu.CodeSplit, quipu.CodeRoute), serve: splitTraffic},
+		{id: "rollback", method: "POST", path: "/functions/{function}/rollback", summary: "Give all traffic to a revision, without one to that from which the newest with traffic took over. Answers all revisions.",
+			body: jsonType, takes: sdk.Rollback{}, status: 200, reply: jsonType, shape: list,
+			codes: append(slices.Clone(missing), quipu.CodeNoFormer, quipu.CodeRoute), serve: rollback},
+		{id: "putAlias", method: "PUT", path: "/functions/{function}/aliases/{alias}", summary: "Name a revision.",
+			body: jsonType, takes: sdk.Alias{}, status: 204, codes: append(slices.Clone(missing), quipu.CodeTooMany), serve: putAlias},
+		{id: "removeAlias", method: "DELETE", path: "/functions/{function}/aliases/{alias}", summary: "Take a name of a revision away.",
+			status: 204, codes: missing, serve: removeAlias},
 	}
 }
 

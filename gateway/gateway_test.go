@@ -219,19 +219,19 @@ func TestHeadersOfACall(t *testing.T) {
 		w.WriteHeader(http.StatusTeapot)
 	})
 	r := h.ask("GET", "/f", "", "Host: example.com", "X-Mine: kept", "Connection: X-Secret", "X-Secret: hop", "Te: trailers",
-		"Quipu-Call-Id: forged", "Quipu-Token: secret", "Quipu-Session: 7", "X-Forwarded-For: 9.9.9.9")
+		"Quipu-Call-Id: forged", "Quipu-Revision: r1", "Quipu-Token: secret", "Quipu-Session: 7", "X-Forwarded-For: 9.9.9.9")
 	seen := r.Header.Get("X-Seen")
 	for _, want := range []string{"X-Mine:[kept]", "X-Forwarded-Host:[example.com]", "X-Forwarded-Proto:[http]", "X-Forwarded-For:[9.9.9.9, 127.0.0.1]", "Quipu-Session:[7]"} {
 		if !strings.Contains(seen, want) {
 			t.Errorf("the function did not see %s in %s", want, seen)
 		}
 	}
-	for _, no := range []string{"X-Secret", "Te:", "forged", "Quipu-Token"} {
+	for _, no := range []string{"X-Secret", "Te:", "forged", "Quipu-Token", "Quipu-Revision"} {
 		if strings.Contains(seen, no) {
 			t.Errorf("the function saw %s", no)
 		}
 	}
-	if r.StatusCode != http.StatusTeapot || r.Header.Get("Quipu-Call-Id") != "call-1" || r.Header.Get("Quipu-Session") == "" || r.Header.Get("X-Hop") != "" {
+	if r.StatusCode != http.StatusTeapot || r.Header.Get("Quipu-Call-Id") != "call-1" || r.Header.Get("Quipu-Revision") != "r1" || r.Header.Get("Quipu-Session") == "" || r.Header.Get("X-Hop") != "" {
 		t.Errorf("reply %d %v", r.StatusCode, r.Header)
 	}
 }

@@ -73,7 +73,13 @@ func deploy(a *ask) error {
 	if err != nil {
 		return err
 	}
-	functions, err := a.ns.Deploy(a.Context(), app, body)
+	traffic := true
+	if a.query.Has("traffic") {
+		if traffic, err = a.boolean("traffic"); err != nil {
+			return err
+		}
+	}
+	functions, err := a.ns.Deploy(a.Context(), app, body, quipu.DeployOptions{NoTraffic: !traffic})
 	if err != nil {
 		return err
 	}
@@ -88,6 +94,64 @@ func getFunction(a *ask) error {
 		return err
 	}
 	return a.reply(fn)
+}
+
+func listAllRevisions(a *ask) error {
+	all := []quipu.Revision{}
+	for _, f := range a.ns.Functions() {
+		list, err := a.ns.Revisions(f.Name)
+		if err != nil && quipu.CodeOf(err) != quipu.CodeNoFunction { // it is gone meanwhile
+			return err
+		}
+		all = append(all, list...)
+	}
+	return a.reply(page(all))
+}
+
+func listRevisions(a *ask) error { return a.replyRevisions(a.ns.Revisions(a.values["function"])) }
+
+func (a *ask) replyRevisions(list []quipu.Revision, err error) error {
+	if err != nil {
+		return err
+	}
+	return a.reply(page(list))
+}
+
+func splitTraffic(a *ask) error {
+	var body sdk.Split
+	if err := a.object(&body); err != nil {
+		return err
+	}
+	return a.replyRevisions(a.ns.Split(a.Context(), a.values["function"], body.Parts))
+}
+
+func rollback(a *ask) error {
+	var body sdk.Rollback
+	if err := a.object(&body); err != nil {
+		return err
+	}
+	return a.replyRevisions(a.ns.Rollback(a.Context(), a.values["function"], body.Revision))
+}
+
+func putAlias(a *ask) error {
+	var body sdk.Alias
+	if err := a.object(&body); err != nil {
+		return err
+	}
+	if body.Revision == "" {
+		return usage("the body lacks the revision")
+	}
+	return a.setAlias(body.Revision)
+}
+
+func removeAlias(a *ask) error { return a.setAlias("") }
+
+func (a *ask) setAlias(revision string) error {
+	if err := a.ns.SetAlias(a.Context(), a.values["function"], a.values["alias"], revision); err != nil {
+		return err
+	}
+	a.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 func removeFunction(a *ask) error {

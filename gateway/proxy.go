@@ -60,7 +60,7 @@ func (g *Gateway) callRoute(w http.ResponseWriter, r *http.Request, namespace, f
 	g.call(w, r, &following{Invoker: ns, moved: func() string {
 		to, _, _ := (*g.tables.Load())[namespace].find(r.Method, r.URL)
 		return to
-	}}, CallOf(r, function, r.URL.EscapedPath(), "http"))
+	}}, CallOf(r, function, r.URL.EscapedPath(), TriggerRoute))
 }
 
 // following calls the function that a route leads to now, if a deploy took away the one it led to when the
@@ -141,10 +141,13 @@ func (l *limited) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// TriggerRoute is the trigger of calls that come through a route, from whoever reaches it.
+const TriggerRoute = "http"
+
 // CallOf turns a request into a call of function at path, without its body.
 func CallOf(r *http.Request, function, path, trigger string) quipu.CallRequest {
 	return quipu.CallRequest{
-		Function: function, Method: r.Method, Path: path, RawQuery: r.URL.RawQuery, Trigger: trigger,
+		Function: function, Revision: r.Header.Get(quipu.HeaderRevision), Method: r.Method, Path: path, RawQuery: r.URL.RawQuery, Trigger: trigger,
 		Header: forwarded(r), ContentLength: r.ContentLength, IdempotencyKey: r.Header.Get(quipu.HeaderIdempotency),
 	}
 }
@@ -154,7 +157,7 @@ var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy
 	"Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 // ours is set by the platform alone, or is no business of a function's.
-var ours = []string{quipu.HeaderCallID, quipu.HeaderAttempt, quipu.HeaderTrigger, sdk.HeaderToken, sdk.HeaderNamespace}
+var ours = []string{quipu.HeaderCallID, quipu.HeaderAttempt, quipu.HeaderTrigger, quipu.HeaderRevision, sdk.HeaderToken, sdk.HeaderNamespace}
 
 func forwarded(r *http.Request) http.Header {
 	h := endToEnd(r.Header)
@@ -199,6 +202,7 @@ func WriteReply(w http.ResponseWriter, reply *quipu.CallReply) {
 		h[name] = values
 	}
 	h.Set(quipu.HeaderCallID, reply.Call)
+	h.Set(quipu.HeaderRevision, reply.Revision)
 	if reply.Session != 0 {
 		h.Set(quipu.HeaderSession, reply.Session.String())
 	}

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -10,18 +11,26 @@ import (
 	"github.com/quipu-run/quipu"
 )
 
-// keeper carries out the plan of one function.
+// errEnded says that a keeper is not there any more: ask the pool for another.
+var errEnded = errors.New("the keeper has ended")
+
+// keeper carries out the plan of one revision.
 type keeper struct {
-	pool *Pool
-	name string
-	poke chan struct{} // capacity 1: run has to look at once, or earlier than it meant to
+	pool     *Pool
+	name     string
+	revision string
+	gone     chan struct{} // closed at the end of run
+	poke     chan struct{} // capacity 1: run has to look at once, or earlier than it meant to
 
 	mu         sync.Mutex // guards the fields below
 	armed      time.Time  // when run looks again; zero for never
 	plan       plan
+	born       bool // something was asked of it
+	ended      bool // run is over: nobody acts for the plan
 	members    map[int64]*member
 	waiters    map[int64]chan verdict
 	nextWaiter int64
+	last       error          // why the newest one that ended without being asked to did so
 	running    sync.WaitGroup // one per member; Add only by run's update or before run ends
 }
 
@@ -44,17 +53,18 @@ type verdict struct {
 
 func newKeeper(p *Pool, fn quipu.Function) *keeper {
 	return &keeper{
-		pool: p, name: fn.Name, poke: make(chan struct{}, 1),
-		plan: plan{target: fn}, members: map[int64]*member{}, waiters: map[int64]chan verdict{},
+		pool: p, name: fn.Name, revision: fn.Revision, poke: make(chan struct{}, 1), gone: make(chan struct{}),
+		plan: plan{fn: fn, role: Retired}, members: map[int64]*member{}, waiters: map[int64]chan verdict{},
 	}
 }
 
-// run wakes the plan when its time comes, until the function is removed or the pool closed and all
-// its instances are gone.
+// run wakes the plan when its time comes, until it has nothing left to do.
 func (k *keeper) run() {
+	defer close(k.gone)
 	for {
 		k.mu.Lock()
 		over := k.over()
+		k.ended = over
 		at := k.plan.wake()
 		k.armed = at
 		k.mu.Unlock()
@@ -94,9 +104,10 @@ func (k *keeper) update(event func(now time.Time)) {
 	}
 }
 
-// over tells whether run has nothing left to do, ever.
+// over tells whether nothing is left to do: the revision is to end, and nobody waits for it. The caller holds mu.
 func (k *keeper) over() bool {
-	return (k.plan.removed || k.plan.stopping) && len(k.members) == 0
+	last := k.plan.removed || k.plan.stopping || k.born && k.plan.role == Retired && len(k.plan.queue) == 0
+	return last && len(k.members) == 0
 }
 
 // do never blocks: starting and ending happen in the member's goroutine. The caller holds mu.
@@ -137,6 +148,59 @@ func (k *keeper) kill(m *member) {
 	}
 }
 
+// assign gives the revision a role; false if the keeper has ended.
+func (k *keeper) assign(fn quipu.Function, role Role, eager bool) (ok bool) {
+	k.update(func(time.Time) {
+		if ok = !k.ended; ok {
+			k.born = true
+			k.plan.assign(fn, role, eager)
+		}
+	})
+	return ok
+}
+
+// retire ends the revision, once its calls are over; from is what role it must have, or "" for any.
+func (k *keeper) retire(from Role) {
+	k.update(func(time.Time) {
+		k.born = true
+		if from == "" || k.plan.role == from {
+			k.plan.assign(k.plan.fn, Retired, false)
+		}
+	})
+}
+
+// try makes a revision that nobody else may be using a trial; false if the keeper has ended.
+func (k *keeper) try(fn quipu.Function) bool {
+	if role := k.role(); role == Live || role == Named {
+		return true
+	}
+	return k.assign(fn, Trial, false)
+}
+
+func (k *keeper) role() Role {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.plan.role
+}
+
+func (k *keeper) lastError() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.last
+}
+
+func (k *keeper) hasEnded() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ended
+}
+
+func (k *keeper) isServing() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.plan.ready() > 0
+}
+
 func (k *keeper) killAll() {
 	k.update(func(time.Time) {
 		for _, m := range k.members {
@@ -147,8 +211,9 @@ func (k *keeper) killAll() {
 
 func (k *keeper) start(a action) {
 	ctx, cancel := context.WithCancel(context.Background())
+	fn := k.plan.fn
 	m := &member{
-		unit: a.unit, fn: a.fn, id: k.name + "-" + a.fn.Revision[:min(len(a.fn.Revision), 8)] + "-" + strconv.FormatInt(a.unit, 10),
+		unit: a.unit, fn: fn, id: k.name + "-" + fn.Revision[:min(len(fn.Revision), 8)] + "-" + strconv.FormatInt(k.pool.started.Add(1), 10),
 		cancel: cancel, killed: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	k.members[a.unit] = m
@@ -161,6 +226,9 @@ func (k *keeper) start(a action) {
 		k.update(func(now time.Time) {
 			delete(k.members, m.unit)
 			k.plan.exited(now, m.unit, err)
+			if err != nil {
+				k.last = err
+			}
 		})
 	})
 }
@@ -183,6 +251,10 @@ func (k *keeper) live(ctx context.Context, m *member) error {
 	m.instance = inst
 	k.mu.Unlock()
 	if err := inst.Ready(ctx); err != nil {
+		inst.Stop(0)
+		return fmt.Errorf("start instance %s: %w", m.id, err)
+	}
+	if err := k.pool.o.Healthy(ctx, m.fn, m.id, inst); err != nil {
 		inst.Stop(0)
 		return fmt.Errorf("start instance %s: %w", m.id, err)
 	}
@@ -239,6 +311,9 @@ func (k *keeper) acquire(ctx context.Context, joined bool) (*Lease, error) {
 	waiting := k.plan.cancel(waiter)
 	delete(k.waiters, waiter)
 	k.mu.Unlock()
+	if waiting {
+		k.update(func(time.Time) {}) // it may have been the last
+	}
 	if v := <-late(waiting, answer); v.member != nil { // the verdict was first; what it granted is given back
 		k.update(func(now time.Time) {
 			k.plan.giveBack(now, v.member.unit)
@@ -259,6 +334,11 @@ func late(waiting bool, answer chan verdict) <-chan verdict {
 // ask takes a free place or a place in the queue.
 func (k *keeper) ask(joined bool) (m *member, waiter int64, answer chan verdict, err error) {
 	k.mu.Lock()
+	if k.ended {
+		k.mu.Unlock()
+		return nil, 0, nil, errEnded
+	}
+	k.born = true
 	k.nextWaiter++
 	waiter = k.nextWaiter
 	u, err := k.plan.acquire(waiter, joined)
@@ -288,7 +368,7 @@ func (k *keeper) snapshot() []Info {
 	for _, u := range k.plan.units {
 		m := k.members[u.id]
 		info := Info{
-			Function: k.name, Revision: u.fn.Revision, ID: m.id,
+			Function: k.name, Revision: m.fn.Revision, ID: m.id,
 			State: u.state, Inflight: max(u.inflight, 0), Started: u.started,
 		}
 		if m.instance != nil {

@@ -14,6 +14,18 @@ const (
 	backoffFirst = 100 * time.Millisecond // after the first failure; doubles
 	backoffMost  = 30 * time.Second
 	provenAfter  = 10 * time.Second // of being ready without a call, an instance counts as sound
+	lingerMax    = time.Second      // an instance of a retired revision waits so long for a call
+)
+
+// Role is what a revision is to its function.
+type Role string
+
+// Roles of a revision. Any of them may be called.
+const (
+	Live    Role = "live"    // it takes traffic: scale.min and scale.warm count
+	Named   Role = "named"   // callers can name it: it scales from zero
+	Trial   Role = "trial"   // it is looked at: one instance runs, and is kept
+	Retired Role = "retired" // it ends what it has
 )
 
 // State is where an instance is in its life. What is gone is in no list.
@@ -29,7 +41,6 @@ const (
 // unit is an instance as the plan sees it.
 type unit struct {
 	id       int64
-	fn       quipu.Function
 	state    State
 	inflight int
 	proven   bool      // it served a call to its end, or stood for a while
@@ -55,14 +66,15 @@ type action struct {
 	kind   kind
 	unit   int64
 	waiter int64
-	fn     quipu.Function
 	err    error
 }
 
-// plan decides about the instances of one function. It is values in, values out: events change it, and
+// plan decides about the instances of one revision. It is values in, values out: events change it, and
 // step says what to do. It is not safe for concurrent use.
 type plan struct {
-	target   quipu.Function
+	fn       quipu.Function
+	role     Role // "" is Live
+	eager    bool // one is wanted although nobody has called yet
 	removed  bool
 	stopping bool
 	units    []*unit // in order of their start
@@ -85,7 +97,7 @@ type plan struct {
 func (p *plan) acquire(waiter int64, joined bool) (*unit, error) {
 	switch {
 	case p.removed:
-		return nil, noFunction(p.target.Name)
+		return nil, noFunction(p.fn.Name)
 	case p.stopping:
 		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
 	}
@@ -99,7 +111,7 @@ func (p *plan) acquire(waiter int64, joined bool) (*unit, error) {
 	if len(p.queue) >= waitersMax {
 		return nil, &quipu.Error{
 			Code: quipu.CodeBusy, Op: "instance.acquire",
-			Text: fmt.Sprintf("%d calls of function %s wait already", waitersMax, p.target.Name),
+			Text: fmt.Sprintf("%d calls of function %s wait already", waitersMax, p.fn.Name),
 		}
 	}
 	at := len(p.queue)
@@ -159,7 +171,7 @@ func (p *plan) giveBack(now time.Time, id int64) *unit {
 	}
 	u.inflight--
 	if u.inflight < 0 {
-		panic(fmt.Sprintf("instance %d of %s: released more often than acquired", id, u.fn.Name))
+		panic(fmt.Sprintf("instance %d of %s: released more often than acquired", id, p.fn.Name))
 	}
 	u.used = now
 	return u
@@ -177,6 +189,7 @@ func (p *plan) condemn(id int64) {
 func (p *plan) readied(now time.Time, id int64) {
 	if u := p.unit(id); u != nil && u.state == Starting {
 		u.state, u.ready, u.used = Ready, now, now
+		p.eager = false
 	}
 }
 
@@ -188,7 +201,7 @@ func (p *plan) exited(now time.Time, id int64, cause error) {
 		return
 	}
 	p.units = slices.DeleteFunc(p.units, func(o *unit) bool { return o == u })
-	if !u.ending && !u.proven && u.fn.Revision == p.target.Revision {
+	if !u.ending && !u.proven {
 		p.failed(now, cause)
 	}
 }
@@ -199,23 +212,28 @@ func (p *plan) failed(now time.Time, cause error) {
 		pause = min(backoffFirst<<p.failures, backoffMost)
 	}
 	p.failures++
-	p.retryAt, p.cause = now.Add(pause), cause
+	p.retryAt, p.cause, p.eager = now.Add(pause), cause, false
 }
 
 // prove resets the back-off.
 func (p *plan) prove(u *unit) {
 	u.proven = true
-	if u.fn.Revision == p.target.Revision {
-		p.failures, p.retryAt, p.cause = 0, time.Time{}, nil
-	}
+	p.forgive()
 }
 
-// replace makes fn the revision to run; failures of another one do not count against it.
-func (p *plan) replace(fn quipu.Function) {
-	if fn.Revision != p.target.Revision {
-		p.failures, p.retryAt, p.cause = 0, time.Time{}, nil
+func (p *plan) forgive() { p.failures, p.retryAt, p.cause = 0, time.Time{}, nil }
+
+// assign gives the revision a role. One that becomes live is tried again at once, whatever happened before, and with
+// eager does not wait for its first call: another revision has served until now.
+func (p *plan) assign(fn quipu.Function, role Role, eager bool) {
+	if role == Live && p.role != Live {
+		p.forgive()
+		p.eager = eager && p.ready() == 0
 	}
-	p.target, p.removed = fn, false
+	if role != Live {
+		p.eager = false
+	}
+	p.fn, p.role = fn, role
 }
 
 // step says what to do now, and assumes that it is done.
@@ -229,20 +247,20 @@ func (p *plan) step(now time.Time) []action {
 	return p.end(todo)
 }
 
-// judge finds starts that took too long, sound instances, and instances of old revisions.
+// judge finds starts that took too long or are for nobody, sound instances, and those of what is to end.
 func (p *plan) judge(now time.Time, todo []action) []action {
+	over := p.removed || p.stopping
 	for _, u := range p.units {
-		current := u.fn.Revision == p.target.Revision && !p.removed && !p.stopping
 		switch {
-		case u.state == Starting && !current:
+		case u.state == Starting && (over || p.role == Retired && len(p.queue) == 0):
 			todo = append(todo, p.kill(u))
-		case u.state == Starting && !now.Before(u.started.Add(startTimeout(u.fn))):
+		case u.state == Starting && !now.Before(u.started.Add(startTimeout(p.fn))):
 			p.failed(now, &quipu.Error{
 				Code: quipu.CodeStart, Op: "instance.start",
-				Text: fmt.Sprintf("function %s did not listen within its startTimeout of %v", u.fn.Name, startTimeout(u.fn)),
+				Text: fmt.Sprintf("function %s was not ready within its startTimeout of %v", p.fn.Name, startTimeout(p.fn)),
 			})
 			todo = append(todo, p.kill(u))
-		case u.state == Ready && (p.removed || p.stopping || !current && p.readyCurrent() > 0):
+		case u.state == Ready && over:
 			u.state = Draining
 		case u.state == Ready && !u.proven && !now.Before(u.ready.Add(provenAfter)):
 			p.prove(u)
@@ -271,26 +289,23 @@ func (p *plan) grant(todo []action) []action {
 	return todo
 }
 
-// pick prefers the current revision, and in it the instance that became idle last, so that the
+// pick prefers the busy, so that idle ones stay idle, and then the instance that became idle last, so that the
 // others can age out.
 func (p *plan) pick() *unit {
 	var best *unit
 	for _, u := range p.units {
-		if u.state != Ready || u.inflight >= slots(u.fn) {
+		if u.state != Ready || u.inflight >= slots(p.fn) {
 			continue
 		}
-		if best == nil || p.better(u, best) {
+		if best == nil || better(u, best) {
 			best = u
 		}
 	}
 	return best
 }
 
-func (p *plan) better(a, b *unit) bool {
-	if ac, bc := a.fn.Revision == p.target.Revision, b.fn.Revision == p.target.Revision; ac != bc {
-		return ac
-	}
-	if (a.inflight > 0) != (b.inflight > 0) { // a busy one first: idle ones stay idle
+func better(a, b *unit) bool {
+	if (a.inflight > 0) != (b.inflight > 0) {
 		return a.inflight > 0
 	}
 	return a.used.After(b.used)
@@ -303,31 +318,40 @@ func (p *plan) grow(now time.Time, todo []action) []action {
 	}
 	for range p.wanted() - p.current() {
 		p.nextUnit++
-		u := &unit{id: p.nextUnit, fn: p.target, state: Starting, started: now}
+		u := &unit{id: p.nextUnit, state: Starting, started: now}
 		p.units = append(p.units, u)
-		todo = append(todo, action{kind: doStart, unit: u.id, fn: u.fn})
+		todo = append(todo, action{kind: doStart, unit: u.id})
 	}
 	return todo
 }
 
-// wanted is how many instances of the current revision there should be.
+// wanted is how many instances there should be. Those that drain do not count: they take no calls, and a call must not
+// wait for the end of one.
 func (p *plan) wanted() int {
 	if p.removed || p.stopping {
 		return 0
 	}
-	load, old := len(p.queue), 0
+	load := len(p.queue)
 	for _, u := range p.units {
-		switch {
-		case u.fn.Revision == p.target.Revision && u.state == Ready:
+		if u.state == Ready {
 			load += u.inflight
-		case u.state == Ready:
-			old = 1
 		}
 	}
-	need := (load + slots(p.target) - 1) / slots(p.target)
-	scale := p.target.Spec.Scale
-	return min(max(scale.Min, need+scale.Warm, old), max(scale.Max, 1)+p.joined)
+	scale, least := p.fn.Spec.Scale, 0
+	want := (load + slots(p.fn) - 1) / slots(p.fn)
+	switch {
+	case p.isLive():
+		least, want = scale.Min, want+scale.Warm
+	case p.role == Trial:
+		least = 1
+	}
+	if p.eager {
+		least = max(least, 1)
+	}
+	return min(max(least, want), max(scale.Max, 1)+p.joined)
 }
+
+func (p *plan) isLive() bool { return p.role == Live || p.role == "" }
 
 // startTimeout is how long a start may take; a spec without one gets the manifest's default.
 func startTimeout(fn quipu.Function) time.Duration {
@@ -339,21 +363,18 @@ func startTimeout(fn quipu.Function) time.Duration {
 
 func slots(fn quipu.Function) int { return max(fn.Spec.Concurrency, 1) }
 
-// current counts the instances of the current revision that serve or will.
+// current counts the instances that serve or will.
 func (p *plan) current() int {
-	n := 0
-	for _, u := range p.units {
-		if u.fn.Revision == p.target.Revision && u.state != Draining {
-			n++
-		}
-	}
-	return n
+	return p.count(func(u *unit) bool { return u.state != Draining })
 }
 
-func (p *plan) readyCurrent() int {
-	n := 0
+func (p *plan) ready() int {
+	return p.count(func(u *unit) bool { return u.state == Ready })
+}
+
+func (p *plan) count(match func(*unit) bool) (n int) {
 	for _, u := range p.units {
-		if u.fn.Revision == p.target.Revision && u.state == Ready {
+		if match(u) {
 			n++
 		}
 	}
@@ -365,7 +386,7 @@ func (p *plan) refuse(now time.Time, todo []action) []action {
 	var err error
 	switch {
 	case p.removed:
-		err = noFunction(p.target.Name)
+		err = noFunction(p.fn.Name)
 	case p.stopping:
 		err = &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
 	case now.Before(p.retryAt) && !p.hope():
@@ -389,39 +410,41 @@ func (p *plan) hope() bool {
 func (p *plan) startFailed(now time.Time) error {
 	return &quipu.Error{
 		Code: quipu.CodeStart, Op: "instance.acquire", Err: p.cause,
-		Text: fmt.Sprintf("function %s failed to start %d times in a row; the next try is in %v", p.target.Name, p.failures, p.retryAt.Sub(now)),
+		Text: fmt.Sprintf("function %s failed to start %d times in a row; the next try is in %v", p.fn.Name, p.failures, p.retryAt.Sub(now)),
 	}
 }
 
 // shrink drains what was idle for long and is not wanted, the longest idle first.
 func (p *plan) shrink(now time.Time, todo []action) []action {
 	for p.current() > p.wanted() {
-		u := p.longestIdle(func(u *unit) bool { return u.fn.Revision == p.target.Revision })
-		if u == nil || now.Before(idleEnd(u)) {
+		u := p.longestIdle()
+		if u == nil || now.Before(p.idleEnd(u)) {
 			break
 		}
 		u.state = Draining
 	}
-	for { // old revisions, while the current one does not come up
-		u := p.longestIdle(func(u *unit) bool { return u.fn.Revision != p.target.Revision })
-		if u == nil || now.Before(idleEnd(u)) {
-			return todo
-		}
-		u.state = Draining
-	}
+	return todo
 }
 
-func (p *plan) longestIdle(match func(*unit) bool) *unit {
+func (p *plan) longestIdle() *unit {
 	var best *unit
 	for _, u := range p.units {
-		if u.state == Ready && u.inflight == 0 && match(u) && (best == nil || u.used.Before(best.used)) {
+		if u.state == Ready && u.inflight == 0 && (best == nil || u.used.Before(best.used)) {
 			best = u
 		}
 	}
 	return best
 }
 
-func idleEnd(u *unit) time.Time { return u.used.Add(u.fn.Spec.Scale.Idle.Std()) }
+// idleEnd is when an instance has been idle for long enough. One of a retired revision still waits a moment: calls that
+// were given to it before may be on their way.
+func (p *plan) idleEnd(u *unit) time.Time {
+	idle := p.fn.Spec.Scale.Idle.Std()
+	if p.role == Retired {
+		idle = min(idle, lingerMax)
+	}
+	return u.used.Add(idle)
+}
 
 // end stops what drained.
 func (p *plan) end(todo []action) []action {
@@ -446,10 +469,10 @@ func (p *plan) wake() time.Time {
 	for _, u := range p.units {
 		switch {
 		case u.state == Starting:
-			soonest(u.started.Add(startTimeout(u.fn)))
+			soonest(u.started.Add(startTimeout(p.fn)))
 		case u.state != Ready:
-		case u.inflight == 0 && (surplus || u.fn.Revision != p.target.Revision):
-			soonest(idleEnd(u))
+		case u.inflight == 0 && surplus:
+			soonest(p.idleEnd(u))
 		}
 		if u.state == Ready && !u.proven {
 			soonest(u.ready.Add(provenAfter))

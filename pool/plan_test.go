@@ -26,7 +26,7 @@ func kindsOf(todo []action) map[kind]int {
 
 func TestTheFirstCallStartsAnInstanceAndIdlenessStopsIt(t *testing.T) {
 	now := time.Unix(1000, 0)
-	p := plan{target: function("1", 1, 0, 2)}
+	p := plan{fn: function("1", 1, 0, 2)}
 	if u, err := p.acquire(1, false); u != nil || err != nil {
 		t.Fatal(u, err)
 	}
@@ -51,7 +51,7 @@ func TestTheFirstCallStartsAnInstanceAndIdlenessStopsIt(t *testing.T) {
 
 func TestFailuresBackOffAndFailWaitersFast(t *testing.T) {
 	now := time.Unix(1000, 0)
-	p := plan{target: function("1", 1, 0, 2)}
+	p := plan{fn: function("1", 1, 0, 2)}
 	for n, pause := 0, 100*time.Millisecond; n < 12; n, pause = n+1, min(2*pause, 30*time.Second) {
 		if _, err := p.acquire(1, false); err != nil {
 			t.Fatal(err)
@@ -71,36 +71,94 @@ func TestFailuresBackOffAndFailWaitersFast(t *testing.T) {
 	}
 }
 
-func TestAnOldRevisionServesUntilTheNewOneIsReady(t *testing.T) {
+// What was given to a revision is done by it, whatever the traffic does: also what still waits.
+func TestARetiredRevisionEndsAfterItsCalls(t *testing.T) {
 	now := time.Unix(1000, 0)
-	p := plan{target: function("1", 2, 0, 2)}
+	p := plan{fn: function("1", 2, 1, 2)}
 	p.acquire(1, false)
 	p.step(now)
 	p.readied(now, 1)
 	p.step(now)
-	p.replace(function("2", 2, 0, 2))
-	if n := kindsOf(p.step(now)); n[doStart] != 1 || len(n) != 1 {
-		t.Fatal(n)
+	p.assign(p.fn, Retired, false)
+	if n := kindsOf(p.step(now)); len(n) != 0 {
+		t.Fatal("it was ended under its calls: ", n)
 	}
 	if u, _ := p.acquire(2, false); u == nil || u.id != 1 {
-		t.Fatal("the old one does not serve: ", u)
-	}
-	p.readied(now, 2)
-	if n := kindsOf(p.step(now)); len(n) != 0 {
-		t.Fatal("the old one was ended under its calls: ", n)
-	}
-	if u, _ := p.acquire(3, false); u == nil || u.id != 2 {
-		t.Fatal("a new call went to ", u)
+		t.Fatal("a call that was on its way got ", u)
 	}
 	p.release(now, 1)
 	p.release(now, 1)
+	if n := kindsOf(p.step(now)); len(n) != 0 || p.wake() != now.Add(lingerMax) {
+		t.Fatalf("it does not wait for late calls: %v, wakes at %v", n, p.wake())
+	}
+	now = now.Add(lingerMax)
 	if todo := p.step(now); len(todo) != 1 || todo[0].kind != doStop || todo[0].unit != 1 {
 		t.Fatal(todo)
+	}
+	p.exited(now, 1, nil)
+	if n := kindsOf(p.step(now)); len(n) != 0 {
+		t.Fatal("scale.min counts for what has no traffic: ", n)
+	}
+	p.acquire(3, false)
+	if n := kindsOf(p.step(now)); n[doStart] != 1 {
+		t.Fatal("a call that comes later still has to be answered: ", n)
+	}
+}
+
+func TestAStartThatNobodyWaitsForEndsWithTheTraffic(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := plan{fn: function("1", 1, 1, 2)}
+	if n := kindsOf(p.step(now)); n[doStart] != 1 {
+		t.Fatal(n)
+	}
+	p.assign(p.fn, Retired, false)
+	if n := kindsOf(p.step(now)); n[doKill] != 1 {
+		t.Fatal(n)
+	}
+}
+
+// A trial keeps its one instance for as long as it takes, and the revision starts its life with it.
+func TestATrialIsTheFirstWarmInstance(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := plan{fn: function("1", 1, 0, 2), role: Trial}
+	if n := kindsOf(p.step(now)); n[doStart] != 1 {
+		t.Fatal(n)
+	}
+	p.readied(now, 1)
+	now = now.Add(time.Hour)
+	if n := kindsOf(p.step(now)); len(n) != 0 {
+		t.Fatal("the deploy took long, and lost its instance: ", n)
+	}
+	p.assign(p.fn, Live, true)
+	if u, _ := p.acquire(1, false); u == nil {
+		t.Fatal("the first call waits")
+	}
+	if n := kindsOf(p.step(now)); len(n) != 0 {
+		t.Fatal("a second instance: ", n)
+	}
+}
+
+// Who takes over from others does not wait for its first call, nor for the pause after failures of long ago.
+func TestARevisionThatTakesOverStartsAtOnce(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := plan{fn: function("1", 1, 0, 2), role: Retired}
+	p.failed(now, errors.New("exit status 1"))
+	p.assign(p.fn, Live, true)
+	if n := kindsOf(p.step(now)); n[doStart] != 1 {
+		t.Fatal(n)
+	}
+	p.readied(now, 1)
+	p.step(now)
+	if p.wake() != now.Add(provenAfter) {
+		t.Fatal("wakes at ", p.wake())
+	}
+	if n := kindsOf(p.step(now.Add(time.Minute))); n[doStop] != 1 {
+		t.Fatal("it stays for ever: ", n)
 	}
 }
 
 func TestTheQueueIsBounded(t *testing.T) {
-	p := plan{target: function("1", 1, 0, 1)}
+	p := plan{fn: function("1", 1, 0, 1)}
 	for n := range waitersMax {
 		if _, err := p.acquire(int64(n), false); err != nil {
 			t.Fatal(err)
@@ -113,7 +171,7 @@ func TestTheQueueIsBounded(t *testing.T) {
 
 func TestAStartThatTakesTooLongIsKilled(t *testing.T) {
 	now := time.Unix(1000, 0)
-	p := plan{target: function("1", 1, 0, 1)}
+	p := plan{fn: function("1", 1, 0, 1)}
 	p.acquire(1, false)
 	p.step(now)
 	if n := kindsOf(p.step(now.Add(30 * time.Second))); n[doKill] != 1 || n[doFail] != 1 {
@@ -124,7 +182,7 @@ func TestAStartThatTakesTooLongIsKilled(t *testing.T) {
 // Those who hold all instances may wait for the call that a joined one is part of, so it never waits for them.
 func TestJoinedCallGetsAnInstanceBeyondTheMost(t *testing.T) {
 	now := time.Unix(1000, 0)
-	p := &plan{target: quipu.Function{Name: "f", Revision: "a", Spec: quipu.Spec{Concurrency: 1, Scale: quipu.Scale{Max: 1}}}}
+	p := &plan{fn: quipu.Function{Name: "f", Revision: "a", Spec: quipu.Spec{Concurrency: 1, Scale: quipu.Scale{Max: 1}}}}
 	p.acquire(1, false)
 	p.step(now)
 	p.readied(now, 1)

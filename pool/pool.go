@@ -5,20 +5,26 @@
 // tests; this file and keeper.go only do it. Every Acquire ends with an instance or a coded error: the queue is
 // bounded, starts have a timeout, and failures are repeated with a growing pause.
 //
-// A new revision replaces the old one without a gap: the old one serves until an instance of the new one
-// is ready, then it takes no new calls and is stopped when its last one ends.
+// Each revision of a function has instances of its own, and a call says which revision it is for: calls under way and
+// those that wait finish on theirs, whatever Set says meanwhile. Try starts an instance of a revision that has no
+// traffic yet, and keeps it as the first warm one. scale.max bounds the instances of one revision that serve or start;
+// those that are being stopped come on top, so that no call waits for the end of another.
 //
 // Nothing here is durable. After a crash of the node package process has ended the instances, and the
-// pool starts from nothing with the functions it is given by Replace.
+// pool starts from nothing with the functions it is given by Set.
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quipu-run/quipu"
@@ -30,6 +36,8 @@ type Options struct {
 	// Prepare says how to start an instance of fn; release is called once when it is gone, and may be
 	// nil. Its time counts as start time.
 	Prepare func(ctx context.Context, fn quipu.Function, instance string) (spec quipu.InstanceSpec, release func(), err error)
+	// Healthy waits until an instance that listens may be called; nil means that it may. Its time counts as start time.
+	Healthy func(ctx context.Context, fn quipu.Function, instance string, i quipu.Instance) error
 	Clock   quipu.Clock   // nil means the system's
 	Grace   time.Duration // between asking an instance to end and killing it; 0 means 5 s
 	Logger  *slog.Logger  // nil means none
@@ -39,13 +47,21 @@ type Options struct {
 type Pool struct {
 	o Options
 
-	mu      sync.Mutex // guards the fields below
-	keepers map[string]*keeper
-	leaving map[*keeper]bool // of removed functions, until their last instance is gone
-	closed  bool
+	started atomic.Int64 // instances, for their names
+
+	mu        sync.Mutex // guards the fields below
+	functions map[string]bool
+	keepers   map[key]*keeper
+	leaving   map[*keeper]bool // of removed functions, until their last instance is gone
+	closed    bool
 
 	work sync.WaitGroup // goroutines of keepers
 }
+
+// key names a revision.
+type key struct{ function, revision string }
+
+func keyOf(fn quipu.Function) key { return key{fn.Name, fn.Revision} }
 
 // New makes an empty pool.
 func New(o Options) *Pool {
@@ -58,7 +74,10 @@ func New(o Options) *Pool {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Pool{o: o, keepers: map[string]*keeper{}, leaving: map[*keeper]bool{}}
+	if o.Healthy == nil {
+		o.Healthy = func(context.Context, quipu.Function, string, quipu.Instance) error { return nil }
+	}
+	return &Pool{o: o, functions: map[string]bool{}, keepers: map[key]*keeper{}, leaving: map[*keeper]bool{}}
 }
 
 type systemClock struct{}
@@ -66,68 +85,197 @@ type systemClock struct{}
 func (systemClock) Now() time.Time                         { return time.Now() }
 func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
-// Replace makes fn the revision of its function that new calls get, and starts scale.min instances. It
-// must be called for every function before it can be acquired. Nothing happens after Close.
-func (p *Pool) Replace(fn quipu.Function) {
+// Set says which revisions of a function have traffic, and which have a name besides; others are retired: their
+// instances end with their calls. It must be called for every function before it can be acquired. Instances that
+// scale.min asks for start, and one of a revision that takes over from another. Nothing happens after Close.
+func (p *Pool) Set(name string, live, named []quipu.Function) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
-	k := p.keepers[fn.Name]
-	if k == nil {
+	p.functions[name] = true
+	roles, serving := map[string]bool{}, false
+	for _, k := range p.of(name) {
+		serving = serving || k.isServing()
+	}
+	assign := func(fn quipu.Function, role Role) {
+		roles[fn.Revision] = true
+		for !p.keeper(fn).assign(fn, role, serving) {
+		}
+	}
+	for _, fn := range live {
+		assign(fn, Live)
+	}
+	for _, fn := range named {
+		assign(fn, Named)
+	}
+	for _, k := range p.of(name) {
+		if role := k.role(); !roles[k.revision] && role != Trial {
+			k.retire("")
+		}
+	}
+}
+
+// keeper is that of a revision; it makes one if there is none that has not ended. The caller holds mu.
+func (p *Pool) keeper(fn quipu.Function) *keeper {
+	k := p.keepers[keyOf(fn)]
+	if k == nil || k.hasEnded() {
 		k = newKeeper(p, fn)
-		p.keepers[fn.Name] = k
+		p.keepers[keyOf(fn)] = k
 		p.work.Go(func() { p.keep(k) })
 	}
-	k.update(func(time.Time) { k.plan.replace(fn) })
+	return k
 }
 
 // keep runs a keeper to its end.
 func (p *Pool) keep(k *keeper) {
 	k.run()
 	p.mu.Lock()
-	delete(p.leaving, k)
+	defer p.mu.Unlock()
+	p.drop(k)
+}
+
+// of is the keepers of a function. The caller holds mu.
+func (p *Pool) of(name string) (all []*keeper) {
+	for of, k := range p.keepers {
+		if of.function == name {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+// Try starts an instance of a revision that has no traffic, unless one runs, and answers with a place in it when it may
+// be called. It stays until Settle, with traffic or without. The error of one that does not start is the cause, with
+// CodeStart at the start timeout; the instance is gone by then, unless it holds out longer than Grace.
+func (p *Pool) Try(ctx context.Context, fn quipu.Function) (*Lease, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.try"}
+	}
+	k := p.keeper(fn)
+	for !k.try(fn) {
+		k = p.keeper(fn)
+	}
 	p.mu.Unlock()
+	l, err := k.acquire(ctx, false)
+	if err == nil {
+		return l, nil
+	}
+	k.retire(Trial)
+	select {
+	case <-k.gone: // it was killed, or has ended by itself
+	case <-p.o.Clock.After(p.o.Grace): // or others call the revision by its name
+	}
+	return nil, cause(err, k.lastError())
+}
+
+// cause is why a start failed: what the plan was told, and what the instance said when it was stopped for it.
+func cause(err, last error) error {
+	var e *quipu.Error
+	if !errors.As(err, &e) || e.Code != quipu.CodeStart || e.Err == nil {
+		return err
+	}
+	if last == nil || errors.Is(e.Err, last) {
+		return e.Err
+	}
+	return fmt.Errorf("%w: %w", e.Err, last)
+}
+
+// Settle ends what Try began: unless Set gave the revision traffic or a name meanwhile, its instance ends.
+func (p *Pool) Settle(fn quipu.Function) {
+	p.mu.Lock()
+	k := p.keepers[keyOf(fn)]
+	p.mu.Unlock()
+	if k != nil {
+		k.retire(Trial)
+	}
 }
 
 // Remove ends a function: waiting calls get CodeNoFunction, calls under way finish.
 func (p *Pool) Remove(name string) {
 	p.mu.Lock()
-	k := p.keepers[name]
-	delete(p.keepers, name)
-	if k != nil {
+	delete(p.functions, name)
+	leaving := p.of(name)
+	for _, k := range leaving {
+		delete(p.keepers, key{k.name, k.revision})
 		p.leaving[k] = true
 	}
 	p.mu.Unlock()
-	if k != nil {
+	for _, k := range leaving {
 		k.update(func(time.Time) { k.plan.removed = true })
 	}
 }
 
-// Acquire waits for a free place in an instance of a function, and starts one if needed.
+// Busy lists the revisions of a function that have instances, or calls that wait for one, also if it was removed.
+func (p *Pool) Busy(name string) (revisions []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.of(name)
+	for k := range p.leaving {
+		if k.name == name {
+			all = append(all, k)
+		}
+	}
+	for _, k := range all {
+		if !k.hasEnded() {
+			revisions = append(revisions, k.revision)
+		}
+	}
+	return revisions
+}
+
+// Acquire waits for a free place in an instance of a revision, and starts one if needed.
 // CodeNoFunction, CodeStart, CodeBusy, CodeStopping; CodeTimeout at ctx's deadline, ctx's error if it is cancelled.
-func (p *Pool) Acquire(ctx context.Context, function string) (*Lease, error) {
-	return p.acquire(ctx, function, false)
+func (p *Pool) Acquire(ctx context.Context, fn quipu.Function) (*Lease, error) {
+	return p.acquire(ctx, fn, false)
 }
 
 // AcquireJoined is Acquire for a call that is part of another: it goes before others and may get an instance
 // beyond scale.max, since those who hold all instances may wait for the call that it is part of.
-func (p *Pool) AcquireJoined(ctx context.Context, function string) (*Lease, error) {
-	return p.acquire(ctx, function, true)
+func (p *Pool) AcquireJoined(ctx context.Context, fn quipu.Function) (*Lease, error) {
+	return p.acquire(ctx, fn, true)
 }
 
-func (p *Pool) acquire(ctx context.Context, function string, joined bool) (*Lease, error) {
-	p.mu.Lock()
-	k, closed := p.keepers[function], p.closed
-	p.mu.Unlock()
-	switch {
-	case closed:
-		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
-	case k == nil:
-		return nil, noFunction(function)
+func (p *Pool) acquire(ctx context.Context, fn quipu.Function, joined bool) (*Lease, error) {
+	for {
+		k, err := p.serving(fn)
+		if err != nil {
+			return nil, err
+		}
+		if l, err := k.acquire(ctx, joined); !errors.Is(err, errEnded) {
+			return l, err
+		}
+		p.mu.Lock()
+		p.drop(k)
+		p.mu.Unlock()
 	}
-	return k.acquire(ctx, joined)
+}
+
+// serving is the keeper of a revision that is called; it may have ended meanwhile. This is on the way of every call.
+func (p *Pool) serving(fn quipu.Function) (*keeper, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
+	case !p.functions[fn.Name]:
+		return nil, noFunction(fn.Name)
+	}
+	if k := p.keepers[keyOf(fn)]; k != nil {
+		return k, nil
+	}
+	return p.keeper(fn), nil
+}
+
+// drop forgets a keeper that has ended. The caller holds mu.
+func (p *Pool) drop(k *keeper) {
+	delete(p.leaving, k)
+	if of := (key{k.name, k.revision}); p.keepers[of] == k {
+		delete(p.keepers, of)
+	}
 }
 
 // Close refuses new calls, waits for those under way until ctx ends, stops all instances, and
@@ -180,18 +328,14 @@ func (p *Pool) Snapshot() []Info {
 	for _, k := range keepers {
 		infos = append(infos, k.snapshot()...)
 	}
+	slices.SortFunc(infos, func(a, b Info) int {
+		return cmp.Or(strings.Compare(a.Function, b.Function), a.Started.Compare(b.Started))
+	})
 	return infos
 }
 
-// all lists the keepers by name. The caller holds mu.
-func (p *Pool) all() []*keeper {
-	var all []*keeper
-	for _, k := range p.keepers {
-		all = append(all, k)
-	}
-	slices.SortFunc(all, func(a, b *keeper) int { return strings.Compare(a.name, b.name) })
-	return all
-}
+// all lists the keepers. The caller holds mu.
+func (p *Pool) all() []*keeper { return slices.Collect(maps.Values(p.keepers)) }
 
 // Lease is one call's place in an instance. Exactly one of Release and Kill counts, the first.
 type Lease struct {

@@ -163,7 +163,16 @@ func (c *Client) Function(ctx context.Context, name string) (quipu.Function, err
 
 // Deploy is Functions.Deploy of the contract, with its errors.
 func (c *Client) Deploy(ctx context.Context, app string, bundle []byte) ([]quipu.Function, error) {
-	p, err := read[Page[quipu.Function]](ctx, c, request{method: http.MethodPost, path: "/deploys", query: url.Values{"app": {app}},
+	return c.DeployWith(ctx, app, bundle, quipu.DeployOptions{})
+}
+
+// DeployWith is Deploy with options.
+func (c *Client) DeployWith(ctx context.Context, app string, bundle []byte, o quipu.DeployOptions) ([]quipu.Function, error) {
+	query := url.Values{"app": {app}}
+	if o.NoTraffic {
+		query.Set("traffic", "false")
+	}
+	p, err := read[Page[quipu.Function]](ctx, c, request{method: http.MethodPost, path: "/deploys", query: query,
 		header: http.Header{"Content-Type": {"application/gzip"}}, body: bytes.NewReader(bundle)})
 	return p.Items, err
 }

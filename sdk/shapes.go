@@ -33,6 +33,21 @@ type Route struct {
 	Function string   `json:"function"`
 }
 
+// Split says which revisions share the traffic of a function.
+type Split struct {
+	Parts []quipu.Part `json:"parts"`
+}
+
+// Rollback says which revision gets all traffic.
+type Rollback struct {
+	Revision string `json:"revision,omitempty"` // none: the one from which the newest with traffic took over
+}
+
+// Alias says which revision a name is for.
+type Alias struct {
+	Revision string `json:"revision"`
+}
+
 // Instance is a running copy of a function.
 type Instance struct {
 	ID       string    `json:"id"`

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/call"
@@ -41,11 +40,13 @@ func newApp(f quipu.Function, dial func(context.Context) (net.Conn, error)) app 
 }
 
 // appOf is the client that all calls in an instance share; release of the instance closes it.
-func (ns *namespace) appOf(l *pool.Lease) app {
-	if a, ok := ns.apps.Load(l.ID()); ok {
+func (ns *namespace) appOf(l *pool.Lease) app { return ns.appAt(l.ID(), l.Function(), l.Instance()) }
+
+func (ns *namespace) appAt(instance string, f quipu.Function, i quipu.Instance) app {
+	if a, ok := ns.apps.Load(instance); ok {
 		return a.(app)
 	}
-	a, _ := ns.apps.LoadOrStore(l.ID(), newApp(l.Function(), l.Instance().Dial))
+	a, _ := ns.apps.LoadOrStore(instance, newApp(f, i.Dial))
 	return a.(app)
 }
 
@@ -79,70 +80,12 @@ var words = map[string]call.Words{
 	topic.Name: {Key: topic.DescribeKey, Op: topic.DescribeOp, Events: topic.DescribeEvents},
 }
 
-// inspect refuses an application whose secrets cannot be read, and asks a Dapr application what it subscribes to: the
-// application itself, and the files beside it.
-func (ns *namespace) inspect(ctx context.Context, f quipu.Function, dir string) ([]quipu.TopicTrigger, error) {
-	if _, err := secretsIn(dir); err != nil {
-		return nil, err
-	}
-	if f.Spec.Contract != quipu.ContractDapr {
-		return nil, nil
-	}
-	declared, warnings, err := contractdapr.ReadResources(os.DirFS(dir))
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range warnings {
-		ns.node.cfg.Logger.Warn(w, "fn", f.Name)
-	}
-	said, err := ns.ask(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	list, err := contractdapr.Merge(f.Name, said, declared)
-	if err != nil {
-		return nil, err
-	}
-	for i := range list {
-		if _, err := route(list[i]); err != nil {
-			return nil, err
-		}
-		complete(&list[i])
-	}
-	return list, nil
-}
-
 // complete gives a subscription of Dapr what a trigger of quipu.yaml has by default.
 func complete(t *quipu.TopicTrigger) {
 	t.Batch = max(1, t.Batch)
 	if t.Retry == (quipu.RetrySpec{}) {
 		t.Retry = quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}
 	}
-}
-
-// askGrace is how long an application may take to end after it was asked.
-const askGrace = time.Second
-
-// ask starts one instance to hear what it subscribes to.
-func (ns *namespace) ask(ctx context.Context, f quipu.Function) ([]quipu.TopicTrigger, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.Spec.StartTimeout.Std())
-	defer cancel()
-	spec, release, err := ns.prepare(ctx, f, f.Name+"-asked-"+newToken()[:8])
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	instance, err := ns.node.runtime.Start(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	defer instance.Stop(askGrace)
-	if err := instance.Ready(ctx); err != nil {
-		return nil, err
-	}
-	a := newApp(f, instance.Dial)
-	defer a.Close()
-	return contractdapr.Subscriptions(ctx, a)
 }
 
 // secretsOf are the secrets of the application that a function belongs to. Who is no function has those of all
@@ -164,6 +107,15 @@ func (ns *namespace) secretsOf(function string) (map[string]string, error) {
 		maps.Copy(all, set.Values())
 	}
 	return all, nil
+}
+
+// ownSecrets are those that instances of f may read: what was deployed with their revision.
+func (ns *namespace) ownSecrets(f quipu.Function) (map[string]string, error) {
+	if f.Bundle.Hash == "" { // it is attached
+		return ns.secretsOf(f.Name)
+	}
+	set, err := secretsIn(ns.Folder(f))
+	return set.Values(), err
 }
 
 func secretsIn(dir string) (secret.Set, error) {

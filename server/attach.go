@@ -262,14 +262,6 @@ func (s *attachments) pick(appID string) *attachment {
 	return list[s.next.Add(1)%uint64(len(list))]
 }
 
-// find is what a name stands for: an attached application, or a deployed function.
-func (ns *namespace) find(name string) (quipu.Function, error) {
-	if one := ns.attached.pick(name); one != nil {
-		return one.f, nil
-	}
-	return ns.View.Function(name)
-}
-
 // attachedLease is a place in an attached application, which has as many as are asked for.
 type attachedLease struct{ *attachment }
 

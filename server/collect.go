@@ -83,9 +83,7 @@ func (n *Node) refer(ctx context.Context, visit func(quipu.BlobRef)) (int64, err
 
 // refer visits what the views of the namespace refer to.
 func (ns *namespace) refer(ctx context.Context, visit func(quipu.BlobRef)) (err error) {
-	for _, f := range ns.Functions() { // which follow the view a little later
-		visit(f.Bundle)
-	}
+	ns.Bundles(visit) // which follow the view a little later
 	tx := ns.book.LookUntil(ctx)
 	defer func() { err = errors.Join(err, tx.Close()) }()
 	for _, blobs := range []func(*view.Tx, func(quipu.BlobRef)) error{ns.kv.Blobs, ns.results.Blobs, ns.View.Blobs} {

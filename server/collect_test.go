@@ -95,7 +95,7 @@ func (n *Node) callOnce(t *testing.T) {
 	ask("POST", "http://"+n.info.HTTP+"/f/", "", quipu.HeaderIdempotency, "once").want(t, 200, strings.Repeat("x", 100_000))
 }
 
-// Values, replies under a key and bundles are all that refers to blobs.
+// Values, replies under a key, and bundles of revisions that are remembered are all that refers to blobs.
 func TestWhatNothingRefersToGoesAndTheRestStays(t *testing.T) {
 	data := t.TempDir()
 	n := inside(t, data)
@@ -105,14 +105,15 @@ func TestWhatNothingRefersToGoesAndTheRestStays(t *testing.T) {
 	}
 	ns.write(t, "small again", largeValue(100))
 	ns.write(t, "small again", []byte("1"))
-	for _, version := range []string{"", "# another\n"} {
-		if _, err := ns.Deploy(t.Context(), "app", files{"quipu.yaml": function("f", "f.py", "python", "atomic: true"), "f.py": version + large}.pack(t)); err != nil {
+	for i := range quipu.RevisionsKept + 1 { // of which the first is forgotten
+		version := fmt.Sprintf("# %d\n", i)
+		if _, err := ns.Deploy(t.Context(), "app", files{"quipu.yaml": function("f", "f.py", "python", "atomic: true"), "f.py": version + large}.pack(t), quipu.DeployOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	n.callOnce(t)
-	if c := n.collected(t); c.Live != 3 || c.Dead != 29+1+1 || c.Deleted != 0 {
-		t.Errorf("%+v; live are a value, a reply and a bundle, and for the others there is room", c)
+	if c := n.collected(t); c.Live != 2+quipu.RevisionsKept || c.Dead != 29+1+1 || c.Deleted != 0 {
+		t.Errorf("%+v; live are a value, a reply and the bundles of what can be rolled back to, and for the others there is room", c)
 	}
 	n.end(t)
 
@@ -121,14 +122,14 @@ func TestWhatNothingRefersToGoesAndTheRestStays(t *testing.T) {
 	ns = n.main(t)
 	ns.write(t, "k", largeValue(7))   // which was dead
 	ns.write(t, "new", largeValue(8)) // so was this
-	if c := n.collected(t); c.Live != 4 || c.Dead != 30 {
+	if c := n.collected(t); c.Live != 3+quipu.RevisionsKept || c.Dead != 30 {
 		t.Errorf("%+v", c)
 	}
 	ns.churn(t, n, 20, func(int) {}) // for which the small ones make room
-	if c := n.collected(t); c.Live != 5 {
+	if c := n.collected(t); c.Live != 4+quipu.RevisionsKept {
 		t.Errorf("%+v", c)
 	}
-	if left := blobsOf(t, data); left > 5+3 {
+	if left := blobsOf(t, data); left > 4+quipu.RevisionsKept+3 {
 		t.Errorf("%d files are left", left)
 	}
 	ns.wantValue(t, "k", largeValue(7))

@@ -52,30 +52,6 @@ func TestDeploysDropNoRequest(t *testing.T) {
 	t.Logf("%d requests", asked.Load())
 }
 
-// The pool's rule: the old revision serves until an instance of the new one is ready, however long that is.
-func TestARevisionThatNeverStartsLeavesTheOldOneServing(t *testing.T) {
-	n := start(t)
-	n.python(versioned(1))
-	n.get("/f/").want(t, 200, "1")
-	n.python("import sys\nprint('broken revision', flush=True)\nsys.exit(1)")
-	starts := 0
-	for line, err := range n.client.Logs(t.Context(), "f", 10, true) { // until it has failed twice
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.get("/f/").want(t, 200, "1")
-		if line.Text == "broken revision" {
-			starts++
-		}
-		if starts == 2 {
-			break
-		}
-	}
-	n.get("/f/").want(t, 200, "1")
-	n.python(versioned(3))
-	eventually(t, "the mended revision answers", func() bool { return n.get("/f/").body == "3" })
-}
-
 // A route moves from one function to another and back, under eight clients: whoever waited for the one is
 // answered by the other.
 func TestARouteThatMovesBetweenFunctionsDropsNoRequest(t *testing.T) {

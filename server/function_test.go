@@ -10,15 +10,6 @@ import (
 	"github.com/quipu-run/quipu"
 )
 
-const quick = "startTimeout: 500ms"
-
-func TestAFunctionThatNeverListensIsAnErrorAndLeavesNothing(t *testing.T) {
-	n := start(t)
-	n.deploy(files{"quipu.yaml": function("f", "f.sh", "exec", quick), "f.sh": "#!/bin/sh\nsleep 1000\n"})
-	n.get("/f/").wantCode(t, quipu.CodeStart)
-	n.noneLeft()
-}
-
 func TestARequestIsHeldUntilAFunctionListensLate(t *testing.T) {
 	n := start(t)
 	n.python("import lib, time\ntime.sleep(1)\nlib.serve(lambda r: r.answer(200, 'late'))")
@@ -42,14 +33,6 @@ lib.serve(lambda r: r.answer(200, 'ok'))`)
 	}
 	if lines == 0 {
 		t.Error("nothing of what it printed was kept")
-	}
-}
-
-func TestAFunctionThatExitsAtOnceIsAnErrorEachTime(t *testing.T) {
-	n := start(t)
-	n.deploy(files{"quipu.yaml": function("f", "f.sh", "exec"), "f.sh": "#!/bin/sh\nexit 0\n"})
-	for range 3 {
-		n.get("/f/").wantCode(t, quipu.CodeStart)
 	}
 }
 

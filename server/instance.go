@@ -25,7 +25,7 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 	if err != nil {
 		return quipu.InstanceSpec{}, nil, err
 	}
-	own := ns.newDoor(f, instance, newToken(), f.Topics)
+	own := ns.newDoor(f, instance, newToken(), func() []quipu.TopicTrigger { return ns.topicsOf(f) })
 	release := func() {
 		if app, ok := ns.apps.LoadAndDelete(instance); ok {
 			app.(interface{ Close() }).Close()
@@ -76,7 +76,7 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, subscript
 			return ns.Session(f, instance, r.Header.Get(quipu.HeaderCallID))
 		},
 		AppID:         func(*http.Request) string { return f.Name },
-		Secrets:       func(*http.Request) (map[string]string, error) { return ns.secretsOf(f.Name) },
+		Secrets:       func(*http.Request) (map[string]string, error) { return ns.ownSecrets(f) },
 		Subscriptions: func(*http.Request) []quipu.TopicTrigger { return subscriptions() },
 		Subscribe: func(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
 			return ns.Subscribe(r.Context(), s, deliver)

@@ -146,9 +146,10 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	if err != nil {
 		return nil, err
 	}
-	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Clock: n.clock, Logger: n.cfg.Logger})
+	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
-		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Inspect: ns.inspect, Commit: ns.deployed, Changed: ns.changed})
+		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.pool.Busy,
+		Commit: ns.deployed, Changed: ns.changed})
 	ns.results = call.NewResults(n.blobs)
 	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.Functions, Put: ns.topic.Put})
 	ns.book, err = view.OpenBook(ctx, n.store, n.log, id, n.clock, ns.kv, ns.View, ns.results, ns.topic, ns.ticker)
@@ -157,7 +158,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	}
 	publisher := topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
-		Plain: ns.State, Publish: publisher, Find: ns.find, Acquire: ns.acquirer(ns.pool.Acquire),
+		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
 		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe, Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(name)})
@@ -182,30 +183,6 @@ func (ns *namespace) start() error {
 	return nil
 }
 
-// changed follows what is deployed: instances of what is new first, so that a route never leads to a function
-// that cannot be acquired; then routes; and last what is gone, which no route names any more.
-func (ns *namespace) changed(before, after []quipu.Function) {
-	for _, f := range after {
-		same := func(b quipu.Function) bool { return b.Name == f.Name && b.Revision == f.Revision }
-		if !slices.ContainsFunc(before, same) {
-			ns.pool.Replace(f)
-		}
-	}
-	if err := ns.node.gateway.SetRoutes(ns.name, after); err != nil {
-		ns.node.fail(fmt.Errorf("routes of namespace %s, which were checked before: %w", ns.name, err))
-		return
-	}
-	for _, f := range before {
-		if !slices.ContainsFunc(after, func(a quipu.Function) bool { return a.Name == f.Name }) {
-			ns.pool.Remove(f.Name)
-		}
-	}
-	if ns.Engine != nil { // it looks by itself when it starts
-		ns.Engine.Sync()
-		ns.ticker.Sync()
-	}
-}
-
 // deployed adds to the record of a deploy what its topics and triggers stand for.
 func (ns *namespace) deployed(tx *view.Tx, app string, topics map[string]quipu.TopicSpec, functions []quipu.Function) error {
 	if topics != nil {
@@ -223,7 +200,7 @@ func (ns *namespace) checkSchedule(cron, timezone string) error {
 // deliver makes the call of a trigger.
 func (ns *namespace) deliver(ctx context.Context, c trigger.Call) (trigger.Reply, error) {
 	out, err := ns.Deliver(ctx, call.Delivery{CallRequest: c.CallRequest, Accept: c.Accept, Settle: c.Settle})
-	return trigger.Reply{Status: out.Status, Body: out.Body, Lost: out.Lost, Settled: out.Settled}, err
+	return trigger.Reply{Function: out.Function, Status: out.Status, Body: out.Body, Lost: out.Lost, Settled: out.Settled}, err
 }
 
 // lease is a place in an instance with the way to talk to it.
@@ -235,12 +212,12 @@ type lease struct {
 func (l lease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) }
 
 // acquirer waits for a place in one of the pool's two ways.
-func (ns *namespace) acquirer(acquire func(ctx context.Context, name string) (*pool.Lease, error)) func(context.Context, quipu.Function) (call.Lease, error) {
+func (ns *namespace) acquirer(acquire func(context.Context, quipu.Function) (*pool.Lease, error)) func(context.Context, quipu.Function) (call.Lease, error) {
 	return func(ctx context.Context, f quipu.Function) (call.Lease, error) {
 		if l := ns.attached.lease(f); l != nil {
 			return l, nil
 		}
-		l, err := acquire(ctx, f.Name)
+		l, err := acquire(ctx, f)
 		if err != nil {
 			return nil, err
 		}

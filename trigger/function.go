@@ -97,7 +97,9 @@ func (c *functionConsumer) deliver(ctx context.Context, g *group) result {
 		return result{each: slices.Repeat([]quipu.Outcome{quipu.Ack}, len(g.items))}
 	}
 	call := Call{CallRequest: request,
-		Accept: func(status int, body []byte) bool { return c.r.e.o.Judge(c.f, status, body) == quipu.Ack },
+		Accept: func(f quipu.Function, status int, body []byte) bool {
+			return c.r.e.o.Judge(f, status, body) == quipu.Ack
+		},
 		Settle: func(tx *view.Tx) error { return c.r.settleIn(tx, g) }}
 	reply, err := c.r.e.o.Call(ctx, call)
 	if err != nil {
@@ -107,7 +109,7 @@ func (c *functionConsumer) deliver(ctx context.Context, g *group) result {
 	if res.settled {
 		return res
 	}
-	outcome := c.r.e.o.Judge(c.f, reply.Status, reply.Body)
+	outcome := c.r.e.o.Judge(reply.Function, reply.Status, reply.Body)
 	if outcome == quipu.Retry {
 		res.cause = delivery.Cause(fmt.Sprintf("status %d: %s", reply.Status, bytes.TrimSpace(reply.Body)))
 		return res

@@ -50,16 +50,17 @@ type Store interface {
 // Call is one delivery to a function.
 type Call struct {
 	quipu.CallRequest
-	Accept func(status int, body []byte) bool
+	Accept func(f quipu.Function, status int, body []byte) bool
 	Settle func(tx *view.Tx) error
 }
 
 // Reply is what came of a Call.
 type Reply struct {
-	Status  int
-	Body    []byte
-	Lost    int  // to other commits, before it was over
-	Settled bool // with its effects
+	Function quipu.Function // at the revision that answered: its word means what its contract says
+	Status   int
+	Body     []byte
+	Lost     int  // to other commits, before it was over
+	Settled  bool // with its effects
 }
 
 // Options of an Engine. All are required but Observe.

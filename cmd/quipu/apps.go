@@ -17,6 +17,7 @@ import (
 func (c *cli) appCommands() []*cobra.Command {
 	deploy := &cobra.Command{Use: "deploy DIR", Short: "Deploy the application in a folder", Args: cobra.ExactArgs(1), SuggestFor: []string{"apply", "push"}}
 	app := deploy.Flags().String("app", "", "name of the application; default: that of the folder")
+	quiet := deploy.Flags().Bool("no-traffic", false, "leave the traffic of functions that are there where it is: quipu traffic gives it to the new revision")
 	deploy.RunE = func(cmd *cobra.Command, args []string) error {
 		node, err := c.client()
 		if err != nil {
@@ -24,7 +25,7 @@ func (c *cli) appCommands() []*cobra.Command {
 		}
 		var functions []quipu.Function
 		err = c.slow("building and deploying "+args[0], func() error {
-			functions, err = deployDir(cmd.Context(), node, args[0], *app)
+			functions, err = deployDir(cmd.Context(), node, args[0], *app, quipu.DeployOptions{NoTraffic: *quiet})
 			return err
 		})
 		if err != nil {
@@ -36,7 +37,7 @@ func (c *cli) appCommands() []*cobra.Command {
 }
 
 // deployDir bundles and deploys.
-func deployDir(ctx context.Context, node *sdk.Client, dir, app string) ([]quipu.Function, error) {
+func deployDir(ctx context.Context, node *sdk.Client, dir, app string, o quipu.DeployOptions) ([]quipu.Function, error) {
 	if app == "" {
 		app = appName(dir)
 	}
@@ -44,7 +45,7 @@ func deployDir(ctx context.Context, node *sdk.Client, dir, app string) ([]quipu.
 	if err != nil {
 		return nil, err
 	}
-	return node.Deploy(ctx, app, data)
+	return node.DeployWith(ctx, app, data, o)
 }
 
 // appName makes a name of a folder's: lower case, digits and dashes.
@@ -65,14 +66,14 @@ func appName(dir string) string {
 }
 
 func functionTable(functions []quipu.Function) table {
-	return tableOf("NAME\tAPP\tREVISION\tRUNTIME\tATOMIC\tROUTES\tDEPLOYED", functions, func(f quipu.Function) []any {
+	return tableOf("NAME\tAPP\tNUMBER\tREVISION\tRUNTIME\tATOMIC\tROUTES\tDEPLOYED", functions, func(f quipu.Function) []any {
 		var routes []string
 		for _, t := range f.Spec.Triggers {
 			if t.HTTP != nil {
 				routes = append(routes, t.HTTP.Path)
 			}
 		}
-		return []any{f.Name, f.App, f.Revision, f.Spec.Runtime, f.Spec.Atomic, strings.Join(routes, " "), f.Deployed.Format(time.RFC3339)}
+		return []any{f.Name, f.App, f.Number, f.Revision, f.Spec.Runtime, f.Spec.Atomic, strings.Join(routes, " "), f.Deployed.Format(time.RFC3339)}
 	})
 }
 
@@ -107,6 +108,9 @@ var kinds = []kind{
 		}
 		return []any{r.Path, methods, r.Function}
 	})},
+	{name: "revisions", list: listing(revisionHead, func(node *sdk.Client, ctx context.Context) ([]quipu.Revision, error) {
+		return node.Revisions(ctx, "")
+	}, revisionRow)},
 	{name: "topics",
 		list: listing("NAME\tEVENTS\tBYTES\tSUBSCRIPTIONS\tLAG\tRETRYING\tDEAD LETTERS\tRETENTION", (*sdk.Client).Topics, topicRow),
 		get:  getTopicView,
@@ -141,7 +145,7 @@ func kindOf(name, verb string, can func(kind) bool) (kind, error) {
 
 func (c *cli) listCommand() *cobra.Command {
 	can := func(k kind) bool { return k.list != nil }
-	return &cobra.Command{Use: "ls [KIND]", Short: "List functions, routes, topics, instances, calls or books", Args: cobra.MaximumNArgs(1),
+	return &cobra.Command{Use: "ls [KIND]", Short: "List functions, revisions, routes, topics, instances, calls or books", Args: cobra.MaximumNArgs(1),
 		ValidArgsFunction: c.completeKind(can),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.listKind(cmd.Context(), append(args, "functions")[0])

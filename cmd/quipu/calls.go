@@ -59,13 +59,14 @@ func (c *cli) callCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "call NAME [-d DATA | -f FILE]", Short: "Call a function: POST to / and print the reply", Args: cobra.ExactArgs(1), SuggestFor: []string{"invoke"}}
 	data := cmd.Flags().StringP("data", "d", "", "the body")
 	file := cmd.Flags().StringP("file", "f", "", "a file with the body, - for stdin")
+	revision := cmd.Flags().String("revision", "", "call this one, by number, name or alias; default: what the traffic split says")
 	cmd.MarkFlagsMutuallyExclusive("data", "file")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		body, err := c.input([]byte(*data), *file)
 		if err != nil {
 			return err
 		}
-		return c.call(cmd, args[0], body)
+		return c.call(cmd, args[0], *revision, body)
 	}
 	return cmd
 }
@@ -81,7 +82,7 @@ func (c *cli) input(data []byte, file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-func (c *cli) call(cmd *cobra.Command, name string, body []byte) error {
+func (c *cli) call(cmd *cobra.Command, name, revision string, body []byte) error {
 	node, err := c.client()
 	if err != nil {
 		return err
@@ -90,8 +91,12 @@ func (c *cli) call(cmd *cobra.Command, name string, body []byte) error {
 	if json.Valid(body) {
 		kind = "application/json"
 	}
+	header := http.Header{"Content-Type": {kind}}
+	if revision != "" {
+		header.Set(quipu.HeaderRevision, revision)
+	}
 	return c.slow("waiting for "+name, func() error {
-		resp, err := node.Invoke(cmd.Context(), name, http.MethodPost, "/", http.Header{"Content-Type": {kind}}, bytes.NewReader(body))
+		resp, err := node.Invoke(cmd.Context(), name, http.MethodPost, "/", header, bytes.NewReader(body))
 		if err != nil {
 			return err
 		}

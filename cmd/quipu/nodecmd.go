@@ -119,13 +119,13 @@ func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir, tokenFile strin
 		return err
 	}
 	return watch(ctx, dir, func() {
-		functions, err := deployDir(ctx, node, dir, "")
+		functions, err := deployDir(ctx, node, dir, "", quipu.DeployOptions{})
 		if err != nil && ctx.Err() == nil {
 			c.complain(err)
 			return
 		}
 		for _, fn := range functions {
-			c.note("deployed %s at revision %s", fn.Name, fn.Revision)
+			c.note("deployed %s at revision %d, %s", fn.Name, fn.Number, fn.Revision)
 			c.noteTriggers(n, fn)
 		}
 	})

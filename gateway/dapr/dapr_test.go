@@ -162,6 +162,11 @@ func TestInvoke(t *testing.T) {
 	if head.Get(quipu.HeaderCallID) == "" {
 		t.Error("the reply has no call id")
 	}
+	head = h.want(200, "GET /x", "GET /v1.0/invoke/callee/method/x", "", "Quipu-Revision: r1")
+	if head.Get(quipu.HeaderRevision) != "r1" {
+		t.Error("the reply does not say which revision answered")
+	}
+	h.want(404, "r2", "GET /v1.0/invoke/callee/method/x", "", "Quipu-Revision: r2")
 	h.want(200, "GET /x", "GET /x", "", "Authorization: Basic ZGFwci1hcHAtaWQ6Y2FsbGVl")
 	h.want(500, "failed to invoke, id: nobody, err: ", "GET /v1.0/invoke/nobody/method/x", "")
 	h.want(404, "ERR_DIRECT_INVOKE", "GET /v1.0/invoke/callee/x", "")

@@ -98,6 +98,7 @@ func (d *Door) callOf(r *http.Request, session quipu.Session, app string) quipu.
 // about adds what our doors tell of every call.
 func about(md metadata.MD, reply *quipu.CallReply) {
 	md.Set(quipu.HeaderCallID, reply.Call)
+	md.Set(quipu.HeaderRevision, reply.Revision)
 	if reply.Session != 0 {
 		md.Set(quipu.HeaderSession, reply.Session.String())
 	}

@@ -322,7 +322,12 @@ func TestInvokeOverGRPC(t *testing.T) {
 	if header.Get("x-own")[0] != "1" || header.Get("dapr-http-status")[0] != "200" || header.Get("quipu-call-id")[0] == "" {
 		t.Errorf("the caller sees %v", header)
 	}
-	_, err := invoke("teapot", "x", "", nil)
+	if header.Get("quipu-revision")[0] != "r1" {
+		t.Errorf("the caller does not see which revision answered: %v", header)
+	}
+	_, err := c.InvokeService(c.as("shop", "quipu-revision", "r2"), &rtv1.InvokeServiceRequest{Id: "callee", Message: &commonv1.InvokeRequest{Method: "x"}})
+	c.fails(err, codes.NotFound, "", "r2")
+	_, err = invoke("teapot", "x", "", nil)
 	c.fails(err, codes.NotFound, "Not Found", "Not Found")
 	if info := status.Convert(err).Details()[0].(*errdetails.ErrorInfo); info.GetMetadata()["http.code"] != "404" || len(info.GetMetadata()["http.error_message"]) != 63 {
 		t.Errorf("%v", info)

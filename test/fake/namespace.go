@@ -38,6 +38,7 @@ type Namespace struct {
 	calls     []quipu.CallInfo
 	items     map[string]quipu.Item // by store, NUL, prefixed key
 	version   int
+	Aliases   map[string]map[string]bool // by function
 	Lines     []sdk.LogLine
 	Running   []sdk.Instance
 	// OnDeploy, if set, decides on a deploy instead of taking everything.
@@ -58,7 +59,7 @@ func (n *Namespace) Add(fn quipu.Function, h http.Handler) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if fn.Revision == "" {
-		fn.Revision, fn.App, fn.Deployed = "r1", "app", Epoch
+		fn.Revision, fn.Number, fn.App, fn.Deployed = "r1", 1, "app", Epoch
 	}
 	n.functions[fn.Name], n.handlers[fn.Name] = fn, h
 }
@@ -93,7 +94,7 @@ func (n *Namespace) Functions() []quipu.Function {
 }
 
 // Deploy checks that the bundle is one, and adds a function named like the app that echoes.
-func (n *Namespace) Deploy(_ context.Context, app string, data []byte) ([]quipu.Function, error) {
+func (n *Namespace) Deploy(_ context.Context, app string, data []byte, _ quipu.DeployOptions) ([]quipu.Function, error) {
 	if n.OnDeploy != nil {
 		return n.OnDeploy(app, data)
 	}
@@ -141,13 +142,16 @@ func Echo(w http.ResponseWriter, r *http.Request) {
 // Invoke runs the handler. The reply streams; a panic in the handler breaks it off.
 func (n *Namespace) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.CallReply, error) {
 	n.mu.Lock()
-	h := n.handlers[c.Function]
+	h, chosen := n.handlers[c.Function], c.Revision == "" || c.Revision == "r1"
 	id := fmt.Sprintf("call-%d", len(n.calls)+1)
 	n.calls = append(n.calls, quipu.CallInfo{ID: id, Function: c.Function, Revision: "r1", Trigger: c.Trigger, Method: c.Method,
 		Path: c.Path, Status: 200, Runs: 1, Start: Epoch, Micros: 1500})
 	n.mu.Unlock()
 	if h == nil {
 		return nil, &quipu.Error{Code: quipu.CodeNoFunction, Text: fmt.Sprintf("no function %q is deployed", c.Function)}
+	}
+	if !chosen {
+		return nil, noRevision(c.Revision)
 	}
 	uri := c.Path
 	if c.RawQuery != "" {
@@ -177,7 +181,7 @@ func (n *Namespace) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.Cal
 	if failed.err != nil { // the request's body broke: its error is the call's
 		return nil, failed.err
 	}
-	return &quipu.CallReply{Call: id, Status: w.status, Header: w.sent, Body: w.out, Trailer: w.trailer, Session: quipu.MakeSeq(1, 7)}, nil
+	return &quipu.CallReply{Call: id, Revision: "r1", Status: w.status, Header: w.sent, Body: w.out, Trailer: w.trailer, Session: quipu.MakeSeq(1, 7)}, nil
 }
 
 // watch keeps the error of a body.
