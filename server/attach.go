@@ -196,7 +196,7 @@ func (ns *namespace) attachedFunction(appID string, a sdk.Attachment) (f quipu.F
 	if spec.Concurrency == 0 {
 		spec.Concurrency = attachedConcurrency
 	}
-	return quipu.Function{Name: appID, Revision: "attached", App: appID, Spec: spec, Deployed: ns.node.clock.Now()}, nil
+	return quipu.Function{Name: appID, Revision: quipu.RevisionAttached, App: appID, Spec: spec, Deployed: ns.node.clock.Now()}, nil
 }
 
 // declaredIn reads the subscriptions of Dapr's resource files, by name.
