@@ -82,6 +82,7 @@ func (ns *namespace) serveAttached(ctx context.Context, one *attachment, declare
 	if err := one.listens(ctx); err != nil {
 		return nil // it never did; its client left
 	}
+	ns.Caller.Sync() // calls of it may have waited
 	list := sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{}}
 	said, err := contractdapr.Subscriptions(ctx, one.app)
 	if quipu.CodeOf(err) == quipu.CodeAppCallback { // a web server may answer anything to a path that it does not know

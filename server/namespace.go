@@ -158,7 +158,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	publisher := topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
 		Plain: ns.State, Publish: publisher, Find: ns.find, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe, Log: n.log, LogBook: id, Describe: words})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observe, Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(name)})
 	if err := ns.start(); err != nil {
@@ -171,6 +171,9 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 func (ns *namespace) start() error {
 	ns.topic.Start(ns.book, func(delivery.Subscription) { ns.Engine.Sync() })
 	if err := ns.View.Start(ns.book); err != nil {
+		return err
+	}
+	if err := ns.Caller.Start(); err != nil {
 		return err
 	}
 	tasks, stop := context.WithCancel(context.Background())
@@ -203,6 +206,7 @@ func (ns *namespace) changed(before, after []quipu.Function) {
 	if ns.Engine != nil { // it looks by itself when it starts
 		ns.Engine.Sync()
 		ns.ticker.Sync()
+		ns.Caller.Sync()
 	}
 }
 
@@ -302,8 +306,9 @@ func (ns *namespace) watch(ctx context.Context) {
 func (ns *namespace) close(ctx context.Context) error {
 	ns.stop()
 	ns.tasks.Wait()
-	err := errors.Join(ns.Engine.Close(ctx), ns.pool.Close(ctx))
+	err := errors.Join(ns.Engine.Close(ctx), ns.Caller.Close(ctx), ns.pool.Close(ctx))
 	ns.Engine.Wait() // what it called has ended with the pool
+	ns.Caller.Wait()
 	if errors.Is(err, context.DeadlineExceeded) {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
 		err = nil
@@ -317,6 +322,7 @@ func (s *namespaces) drain() {
 	defer s.mu.Unlock()
 	for _, ns := range s.of {
 		ns.Engine.Stop()
+		ns.Caller.Stop()
 	}
 }
 
