@@ -33,6 +33,12 @@ type Route struct {
 	Function string   `json:"function"`
 }
 
+// Accepted is the answer to a call that nobody waits for.
+type Accepted struct {
+	ID     string          `json:"id"`
+	Status quipu.CallState `json:"status"`
+}
+
 // Instance is a running copy of a function.
 type Instance struct {
 	ID       string    `json:"id"`
