@@ -17,8 +17,6 @@ import (
 	"github.com/quipu-run/quipu/sdk"
 )
 
-const preferAsync = "Prefer"
-
 // worker is an atomic function that counts under the key that its body is, and misbehaves as X-How says: once, if X-Once
 // names a file that is not there yet, else always.
 const worker = `
@@ -46,7 +44,7 @@ def handle(r):
     if how == "crash":
         os._exit(7)
     if how == "hang":
-        time.sleep(60)
+        time.sleep(600)
     r.answer(int(how or 200), key)
 lib.serve(handle)`
 
@@ -58,7 +56,7 @@ func (n *node) worker(more ...string) {
 // async asks for a call of f and answers its id.
 func (n *node) async(body string, header ...string) string {
 	n.t.Helper()
-	a := n.post("/f/", body, append(header, preferAsync, quipu.PreferAsync)...)
+	a := n.post("/f/", body, append(header, quipu.HeaderPrefer, quipu.PreferAsync)...)
 	if a.status != http.StatusAccepted {
 		n.t.Fatalf("%d %s", a.status, a.body)
 	}
@@ -110,7 +108,7 @@ func TestACallThatNobodyWaitsForWakesItsFunction(t *testing.T) {
 			return err == nil && len(list) == 0
 		})
 		key := fmt.Sprintf("door-%d", i)
-		a := ask("POST", url, key, preferAsync, quipu.PreferAsync)
+		a := ask("POST", url, key, quipu.HeaderPrefer, quipu.PreferAsync)
 		var said sdk.Accepted
 		if err := json.Unmarshal([]byte(a.body), &said); err != nil || a.status != 202 || said.ID == "" {
 			t.Fatalf("%s: %d %s", url, a.status, a.body)
@@ -234,14 +232,14 @@ func TestCallsOfARemovedFunctionEnd(t *testing.T) {
 // The queue has an end: who comes then is told when to come again, and what was accepted is there.
 func TestTheQueueOfAFunctionHasAnEnd(t *testing.T) {
 	n := start(t)
-	n.worker("scale: {max: 1}")
+	n.worker("scale: {max: 1}", "timeout: 10m")
 	n.async("hangs", "X-How", "hang")
 	var accepted, refused atomic.Int64
 	var wg sync.WaitGroup
 	for range 64 {
 		wg.Go(func() {
 			for refused.Load() == 0 {
-				a := n.post("/f/", "x", preferAsync, quipu.PreferAsync)
+				a := n.post("/f/", "x", quipu.HeaderPrefer, quipu.PreferAsync)
 				switch {
 				case a.status == 202:
 					accepted.Add(1)
@@ -258,7 +256,7 @@ func TestTheQueueOfAFunctionHasAnEnd(t *testing.T) {
 	if got := accepted.Load(); got > quipu.AsyncQueueMax-1 || got < quipu.AsyncQueueMax-100 {
 		t.Errorf("%d were accepted besides the first, the most is %d in all", got, quipu.AsyncQueueMax)
 	}
-	n.post("/f/", strings.Repeat("x", quipu.AsyncBodyMax+1), preferAsync, quipu.PreferAsync).wantCode(t, quipu.CodeBodySize)
+	n.post("/f/", strings.Repeat("x", quipu.AsyncBodyMax+1), quipu.HeaderPrefer, quipu.PreferAsync).wantCode(t, quipu.CodeBodySize)
 }
 
 // Eight clients ask for calls, each with a key and again until it is accepted, while the node is killed ten times at random
@@ -282,7 +280,7 @@ func TestANodeKilledAtRandomMakesEveryAcceptedCallOnce(t *testing.T) {
 				}
 				key := fmt.Sprintf("%d-%d", c, i)
 				if !poll(func() bool {
-					a := ask("POST", "http://"+k.info.HTTP+"/f/", key, preferAsync, quipu.PreferAsync, quipu.HeaderIdempotency, key)
+					a := ask("POST", "http://"+k.info.HTTP+"/f/", key, quipu.HeaderPrefer, quipu.PreferAsync, quipu.HeaderIdempotency, key)
 					if a.status == 202 {
 						accepted.Store(key, a.header.Get(quipu.HeaderCallID))
 					}
