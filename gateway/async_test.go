@@ -72,3 +72,21 @@ func TestTheResultOfACallIsTheFunctionsReply(t *testing.T) {
 		t.Errorf("when it has ended: %d %v", r.StatusCode, r.Header)
 	}
 }
+
+// What a function gets may be kept in the log: the node's token is for the node.
+func TestTheNodesTokenIsInNoCall(t *testing.T) {
+	h := open(t, "secret")
+	h.add(fake.HTTP("hello", "/hello/"), fake.Echo)
+	for _, header := range []string{"Quipu-Token: secret", "Authorization: Bearer secret"} {
+		h.ns.Waiting = nil
+		accepted(t, h.ask("POST", "/-/v1/functions/hello/call/", "", header, "Prefer: respond-async"))
+		if got := h.ns.Waiting[0].Header; got.Get("Authorization") != "" || got.Get(sdk.HeaderToken) != "" {
+			t.Errorf("%s is in the call: %v", header, got)
+		}
+	}
+	h.ns.Waiting = nil
+	accepted(t, h.ask("POST", "/-/v1/functions/hello/call/", "", "Quipu-Token: secret", "Authorization: Bearer of-the-user", "Prefer: respond-async"))
+	if got := h.ns.Waiting[0].Header.Get("Authorization"); got != "Bearer of-the-user" {
+		t.Errorf("the function would get %q", got)
+	}
+}
