@@ -59,7 +59,7 @@ type Topics interface {
 	Cancel(tx *view.Tx, topic, id string) error
 }
 
-// Options of a Caller. All fields are required but Observe, Logger and what Slice needs.
+// Options of a Caller. All fields are required but Observe, Ended, Logger and what Slice needs.
 type Options struct {
 	Book    *view.Book
 	Results *Results
@@ -78,6 +78,8 @@ type Options struct {
 	Clock         quipu.Clock
 	Logger        *slog.Logger         // nil means none
 	Observe       func(quipu.CallInfo) // told of each call, and of each attempt of one that nobody waits for, when it has ended
+	// Ended, if set, is told of each end of a call that nobody waits for, when it is durable. It must not wait.
+	Ended func(quipu.CallInfo)
 	// Log and LogBook are where Slice finds the records of Book; without Log it shows results only.
 	Log      quipu.Log
 	LogBook  quipu.Book
@@ -97,6 +99,9 @@ type Caller struct {
 func New(o Options) *Caller {
 	if o.Observe == nil {
 		o.Observe = func(quipu.CallInfo) {}
+	}
+	if o.Ended == nil {
+		o.Ended = func(quipu.CallInfo) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

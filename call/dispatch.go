@@ -37,11 +37,15 @@ func newDispatcher(c *Caller) *dispatcher {
 
 // applied follows the view.
 func (d *dispatcher) applied() error {
+	all, ends := d.c.o.Results.takeNews()
 	d.mu.Lock()
-	for _, news := range d.c.o.Results.takeNews() {
+	for _, news := range all {
 		news(d.queue)
 	}
 	d.mu.Unlock()
+	for _, info := range ends {
+		d.c.o.Ended(info)
+	}
 	d.notify()
 	return nil
 }
@@ -354,6 +358,18 @@ func (d *dispatcher) reserve(function string) (done func(), err error) {
 		defer d.mu.Unlock()
 		d.queue.unreserve(function)
 	}, nil
+}
+
+// Waiting counts the calls that nobody waits for which have not ended, by function.
+func (c *Caller) Waiting() map[string]int {
+	d := c.waits
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sizes := make(map[string]int, len(d.queue.lanes))
+	for function, l := range d.queue.lanes {
+		sizes[function] = l.size
+	}
+	return sizes
 }
 
 func (d *dispatcher) isRunning(id string) bool {

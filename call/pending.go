@@ -201,9 +201,12 @@ func (s *Results) applyPark(b *view.Batch, body []byte) error {
 }
 
 // applyEnd takes a call that has a result now off those that wait.
-func (s *Results) applyEnd(b *view.Batch, id string) error {
-	s.note(func(q *queue) { q.remove(id) })
-	return errors.Join(b.Delete(Name, byPending+id), b.Delete(Name, byTried+id))
+func (s *Results) applyEnd(b *view.Batch, info quipu.CallInfo) error {
+	s.note(func(q *queue) { q.remove(info.ID) })
+	s.mu.Lock()
+	s.ends = append(s.ends, info)
+	s.mu.Unlock()
+	return errors.Join(b.Delete(Name, byPending+info.ID), b.Delete(Name, byTried+info.ID))
 }
 
 // note remembers what the record being applied does to the queue, for when readers can see it.
@@ -214,10 +217,10 @@ func (s *Results) note(news func(*queue)) {
 }
 
 // takeNews is what was noted since it was last called.
-func (s *Results) takeNews() []func(*queue) {
+func (s *Results) takeNews() (news []func(*queue), ends []quipu.CallInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	news := s.news
-	s.news = nil
-	return news
+	news, ends = s.news, s.ends
+	s.news, s.ends = nil, nil
+	return news, ends
 }

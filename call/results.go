@@ -38,7 +38,8 @@ type Results struct {
 	blobs Blobs
 
 	mu   sync.Mutex
-	news []func(*queue) // what the record being applied does to the queue
+	news []func(*queue)   // what the record being applied does to the queue
+	ends []quipu.CallInfo // the calls that nobody waits for which it ends
 }
 
 // NewResults makes a view whose large replies go to blobs.
@@ -300,7 +301,7 @@ func (s *Results) applyKeep(b *view.Batch, body []byte, at view.At) error {
 		return err
 	}
 	if r.Info.State != "" {
-		if err := s.applyEnd(b, r.Info.ID); err != nil {
+		if err := s.applyEnd(b, r.Info); err != nil {
 			return err
 		}
 	}

@@ -155,6 +155,12 @@ func TestACallIsTriedAgainUntilItSucceedsOrHasUsedItsRetries(t *testing.T) {
 	if told := n.ends("ends"); len(told) != 4 {
 		t.Errorf("4 calls succeeded, %d were told of", len(told))
 	}
+	figures := n.get("/-/metrics").body
+	for state, want := range map[quipu.CallState]int{quipu.CallSucceeded: 4, quipu.CallFailed: 3} {
+		if line := fmt.Sprintf("quipu_async_calls_total{function=%q,namespace=%q,state=%q} %d\n", "f", "default", state, want); !strings.Contains(figures, line) {
+			t.Errorf("the figures lack %s", line)
+		}
+	}
 }
 
 // A call that an atomic function asks for is part of what the function does: a failure of it, also after the door has said
@@ -255,6 +261,9 @@ func TestTheQueueOfAFunctionHasAnEnd(t *testing.T) {
 	wg.Wait()
 	if got := accepted.Load(); got > quipu.AsyncQueueMax-1 || got < quipu.AsyncQueueMax-100 {
 		t.Errorf("%d were accepted besides the first, the most is %d in all", got, quipu.AsyncQueueMax)
+	}
+	if line := fmt.Sprintf("quipu_async_calls_waiting{function=%q,namespace=%q} %d\n", "f", "default", accepted.Load()+1); !strings.Contains(n.get("/-/metrics").body, line) {
+		t.Errorf("the figures lack %s", line)
 	}
 	n.post("/f/", strings.Repeat("x", quipu.AsyncBodyMax+1), quipu.HeaderPrefer, quipu.PreferAsync).wantCode(t, quipu.CodeBodySize)
 }
