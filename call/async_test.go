@@ -334,6 +334,31 @@ func TestACallExpiresWhenItsFunctionDoesNotStart(t *testing.T) {
 	}
 }
 
+// A function that starts again is trusted again: what held its calls back is forgotten with the first that reaches it.
+func TestOneCallThatSucceedsEndsTheStallOfItsFunction(t *testing.T) {
+	w := newLater(t)
+	g := newGate()
+	w.function("f", true, func(_ http.ResponseWriter, r *http.Request, _ quipu.Session) { g.pass(r.Context()) })
+	w.fails.Store(true)
+	first := w.async(quipu.CallRequest{Function: "f"}).ID
+	second := w.async(quipu.CallRequest{Function: "f"}).ID
+	w.eventually("the queue has stalled", func() bool { return w.info(first).Error == quipu.CodeStart })
+	w.fails.Store(false)
+	w.clock.Move(quipu.BackoffMax)
+	<-g.running
+	g.open <- struct{}{}
+	<-g.running
+	w.reaches(first, quipu.CallSucceeded)
+	w.waits.mu.Lock()
+	stalls := w.waits.queue.lanes["f"].stalls
+	w.waits.mu.Unlock()
+	if stalls != 0 {
+		t.Errorf("the next stall would be the %dth in a row", stalls+1)
+	}
+	close(g.open)
+	w.reaches(second, quipu.CallSucceeded)
+}
+
 // No attempt is begun after the call's time: one that would come later does not come.
 func TestACallWhoseNextAttemptWouldComeTooLateExpiresAtOnce(t *testing.T) {
 	w := newLater(t)

@@ -232,6 +232,7 @@ func (d *dispatcher) settle(ctx context.Context, w *waiting, q *request, reply *
 		h.body, failure = body, errors.Join(failure, err)
 	}
 	switch {
+	case q.settled: // its end has cut ctx
 	case ctx.Err() != nil || quipu.CodeOf(failure) == quipu.CodeCallCancelled:
 		return
 	case failure != nil && (delivery.Missed(failure) || d.ctx.Err() != nil): // also what the end of the node cut off
@@ -239,6 +240,7 @@ func (d *dispatcher) settle(ctx context.Context, w *waiting, q *request, reply *
 		return
 	}
 	d.mu.Lock()
+	w.why = nil
 	d.queue.reached(w.function)
 	d.mu.Unlock()
 	if q.settled {
