@@ -117,8 +117,8 @@ func (c *Caller) deferred(p *pending, f quipu.Function) *request {
 
 // stillWaits makes sure, as part of the transaction, that a call has not been cancelled. CodeCallCancelled.
 func (c *Caller) stillWaits(tx *view.Tx, id string) error {
-	p, err := c.o.Results.waiting(tx, id)
-	if err == nil && p == nil {
+	_, ok, err := tx.Get(Name, byPending+id)
+	if err == nil && !ok {
 		err = cancelled(id)
 	}
 	return err
