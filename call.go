@@ -13,6 +13,10 @@ const (
 	CallDepthMax  = 16
 	ResultKept    = 24 * time.Hour
 	CallBodyKept  = 16 << 10 // bytes of a request's body that are kept with the result, and that a slice shows of any body
+
+	AsyncBodyMax  = AtomicBodyMax // body of a request that is to be called later, and of its reply
+	AsyncQueueMax = 10_000        // calls of one function that wait or run
+	AsyncCallsMax = 100           // of those, attempts at once
 )
 
 // Headers that calls carry.
@@ -22,6 +26,8 @@ const (
 	HeaderTrigger     = "Quipu-Trigger"
 	HeaderSession     = "Quipu-Session" // session token: the caller has seen the book up to this seq
 	HeaderIdempotency = "Idempotency-Key"
+	HeaderPrefer      = "Prefer"        // RFC 7240
+	PreferAsync       = "respond-async" // asks for InvokeAsync
 )
 
 // CallRequest asks for one call of a function.
@@ -61,15 +67,43 @@ type Invoker interface {
 	Invoke(ctx context.Context, r CallRequest) (*CallReply, error)
 }
 
+// AsyncInvoker accepts calls that are made later.
+type AsyncInvoker interface {
+	// InvokeAsync answers as soon as the call is durable; it is then made until it succeeds or is given up, by the
+	// rules of the function's AsyncSpec, whatever is restarted meanwhile. The effects of an atomic function happen
+	// exactly once, those of a plain one at least once if it succeeds. Inside an atomic call the call is there when
+	// that one commits. A request with the IdempotencyKey of an earlier one is answered with that one's call.
+	// CodeNoFunction, CodeBodySize, CodeIdempotency, CodeCallQueue: nothing was accepted.
+	InvokeAsync(ctx context.Context, r CallRequest) (CallInfo, error)
+}
+
 // Session is where operations of an instance belong: an open atomic call, or nothing in particular.
-// State, Publish and Invoke take part in that call.
+// State, Publish, Invoke and InvokeAsync take part in that call.
 type Session interface {
 	State
 	Publisher
 	Invoker
+	AsyncInvoker
 	// Function is the name that keys of StoreDefault are prefixed with.
 	Function() string
 }
+
+// CallState is how far a call has come that nobody waits for.
+type CallState string
+
+// States of a call: the first three are of one that has not ended.
+const (
+	CallQueued    CallState = "queued"
+	CallRunning   CallState = "running"
+	CallWaiting   CallState = "waiting" // for its next attempt
+	CallSucceeded CallState = "succeeded"
+	CallFailed    CallState = "failed"
+	CallCancelled CallState = "cancelled"
+	CallExpired   CallState = "expired" // it was too old for another attempt
+)
+
+// Pending tells whether the call has not ended.
+func (s CallState) Pending() bool { return s == CallQueued || s == CallRunning || s == CallWaiting }
 
 // CallInfo is a call as the platform remembers it.
 type CallInfo struct {
@@ -87,6 +121,16 @@ type CallInfo struct {
 	Micros   int64     `json:"micros"` // from arrival to answer
 	Reads    int       `json:"reads"`
 	Writes   int       `json:"writes"`
+
+	// Of a call that nobody waits for. Start, Status and what goes with them are of its last attempt.
+	State    CallState `json:"state,omitempty"` // "" for a call whose caller waits
+	Queued   time.Time `json:"queued,omitzero"`
+	Expires  time.Time `json:"expires,omitzero"` // after it no attempt is begun
+	Next     time.Time `json:"next,omitzero"`    // attempt of one that waits
+	Attempts int       `json:"attempts,omitempty"`
+	Cause    string    `json:"cause,omitempty"` // what the last attempt failed with
+	// Undelivered is why its destination did not get the event about its end.
+	Undelivered Code `json:"undelivered,omitempty"`
 }
 
 // CallSlice is the part of the log that one call is: what came in, what it read, what it did, what it answered.
@@ -152,4 +196,10 @@ type Calls interface {
 	Slice(ctx context.Context, id string) (CallSlice, error)
 	// Calls lists the newest first; of one function unless name is "".
 	Calls(ctx context.Context, name string, limit int) ([]CallInfo, error)
+	// CallResult is what a call was answered with, or the error that it ended with. CodeNotFound; CodeCallPending: it
+	// has not ended; CodeCallCancelled, CodeCallExpired.
+	CallResult(ctx context.Context, id string) (*CallReply, error)
+	// CancelCall ends a call of InvokeAsync: durable on return. An attempt under way is cut; what it did outside of a
+	// transaction stays done. CodeNotFound; CodeCallEnded: nothing changed.
+	CancelCall(ctx context.Context, id string) (CallInfo, error)
 }

@@ -66,6 +66,12 @@ var Codes = map[Code]CodeInfo{
 	CodeDepth:       {"calls too deep", 508, "Functions called each other more than 16 deep.", "Look for a loop."},
 	CodeReply:       {"malformed reply", 502, "The function answered with something that is not HTTP.", "quipu logs NAME shows its output."},
 
+	CodeCallQueue:     {"too many waiting calls", 429, "10,000 calls of the function wait or run already. Nothing was accepted.", "Retry after the time in Retry-After; raise scale.max, or cancel calls: quipu calls cancel ID."},
+	CodeCallEnded:     {"call has ended", 409, "Only a call that is queued, waits for its next attempt or runs can be cancelled.", "quipu calls get ID shows how it ended."},
+	CodeCallCancelled: {"call cancelled", 410, "The call was cancelled, so it has no result.", "Make the call again if it is wanted after all."},
+	CodeCallExpired:   {"call expired", 504, "The call did not succeed within async.maxAge of its function; no other attempt is made.", "quipu calls get ID shows what its last attempt failed with; raise async.maxAge, or scale.max if calls wait for room."},
+	CodeCallPending:   {"call has not ended", 409, "The call was accepted, and has no result yet.", "Ask again later: GET /-/v1/calls/ID/result."},
+
 	CodeNoRoute:  {"no route", 404, "No function has a trigger for this path.", "quipu ls routes shows the paths; add triggers: [{http: {path: /…}}]."},
 	CodeMethod:   {"method not allowed", 405, "The path is there, but not for this method.", "Use a method of the Allow header."},
 	CodeBodySize: {"body too large", 413, "The request's body is over the limit.", "Send less at once."},

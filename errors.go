@@ -80,6 +80,15 @@ const (
 	CodeReply       Code = "Q0512"
 )
 
+// Codes of calls that nobody waits for.
+const (
+	CodeCallQueue     Code = "Q0521"
+	CodeCallEnded     Code = "Q0522"
+	CodeCallCancelled Code = "Q0523"
+	CodeCallExpired   Code = "Q0524"
+	CodeCallPending   Code = "Q0525"
+)
+
 // Codes of the gateway.
 const (
 	CodeNoRoute  Code = "Q0601"

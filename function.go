@@ -32,6 +32,7 @@ type Spec struct {
 	Sandbox      Sandbox           `json:"sandbox,omitzero" yaml:"sandbox"`
 	Env          map[string]string `json:"env,omitempty" yaml:"env"`
 	Triggers     []Trigger         `json:"triggers,omitempty" yaml:"triggers"`
+	Async        AsyncSpec         `json:"async,omitzero" yaml:"async"`
 }
 
 // Sandbox says what an instance may reach and take. A zero value stands for its default.
@@ -55,6 +56,33 @@ const (
 const (
 	TmpDefault       = 512 << 20
 	ProcessesDefault = 512
+)
+
+// AsyncSpec says what becomes of calls that nobody waits for. A call keeps the rules under which it was accepted.
+type AsyncSpec struct {
+	Retry     RetrySpec   `json:"retry" yaml:"retry"`
+	MaxAge    Duration    `json:"maxAge" yaml:"maxAge"` // after it no attempt is begun
+	OnSuccess Destination `json:"onSuccess,omitzero" yaml:"onSuccess"`
+	OnFailure Destination `json:"onFailure,omitzero" yaml:"onFailure"` // none means the topic FUNCTION-dead
+}
+
+// Destination is where an event about the end of a call goes: one of the two, or nowhere.
+type Destination struct {
+	Function string `json:"function,omitempty" yaml:"function"`
+	Topic    string `json:"topic,omitempty" yaml:"topic"`
+}
+
+// AsyncDefault is what quipu.yaml leaves out.
+func AsyncDefault() AsyncSpec {
+	return AsyncSpec{Retry: RetrySpec{Max: AsyncRetriesDefault, Backoff: Duration(AsyncBackoffDefault)}, MaxAge: Duration(AsyncMaxAgeDefault)}
+}
+
+// Defaults of AsyncSpec, and the longest time that a call may wait.
+const (
+	AsyncRetriesDefault = 3
+	AsyncBackoffDefault = time.Second
+	AsyncMaxAgeDefault  = 6 * time.Hour
+	AsyncMaxAgeMax      = 14 * 24 * time.Hour
 )
 
 // Scale bounds the instances of a function.
@@ -164,6 +192,9 @@ type Function struct {
 	Subscriptions []TopicTrigger `json:"subscriptions,omitempty" yaml:"subscriptions,omitempty"`
 }
 
+// RevisionAttached is the revision of an application that runs by itself: it may come back when it is gone.
+const RevisionAttached = "attached"
+
 // Topics are the subscriptions of the function: its triggers', and what its application asked for.
 func (f Function) Topics() []TopicTrigger {
 	var all []TopicTrigger
@@ -173,6 +204,19 @@ func (f Function) Topics() []TopicTrigger {
 		}
 	}
 	return append(all, f.Subscriptions...)
+}
+
+// AsyncRules are those of the function's spec. An application that is attached, or was deployed before there were any,
+// has the defaults.
+func (f Function) AsyncRules() AsyncSpec {
+	rules := f.Spec.Async
+	if rules.MaxAge == 0 {
+		rules = AsyncDefault()
+	}
+	if rules.OnFailure == (Destination{}) {
+		rules.OnFailure.Topic = DeadLetterTopic(f.Name)
+	}
+	return rules
 }
 
 // Functions is what is deployed in a namespace. Where a method takes one revision of a function, that is its name, its

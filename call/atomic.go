@@ -30,8 +30,17 @@ func (c *Caller) atomic(ctx context.Context, q *request) (*quipu.CallReply, erro
 		if !view.Lost(err) {
 			return reply, err
 		}
-		ctx = context.WithoutCancel(ctx)
+		ctx = q.kept(ctx)
 	}
+}
+
+// kept is ctx for what goes on although the client has hung up. A call that nobody waits for has no client: its context
+// ends when it is cancelled.
+func (q *request) kept(ctx context.Context) context.Context {
+	if q.deferred != nil {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
 }
 
 func (q *request) contention() error {
@@ -53,7 +62,7 @@ func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.
 	if q.deadline.IsZero() { // a cold start does not count
 		q.deadline = c.o.Clock.Now().Add(q.f.Spec.Timeout.Std())
 	}
-	runCtx, stop := q.bound(context.WithoutCancel(ctx))
+	runCtx, stop := q.bound(q.kept(ctx))
 	defer stop()
 	turn, err := c.turn(runCtx, q.f, lost, *claim)
 	if err != nil {
@@ -105,6 +114,11 @@ func (c *Caller) runIn(ctx context.Context, q *request, lease Lease, tx *view.Tx
 	if err != nil || known != nil {
 		return known, true, err
 	}
+	if q.deferred != nil {
+		if err := c.stillWaits(tx, q.id); err != nil {
+			return nil, true, err
+		}
+	}
 	start := tx.Mark()
 	h, err := c.exchange(ctx, q, lease, tx)
 	if err != nil {
@@ -123,7 +137,7 @@ func (c *Caller) runIn(ctx context.Context, q *request, lease Lease, tx *view.Tx
 
 // exchange has the function answer, with its operations collected in tx.
 func (c *Caller) exchange(ctx context.Context, q *request, lease Lease, tx *view.Tx) (*held, error) {
-	open := &openCall{id: q.id, f: q.f, depth: q.depth, ctx: ctx, tx: tx}
+	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, tx: tx}
 	c.open.enter(lease.ID(), open)
 	defer c.open.leave(lease.ID(), open)
 	defer open.close()
@@ -143,7 +157,11 @@ func (c *Caller) exchange(ctx context.Context, q *request, lease Lease, tx *view
 // call without effects, without a key to be found by and without a delivery appends nothing.
 func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held, accepted bool) (quipu.Seq, error) {
 	q.info.Reads, q.info.Writes = tx.Size()
-	recorded := q.info.Writes > 0 || q.IdempotencyKey != "" && h.worthKeeping()
+	if q.deferred != nil && !accepted { // what follows is a record of its own
+		c.ended(q)
+		return tx.Snapshot(), nil
+	}
+	recorded := q.deferred != nil || q.info.Writes > 0 || q.IdempotencyKey != "" && h.worthKeeping()
 	if accepted {
 		if err := q.settle(tx); err != nil {
 			return 0, err
@@ -151,7 +169,7 @@ func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held, a
 	}
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
 	if recorded {
-		if err := c.o.Results.record(tx, q, h); err != nil {
+		if err := c.record(tx, q, h); err != nil {
 			return 0, err
 		}
 	}
@@ -170,6 +188,14 @@ func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held, a
 	}
 	c.o.Observe(q.info)
 	return seq, nil
+}
+
+// record adds the result to the transaction of an atomic call.
+func (c *Caller) record(tx *view.Tx, q *request, h *held) error {
+	if q.deferred != nil {
+		return c.end(tx, q.deferred, q.ending(quipu.CallSucceeded, h))
+	}
+	return c.o.Results.record(tx, q, h)
 }
 
 func functionTag(name string) string { return "function/" + name }

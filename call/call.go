@@ -11,6 +11,12 @@
 // Results with effects, and those of requests with an Idempotency-Key, are kept for quipu.ResultKept in
 // the call's own record. After a crash a call either committed, and its result is found by its key, or
 // it left nothing behind.
+//
+// A call that nobody waits for is first a record: from then on it is pending, in the view and in a queue that follows
+// it, until another record has its result, and the event for its destination. For an atomic function that record is the
+// one of its effects; for a plain one it comes after the reply, so a crash in between has the function run again. An attempt
+// that fails is a record too, before it counts. Cancelling reads and writes the same key as both, so that one of them
+// wins (docs/decisions/async-calls.md).
 package call
 
 import (
@@ -18,6 +24,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"sync"
@@ -52,7 +59,7 @@ type Topics interface {
 	Cancel(tx *view.Tx, topic, id string) error
 }
 
-// Options of a Caller. All fields are required but Observe and what Slice needs.
+// Options of a Caller. All fields are required but Observe, Ended, Logger and what Slice needs.
 type Options struct {
 	Book    *view.Book
 	Results *Results
@@ -70,27 +77,39 @@ type Options struct {
 	// they may wait for that other one.
 	AcquireJoined func(ctx context.Context, f quipu.Function) (Lease, error)
 	Clock         quipu.Clock
-	Observe       func(quipu.CallInfo) // told of each call when it has ended
+	Logger        *slog.Logger         // nil means none
+	Observe       func(quipu.CallInfo) // told of each call, and of each attempt of one that nobody waits for, when it has ended
+	// Ended, if set, is told of each end of a call that nobody waits for, when it is durable. It must not wait.
+	Ended func(quipu.CallInfo)
 	// Log and LogBook are where Slice finds the records of Book; without Log it shows results only.
 	Log      quipu.Log
 	LogBook  quipu.Book
 	Describe map[string]Words // by view
 }
 
-// Caller calls functions. It is quipu.Invoker and quipu.Calls.
+// Caller calls functions. It is quipu.Invoker, quipu.AsyncInvoker and quipu.Calls.
 type Caller struct {
 	o       Options
 	open    openCalls
 	recent  ring
 	running sync.Map // function NUL idempotency key -> chan closed at the end
+	waits   *dispatcher
 }
 
-// New makes a Caller.
+// New makes a Caller. Calls that nobody waits for are accepted from now on, and made after Start.
 func New(o Options) *Caller {
 	if o.Observe == nil {
 		o.Observe = func(quipu.CallInfo) {}
 	}
-	return &Caller{o: o, open: openCalls{of: map[string]map[string]*openCall{}}}
+	if o.Ended == nil {
+		o.Ended = func(quipu.CallInfo) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Caller{o: o, open: openCalls{of: map[string]map[string]*openCall{}}}
+	c.waits = newDispatcher(c)
+	return c
 }
 
 // request is a call on its way.
@@ -105,7 +124,8 @@ type request struct {
 	hash     string    // of an idempotent request
 	info     quipu.CallInfo
 	delivery *Delivery // of a trigger
-	settled  bool
+	deferred *pending  // the call that this is an attempt of; nil if a caller waits
+	settled  bool      // the delivery, or the deferred call: done with the effects, in one record
 }
 
 // Invoke calls a function.
@@ -221,15 +241,20 @@ func (q *request) httpRequest(ctx context.Context) *http.Request {
 	return r
 }
 
-// ended remembers a call that is over and has no record.
+// ended remembers a call that is over and has no record. An attempt of one that nobody waits for is no call.
 func (c *Caller) ended(q *request) {
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
-	c.recent.add(q.info)
+	if q.deferred == nil {
+		c.recent.add(q.info)
+	}
 	c.o.Observe(q.info)
 }
 
 // failure gives an error of the function's instance its code: a timeout is the call's, not the connection's.
 func (q *request) failure(ctx context.Context, err error) error {
+	if q.deferred != nil && ctx.Err() == context.Canceled {
+		return cancelled(q.id)
+	}
 	if ctx.Err() == context.DeadlineExceeded {
 		return &quipu.Error{Code: quipu.CodeTimeout, Op: "call",
 			Text: fmt.Sprintf("function %s did not answer within %s", q.f.Name, q.f.Spec.Timeout.Std()),

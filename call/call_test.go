@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,7 +18,9 @@ import (
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/blob"
 	"github.com/quipu-run/quipu/internal/clock"
+	"github.com/quipu-run/quipu/internal/delivery"
 	"github.com/quipu-run/quipu/kv"
+	"github.com/quipu-run/quipu/topic"
 	"github.com/quipu-run/quipu/view"
 	"github.com/quipu-run/quipu/xtest"
 )
@@ -30,10 +33,15 @@ type world struct {
 	*Caller
 	t     testing.TB
 	ctx   context.Context
-	clock *clock.Wall
+	clock quipu.Clock
 	log   *xtest.Model
 	id    quipu.Book
 	kv    *kv.Store
+
+	fs     *vfs.MemFS
+	blobs  *blob.Store
+	store  *view.Store
+	topics *topic.View
 
 	mu        sync.Mutex
 	functions map[string]quipu.Function
@@ -42,6 +50,7 @@ type world struct {
 	places    chan struct{} // one for each call that may run at once
 	killed    atomic.Int32
 	started   atomic.Int32
+	fails     atomic.Bool // no instance starts
 }
 
 type instance struct {
@@ -72,7 +81,10 @@ func (i *instance) Do(r *http.Request) (*http.Response, error) {
 			}
 		}()
 		rec := httptest.NewRecorder()
-		i.w.code[i.f.Name](rec, r, session)
+		i.w.mu.Lock()
+		code := i.w.code[i.f.Name]
+		i.w.mu.Unlock()
+		code(rec, r, session)
 		done <- answer{rec.Result(), nil}
 	}()
 	select {
@@ -95,41 +107,73 @@ func (i *instance) Kill() {
 	<-i.w.places
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldAt(t, &clock.Wall{}) }
+
+func newWorldAt(t testing.TB, clock quipu.Clock) *world {
 	t.Helper()
-	w := &world{t: t, ctx: context.Background(), clock: &clock.Wall{},
+	w := &world{t: t, ctx: context.Background(), clock: clock, fs: vfs.NewCrashableMem(),
 		functions: map[string]quipu.Function{}, code: map[string]handler{}, idle: map[string][]*instance{}, places: make(chan struct{}, 16)}
 	w.log = xtest.NewModel(w.clock)
 	var err error
 	if w.id, err = w.log.CreateBook(w.ctx, "quipu/default", quipu.BookOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	fs := vfs.NewMem()
-	blobs, err := blob.Open(fs, "/blobs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := view.OpenStore(view.Options{Dir: "/views", FS: fs})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.kv = kv.New(blobs)
-	results := NewResults(blobs)
-	book, err := view.OpenBook(w.ctx, store, w.log, w.id, w.clock, w.kv, results)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Caller = New(Options{Book: book, Results: results, States: w.kv, Clock: w.clock, Acquire: w.acquire, AcquireJoined: w.acquire, Find: w.find,
-		Plain: func(f string) quipu.State { return w.kv.State(book, f) }})
-	t.Cleanup(func() {
-		if err := errors.Join(book.Close(), store.Close()); err != nil {
-			t.Error(err)
-		}
-	})
+	w.open()
+	t.Cleanup(func() { w.close() })
 	return w
 }
 
+// open starts the views and the caller on what the file system and the log have.
+func (w *world) open() {
+	w.t.Helper()
+	var err error
+	if w.blobs, err = blob.Open(w.fs, "/blobs"); err != nil {
+		w.t.Fatal(err)
+	}
+	if w.store, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
+		w.t.Fatal(err)
+	}
+	w.kv, w.topics = kv.New(w.blobs), topic.New()
+	results := NewResults(w.blobs)
+	book, err := view.OpenBook(w.ctx, w.store, w.log, w.id, w.clock, w.kv, w.topics, results)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.Caller = New(Options{Book: book, Results: results, States: w.kv, Topics: w.topics, Clock: w.clock, Acquire: w.acquire, AcquireJoined: w.acquire, Find: w.find,
+		Plain: func(f string) quipu.State { return w.kv.State(book, f) }, Publish: topic.Outside{View: w.topics, Book: book},
+		Log: w.log, LogBook: w.id})
+	w.topics.Start(book, func(delivery.Subscription) {})
+	if err := w.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// close stops in the order of a node, once.
+func (w *world) close() {
+	w.t.Helper()
+	if err := errors.Join(w.Close(w.ctx), w.o.Book.Close(), w.store.Close()); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// crash ends everything where it is, loses what was not written to disk, and starts again. Attempts under way find that
+// nothing can be committed any more.
+func (w *world) crash(rng *rand.Rand) {
+	w.t.Helper()
+	w.Stop()
+	crashed := w.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(100), RNG: rng})
+	w.o.Book.Close()
+	w.Wait()
+	if err := w.store.Close(); err != nil {
+		w.t.Error(err)
+	}
+	w.fs = crashed
+	w.open()
+}
+
 func (w *world) find(r quipu.CallRequest, _ string) (quipu.Function, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	f, ok := w.functions[r.Function]
 	if !ok {
 		return f, &quipu.Error{Code: quipu.CodeNoFunction}
@@ -138,6 +182,9 @@ func (w *world) find(r quipu.CallRequest, _ string) (quipu.Function, error) {
 }
 
 func (w *world) acquire(ctx context.Context, f quipu.Function) (Lease, error) {
+	if w.fails.Load() {
+		return nil, &quipu.Error{Code: quipu.CodeStart}
+	}
 	select {
 	case w.places <- struct{}{}:
 	case <-ctx.Done():
@@ -155,6 +202,8 @@ func (w *world) acquire(ctx context.Context, f quipu.Function) (Lease, error) {
 // function deploys code, atomic or plain.
 func (w *world) function(name string, isAtomic bool, code handler) {
 	f := quipu.Function{Name: name, Spec: quipu.Spec{Atomic: isAtomic, Concurrency: 1, Timeout: quipu.Duration(20 * time.Second)}}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.functions[name], w.code[name] = f, code
 }
 

@@ -44,34 +44,68 @@ func (r *ring) all(keep func(quipu.CallInfo) bool) (found []quipu.CallInfo) {
 
 // Call finds a call by its id.
 func (c *Caller) Call(_ context.Context, id string) (info quipu.CallInfo, err error) {
-	found := c.recent.all(func(i quipu.CallInfo) bool { return i.ID == id })
-	if len(found) > 0 {
-		return found[0], nil
+	if found, ok := c.remembered(id); ok {
+		return found, nil
 	}
 	tx := c.o.Book.Look()
+	defer func() { err = errors.Join(err, tx.Close()) }()
+	p, err := c.o.Results.waiting(tx, id)
+	if err != nil {
+		return info, err
+	}
+	if p != nil {
+		return c.waits.standing(p), nil
+	}
 	r, _, err := c.o.Results.load(tx, id)
-	if err = errors.Join(err, tx.Close()); err != nil {
+	if err != nil {
 		return info, err
 	}
 	return r.Info, nil
 }
 
-// Calls lists calls, the newest first: those with a record, and those that this node remembers.
+// remembered finds a call that has no record.
+func (c *Caller) remembered(id string) (info quipu.CallInfo, ok bool) {
+	found := c.recent.all(func(i quipu.CallInfo) bool { return i.ID == id })
+	if len(found) == 0 {
+		return info, false
+	}
+	return found[0], true
+}
+
+// Calls lists calls, the newest first: those that wait, those with a record, and those that this node remembers.
 func (c *Caller) Calls(_ context.Context, name string, limit int) ([]quipu.CallInfo, error) {
 	if limit <= 0 || limit > listMax {
 		limit = listMax
 	}
 	calls := c.recent.all(func(i quipu.CallInfo) bool { return name == "" || i.Function == name })
 	tx := c.o.Book.Look()
+	waiting, err := c.waiting(tx, name, limit)
+	if err != nil {
+		return nil, errors.Join(err, tx.Close())
+	}
 	kept, err := c.o.Results.newest(tx, name, limit)
 	if err = errors.Join(err, tx.Close()); err != nil {
 		return nil, err
 	}
-	calls = append(calls, kept...)
+	calls = append(append(calls, waiting...), kept...)
 	slices.SortStableFunc(calls, func(a, b quipu.CallInfo) int {
 		return cmp.Or(b.Start.Compare(a.Start), cmp.Compare(b.ID, a.ID))
 	})
 	return calls[:min(limit, len(calls))], nil
+}
+
+// waiting lists calls that have not ended, of one function unless name is "".
+func (c *Caller) waiting(tx *view.Tx, name string, limit int) (found []quipu.CallInfo, err error) {
+	for _, id := range c.waits.newest(name, limit) {
+		p, err := c.o.Results.waiting(tx, id)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil { // else it has ended meanwhile
+			found = append(found, c.waits.standing(p))
+		}
+	}
+	return found, nil
 }
 
 // newest lists kept results, of one function unless name is "".

@@ -12,12 +12,13 @@ import (
 
 // openCall is a call that an instance is handling.
 type openCall struct {
-	id    string
-	f     quipu.Function
-	depth int
-	ctx   context.Context // ends with the run
-	tx    *view.Tx        // nil for a plain function
-	made  atomic.Int32    // calls made from this one
+	id      string
+	attempt int // of a call that nobody waits for; 0 and 1 are the first
+	f       quipu.Function
+	depth   int
+	ctx     context.Context // ends with the run
+	tx      *view.Tx        // nil for a plain function
+	made    atomic.Int32    // calls made from this one
 
 	nested sync.Mutex // one call joins at a time, since savepoints nest
 
@@ -31,8 +32,12 @@ func (o *openCall) close() {
 	o.closed = true
 }
 
-// nextID names a call made from this one: the same in each run, if the function does the same.
+// nextID names a call made from this one: the same in each run, if the function does the same, and others in another
+// attempt.
 func (o *openCall) nextID() string {
+	if o.attempt > 1 {
+		return fmt.Sprintf("%s/%d.%d", o.id, o.attempt, o.made.Add(1))
+	}
 	return fmt.Sprintf("%s/%d", o.id, o.made.Add(1))
 }
 
@@ -136,6 +141,11 @@ func (s *outside) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallR
 	return s.c.invoke(ctx, r, s.o.nextID(), s.o.depth+1)
 }
 
+// InvokeAsync accepts a call at once.
+func (s *outside) InvokeAsync(ctx context.Context, r quipu.CallRequest) (quipu.CallInfo, error) {
+	return s.c.InvokeAsync(ctx, r)
+}
+
 // inCall is a session inside an atomic call.
 type inCall struct {
 	c *Caller
@@ -172,6 +182,19 @@ func (s *inCall) Publish(_ context.Context, ms []quipu.Message) error {
 
 func (s *inCall) Cancel(_ context.Context, topic, id string) error {
 	return s.o.during(func() error { return s.c.o.Topics.Cancel(s.o.tx, topic, id) })
+}
+
+// InvokeAsync adds a call to the call's transaction.
+func (s *inCall) InvokeAsync(ctx context.Context, r quipu.CallRequest) (info quipu.CallInfo, err error) {
+	p, err := s.c.accept(ctx, r)
+	if err != nil {
+		return info, err
+	}
+	err = s.o.during(func() error {
+		info, err = s.c.enqueue(s.o.tx, p)
+		return err
+	})
+	return info, err
 }
 
 // Invoke joins an atomic function to the call's transaction. A plain function acts at once.

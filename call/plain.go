@@ -21,7 +21,7 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 	}
 	q.info.Runs = 1
 	ctx, cancel := context.WithTimeout(ctx, q.f.Spec.Timeout.Std())
-	open := &openCall{id: q.id, f: q.f, depth: q.depth, ctx: ctx}
+	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx}
 	c.open.enter(lease.ID(), open)
 	finish := func(healthy bool) {
 		cancel()
@@ -42,7 +42,7 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 	q.info.Status = response.StatusCode
 	reply := &quipu.CallReply{Call: q.id, Revision: q.f.Revision, Status: response.StatusCode, Header: response.Header, Trailer: response.Trailer,
 		Session: c.o.Book.Applied()}
-	if q.IdempotencyKey != "" {
+	if q.IdempotencyKey != "" || q.deferred != nil {
 		h, err := hold(q.f, response)
 		if err != nil {
 			err = q.failure(ctx, err)
@@ -50,6 +50,10 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 		finish(!q.breaks(err))
 		if err != nil {
 			return nil, err
+		}
+		if q.deferred != nil {
+			c.ended(q)
+			return h.reply(q.info, reply.Session), nil
 		}
 		return c.recordPlain(context.WithoutCancel(ctx), q, h)
 	}
@@ -65,7 +69,7 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 // does not take its neighbours with it.
 func (q *request) breaks(err error) bool {
 	switch quipu.CodeOf(err) {
-	case quipu.CodeTimeout, quipu.CodeReplySize, quipu.CodeStreaming:
+	case quipu.CodeTimeout, quipu.CodeCallCancelled, quipu.CodeReplySize, quipu.CodeStreaming:
 		return q.f.Spec.Concurrency == 1
 	case quipu.CodeCrashed, quipu.CodeReply:
 		return true
@@ -99,6 +103,10 @@ func (c *Caller) recordPlain(ctx context.Context, q *request, h *held) (*quipu.C
 		}
 		return c.o.Results.record(tx, q, h)
 	})
+	if quipu.CodeOf(err) == quipu.CodeCallPending { // accepted under the same key meanwhile, within an atomic call
+		c.ended(q)
+		return h.reply(q.info, c.o.Book.Applied()), nil
+	}
 	if err != nil || earlier != nil {
 		return earlier, err
 	}
@@ -109,12 +117,34 @@ func (c *Caller) recordPlain(ctx context.Context, q *request, h *held) (*quipu.C
 // once runs a request with an idempotency key unless its result is known, and makes others with the same
 // key wait for it.
 func (c *Caller) once(ctx context.Context, q *request, run func(context.Context, *request) (*quipu.CallReply, error)) (*quipu.CallReply, error) {
-	if len(q.IdempotencyKey) > quipu.TagBytesMax {
-		return nil, &quipu.Error{Code: quipu.CodeUsage, Op: "call",
-			Text: fmt.Sprintf("the %s has %d bytes, the most is %d", quipu.HeaderIdempotency, len(q.IdempotencyKey), quipu.TagBytesMax)}
+	if err := q.checkKey(); err != nil {
+		return nil, err
 	}
 	q.hash = q.fingerprint()
-	name := q.f.Name + "\x00" + q.IdempotencyKey
+	done, err := c.alone(ctx, q.f.Name, q.IdempotencyKey)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	tx := c.o.Book.Look()
+	known, err := c.o.Results.recorded(tx, q)
+	if err = errors.Join(err, tx.Close()); err != nil || known != nil {
+		return known, err
+	}
+	return run(ctx, q)
+}
+
+func (q *request) checkKey() error {
+	if len(q.IdempotencyKey) <= quipu.TagBytesMax {
+		return nil
+	}
+	return &quipu.Error{Code: quipu.CodeUsage, Op: "call",
+		Text: fmt.Sprintf("the %s has %d bytes, the most is %d", quipu.HeaderIdempotency, len(q.IdempotencyKey), quipu.TagBytesMax)}
+}
+
+// alone waits until no other request with the idempotency key of a function is under way, and keeps others out until done.
+func (c *Caller) alone(ctx context.Context, function, key string) (done func(), err error) {
+	name := function + "\x00" + key
 	mine := make(chan struct{})
 	for {
 		other, busy := c.running.LoadOrStore(name, mine)
@@ -127,16 +157,10 @@ func (c *Caller) once(ctx context.Context, q *request, run func(context.Context,
 			return nil, ctx.Err()
 		}
 	}
-	defer func() {
+	return func() {
 		c.running.Delete(name)
 		close(mine)
-	}()
-	tx := c.o.Book.Look()
-	known, err := c.o.Results.recorded(tx, q)
-	if err = errors.Join(err, tx.Close()); err != nil || known != nil {
-		return known, err
-	}
-	return run(ctx, q)
+	}, nil
 }
 
 // held is a whole reply in memory.

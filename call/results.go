@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/quipu-run/quipu"
@@ -31,8 +33,14 @@ type Blobs interface {
 	Get(ref quipu.BlobRef) ([]byte, error)
 }
 
-// Results is the view: what calls answered.
-type Results struct{ blobs Blobs }
+// Results is the view: what calls answered, and the calls that wait to be made.
+type Results struct {
+	blobs Blobs
+
+	mu   sync.Mutex
+	news []func(*queue)   // what the record being applied does to the queue
+	ends []quipu.CallInfo // the calls that nobody waits for which it ends
+}
 
 // NewResults makes a view whose large replies go to blobs.
 func NewResults(blobs Blobs) *Results { return &Results{blobs: blobs} }
@@ -86,20 +94,34 @@ func decodeResult(b []byte) (*result, error) {
 
 // Operations: a byte that tells which, then
 //
-//	keep    a result
+//	keep    a result; one with a state ends the call, which waits no more
 //	forget  JSON: the list of results to forget, without headers and bodies
+//	queue   a call that waits
+//	park    JSON: what came of its attempts
 const (
 	opKeep byte = iota + 1
 	opForget
+	opQueue
+	opPark
 )
 
 // record adds the result of q to its transaction.
 func (s *Results) record(tx *view.Tx, q *request, h *held) error {
-	r := &result{Info: q.info, Header: h.header, Key: q.IdempotencyKey, Hash: q.hash, body: h.body,
-		Query: q.RawQuery, Sent: len(q.body), Kept: min(len(q.body), quipu.CallBodyKept)}
-	r.input = q.body[:r.Kept]
-	if len(h.body) > quipu.InlineBytesMax {
-		ref, err := s.blobs.Put(h.body)
+	r := &result{Info: q.info, Header: h.header, Key: q.IdempotencyKey, Hash: q.hash, body: h.body, Query: q.RawQuery}
+	r.sent(q.body)
+	return s.keep(tx, r)
+}
+
+// sent keeps the start of the request's body.
+func (r *result) sent(body []byte) {
+	r.Sent, r.Kept = len(body), min(len(body), quipu.CallBodyKept)
+	r.input = body[:r.Kept]
+}
+
+// keep adds a result to a transaction.
+func (s *Results) keep(tx *view.Tx, r *result) error {
+	if len(r.body) > quipu.InlineBytesMax {
+		ref, err := s.blobs.Put(r.body)
 		if err != nil {
 			return fmt.Errorf("keep reply: %w", err)
 		}
@@ -110,8 +132,8 @@ func (s *Results) record(tx *view.Tx, q *request, h *held) error {
 	if err != nil {
 		return err
 	}
-	if q.IdempotencyKey != "" {
-		tx.Put(Name, keyName(q.f.Name, q.IdempotencyKey), []byte(q.id))
+	if r.Key != "" {
+		tx.Put(Name, keyName(r.Info.Function, r.Key), []byte(r.Info.ID))
 	}
 	return tx.Do(quipu.Op{View: Name, Body: body})
 }
@@ -126,14 +148,48 @@ func (s *Results) recorded(tx *view.Tx, q *request) (*quipu.CallReply, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	r, seq, err := s.load(tx, string(id))
+	p, err := s.waiting(tx, string(id))
 	if err != nil {
 		return nil, err
 	}
-	if r.Hash != q.hash {
-		return nil, &quipu.Error{Code: quipu.CodeIdempotency, Op: "call",
-			Text: fmt.Sprintf("the %s %q came before with another request", quipu.HeaderIdempotency, q.IdempotencyKey),
-			Hint: quipu.Codes[quipu.CodeIdempotency].Next}
+	if p != nil {
+		return nil, errors.Join(sameRequest(q.IdempotencyKey, p.Hash, q.hash), notEnded(string(id)))
+	}
+	r, _, err := s.load(tx, string(id))
+	if err != nil {
+		return nil, err
+	}
+	if err := sameRequest(q.IdempotencyKey, r.Hash, q.hash); err != nil {
+		return nil, err
+	}
+	return s.reply(r)
+}
+
+// sameRequest refuses another request with the key of an earlier one. CodeIdempotency.
+func sameRequest(key, first, second string) error {
+	if first == second {
+		return nil
+	}
+	return &quipu.Error{Code: quipu.CodeIdempotency, Op: "call",
+		Text: fmt.Sprintf("the %s %q came before with another request", quipu.HeaderIdempotency, key),
+		Hint: quipu.Codes[quipu.CodeIdempotency].Next}
+}
+
+func notEnded(id string) error {
+	return &quipu.Error{Code: quipu.CodeCallPending, Op: "call.result", Text: fmt.Sprintf("call %s has not ended", id),
+		Hint: fmt.Sprintf("ask again later; quipu calls get %s shows how far it is", id)}
+}
+
+// reply is what a call was answered with, or the error that it ended with.
+func (s *Results) reply(r *result) (_ *quipu.CallReply, err error) {
+	switch {
+	case r.Info.State == quipu.CallCancelled:
+		return nil, &quipu.Error{Code: quipu.CodeCallCancelled, Op: "call.result", Text: fmt.Sprintf("call %s was cancelled", r.Info.ID)}
+	case r.Info.State == quipu.CallExpired:
+		return nil, &quipu.Error{Code: quipu.CodeCallExpired, Op: "call.result",
+			Text: fmt.Sprintf("call %s did not succeed until %s", r.Info.ID, r.Info.Expires.UTC().Format(time.RFC3339))}
+	case r.Info.Error != "":
+		return nil, &quipu.Error{Code: r.Info.Error, Op: "call.result", Text: r.Info.Cause}
 	}
 	h := &held{status: r.Info.Status, header: r.Header, body: r.body}
 	if r.Blob != nil {
@@ -141,7 +197,7 @@ func (s *Results) recorded(tx *view.Tx, q *request) (*quipu.CallReply, error) {
 			return nil, fmt.Errorf("recorded reply: %w", err)
 		}
 	}
-	return h.reply(r.Info, seq), nil
+	return h.reply(r.Info, r.Info.Seq), nil
 }
 
 // load reads a result. CodeNotFound.
@@ -164,7 +220,7 @@ func (s *Results) load(tx *view.Tx, id string) (*result, quipu.Seq, error) {
 	return r, seq, nil
 }
 
-// Blobs visits the blobs that results refer to.
+// Blobs visits the blobs that results and waiting calls refer to.
 func (s *Results) Blobs(tx *view.Tx, visit func(quipu.BlobRef)) error {
 	var bad error
 	err := tx.Peek(Name, byID, byID+"\xff", func(id string, value []byte) bool {
@@ -182,20 +238,34 @@ func (s *Results) Blobs(tx *view.Tx, visit func(quipu.BlobRef)) error {
 		}
 		return true
 	})
-	return errors.Join(err, bad)
+	if err = errors.Join(err, bad); err != nil {
+		return err
+	}
+	return s.eachWaiting(tx, func(p *pending) error {
+		if p.Blob != nil {
+			visit(*p.Blob)
+		}
+		return nil
+	})
 }
 
 func keyName(function, key string) string { return byKey + function + "\x00" + key }
 
 // timeName orders calls by their id, newest first: an id starts with a ULID, and that with its time, so its
-// bits are inverted. What follows the ULID, for a call made from another, stays as it is.
-func timeName(id string) (string, error) {
+// bits are inverted. What follows the ULID, for a call made from another, stays as it is. at, if it is not 0, takes the
+// place of the time, in Unix milliseconds: a call that nobody waits for is kept from its last attempt on.
+func timeName(id string, at uint64) (string, error) {
 	if len(id) < ulid.EncodedSize {
 		return "", fmt.Errorf("call id %q: %w", id, ulid.ErrDataSize)
 	}
 	u, err := ulid.ParseStrict(id[:ulid.EncodedSize])
 	if err != nil {
 		return "", fmt.Errorf("call id %q: %w", id, err)
+	}
+	if at > 0 {
+		if err := u.SetTime(at); err != nil {
+			return "", fmt.Errorf("call id %q at %d: %w", id, at, err)
+		}
 	}
 	for i := range u {
 		u[i] = ^u[i]
@@ -210,21 +280,30 @@ func (s *Results) Apply(b *view.Batch, op []byte, at view.At) error {
 	}
 	switch op[0] {
 	case opKeep:
-		return applyKeep(b, op[1:], at)
+		return s.applyKeep(b, op[1:], at)
 	case opForget:
 		return applyForget(b, op[1:])
+	case opQueue:
+		return s.applyQueue(b, op[1:])
+	case opPark:
+		return s.applyPark(b, op[1:])
 	}
 	return errResult
 }
 
-func applyKeep(b *view.Batch, body []byte, at view.At) error {
+func (s *Results) applyKeep(b *view.Batch, body []byte, at view.At) error {
 	r, err := decodeResult(body)
 	if err != nil {
 		return err
 	}
-	when, err := timeName(r.Info.ID)
+	when, err := timeName(r.Info.ID, r.at())
 	if err != nil {
 		return err
+	}
+	if r.Info.State != "" {
+		if err := s.applyEnd(b, r.Info); err != nil {
+			return err
+		}
 	}
 	id := []byte(r.Info.ID)
 	if r.Key != "" {
@@ -237,8 +316,19 @@ func applyKeep(b *view.Batch, body []byte, at view.At) error {
 		b.Set(Name, byFunction+r.Info.Function+"\x00"+when, id))
 }
 
+// at is what timeName wants to know besides the id.
+func (r *result) at() uint64 {
+	if r.Info.State == "" {
+		return 0
+	}
+	return uint64(max(1, r.Info.Start.UnixMilli()))
+}
+
 // forgotten is one element of a forget operation.
-type forgotten struct{ ID, Function, Key string }
+type forgotten struct {
+	ID, Function, Key string
+	At                uint64 `json:",omitempty"`
+}
 
 func applyForget(b *view.Batch, body []byte) error {
 	var list []forgotten
@@ -246,7 +336,7 @@ func applyForget(b *view.Batch, body []byte) error {
 		return err
 	}
 	for _, f := range list {
-		when, err := timeName(f.ID)
+		when, err := timeName(f.ID, f.At)
 		if err != nil {
 			return err
 		}
@@ -277,7 +367,7 @@ func (c *Caller) Sweep(ctx context.Context) (swept int, err error) {
 	if err := limit.SetTime(uint64(oldest.UnixMilli())); err != nil {
 		return 0, err
 	}
-	from, err := timeName(limit.String())
+	from, err := timeName(limit.String(), 0)
 	if err != nil {
 		return 0, err
 	}
@@ -304,7 +394,7 @@ func (s *Results) forget(tx *view.Tx, from string) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		list[i] = forgotten{ID: id, Function: r.Info.Function, Key: r.Key}
+		list[i] = forgotten{ID: id, Function: r.Info.Function, Key: r.Key, At: r.at()}
 		if r.Key != "" {
 			tx.Put(Name, keyName(r.Info.Function, r.Key), nil)
 		}

@@ -29,9 +29,15 @@ type Words struct {
 // Slice shows all that is known of a call: its result, and what its record in the log says. CodeNotFound. A record
 // that is not there any more is no error: Missing tells of it.
 func (c *Caller) Slice(ctx context.Context, id string) (quipu.CallSlice, error) {
-	found := c.recent.all(func(i quipu.CallInfo) bool { return i.ID == id })
-	if len(found) > 0 {
-		return withoutRecord(found[0]), nil
+	if found, ok := c.remembered(id); ok {
+		return withoutRecord(found), nil
+	}
+	p, err := c.load(id)
+	if err != nil {
+		return quipu.CallSlice{}, err
+	}
+	if p != nil {
+		return c.sliceOfWaiting(p), nil
 	}
 	tx := c.o.Book.Look()
 	r, _, err := c.o.Results.load(tx, id)
@@ -52,6 +58,12 @@ func withoutRecord(info quipu.CallInfo) quipu.CallSlice {
 	return s
 }
 
+// sliceOfWaiting is a call that has not ended.
+func (c *Caller) sliceOfWaiting(p *pending) quipu.CallSlice {
+	return quipu.CallSlice{CallInfo: c.waits.standing(p), Query: p.Query, Request: bodyOf(p.body, int64(len(p.body))),
+		Missing: "the call has not ended"}
+}
+
 func endOf(info quipu.CallInfo) time.Time {
 	return info.Start.Add(time.Duration(info.Micros) * time.Microsecond)
 }
@@ -67,7 +79,11 @@ func sliceOf(r *result) quipu.CallSlice {
 
 // bodyOf shows the start of a body of size bytes.
 func bodyOf(start []byte, size int64) quipu.CallBody {
-	start = start[:min(len(start), quipu.CallBodyKept)]
+	return bodyUpTo(quipu.CallBodyKept, start, size)
+}
+
+func bodyUpTo(most int, start []byte, size int64) quipu.CallBody {
+	start = start[:min(len(start), most)]
 	b := quipu.CallBody{Size: size, Truncated: int64(len(start)) < size}
 	whole := start
 	for cut := 1; b.Truncated && cut < utf8.UTFMax && cut < len(start) && !utf8.Valid(whole); cut++ {
@@ -164,8 +180,13 @@ func (c *Caller) words(view string) Words {
 	return w
 }
 
-// keyWords: the only keys of this view that a transaction names are idempotency keys.
+// keyWords: the keys of this view that a transaction names are idempotency keys, and calls that wait.
 func keyWords(key string) string {
+	for _, prefix := range []string{byPending, byTried} {
+		if id, ok := strings.CutPrefix(key, prefix); ok {
+			return "waiting call " + id
+		}
+	}
 	function, idempotency, ok := strings.Cut(strings.TrimPrefix(key, byKey), "\x00")
 	if !ok {
 		return key
@@ -179,6 +200,10 @@ func opWords(op []byte) string {
 		return "keep the result"
 	case len(op) > 0 && op[0] == opForget:
 		return "forget old results"
+	case len(op) > 0 && op[0] == opQueue:
+		return "accept a call"
+	case len(op) > 0 && op[0] == opPark:
+		return "have a call wait for its next attempt"
 	}
 	return "an unknown operation"
 }

@@ -147,6 +147,26 @@ func (w *world) names() string {
 	return strings.Join(names, " ")
 }
 
+func TestRulesForCallsThatNobodyWaitsForHaveDefaults(t *testing.T) {
+	w := newWorld(t)
+	for text, want := range map[string]quipu.AsyncSpec{
+		"": quipu.AsyncDefault(),
+		"  async: {retry: {max: 7}, onSuccess: {topic: done}}\n": {Retry: quipu.RetrySpec{Max: 7, Backoff: quipu.Duration(time.Second)},
+			MaxAge: quipu.Duration(6 * time.Hour), OnSuccess: quipu.Destination{Topic: "done"}},
+	} {
+		if _, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+fn("a", text), run), quipu.DeployOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		f, err := w.Function("a")
+		if err != nil || f.Spec.Async != want {
+			t.Errorf("%+v, %v, want %+v", f.Spec.Async, err, want)
+		}
+		if got := f.AsyncRules().OnFailure; got != (quipu.Destination{Topic: "a-dead"}) {
+			t.Errorf("failures go to %+v", got)
+		}
+	}
+}
+
 func TestDeployReplacesAnApplicationAsAWhole(t *testing.T) {
 	w := newWorld(t)
 	deploy := func(app string, files ...string) []quipu.Function {
@@ -285,6 +305,13 @@ func TestRefusedDeployChangesNothing(t *testing.T) {
 		{"health without a slash", fn("a", "  health: up\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
 		{"health with a line break", fn("a", "  health: \"/a\\nb\"\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
 		{"health of gRPC", fn("a", "  contract: dapr\n  protocol: grpc\n  health: /up\n"), quipu.CodeManifest, "grpc"},
+		{"too many retries", fn("a", "  async: {retry: {max: 101}}\n"), quipu.CodeManifest, "quipu.yaml:8: async.retry.max is 101"},
+		{"no back-off", fn("a", "  async: {retry: {backoff: 0s}}\n"), quipu.CodeManifest, "async.retry.backoff is 0s"},
+		{"too old", fn("a", "  async: {maxAge: 15d}\n"), quipu.CodeManifest, "async.maxAge is 360h0m0s"},
+		{"two destinations", fn("a", "  async: {onSuccess: {function: b, topic: t}}\n"), quipu.CodeManifest, "async.onSuccess names a function and a topic"},
+		{"empty destination", fn("a", "  async: {onFailure: {}}\n"), quipu.CodeManifest, "async.onFailure must name"},
+		{"circle", fn("a", "  async: {onFailure: {function: a}}\n"), quipu.CodeManifest, "itself"},
+		{"platform's topic", fn("a", "  async: {onSuccess: {topic: $dead}}\n"), quipu.CodeManifest, "cannot be the name of a topic"},
 		{"failing build", fn("a", "  build: [sh, -c, 'echo no flour; exit 3']\n"), quipu.CodeBuild, "no flour"},
 		{"one of two fails", fn("a", "") + fn("b", "  build: ['false']\n"), quipu.CodeBuild, "function b"},
 	} {

@@ -129,7 +129,8 @@ func (m *manifest) decodeFunction(from *yaml.Decoder, node *yaml.Node) error {
 	doc := document{Spec: quipu.Spec{
 		Runtime: "", Contract: "http", Protocol: "http",
 		Scale:   quipu.Scale{Max: 10, Idle: quipu.Duration(60 * time.Second)},
-		Timeout: quipu.Duration(30 * time.Second), StartTimeout: quipu.Duration(30 * time.Second)}}
+		Timeout: quipu.Duration(30 * time.Second), StartTimeout: quipu.Duration(30 * time.Second),
+		Async: quipu.AsyncDefault()}}
 	if err := from.Decode(&doc); err != nil {
 		return yamlError(err)
 	}
@@ -261,6 +262,9 @@ func (m *manifest) check(i int, dir string) error {
 		return err
 	}
 	if err := m.checkWalls(i); err != nil {
+		return err
+	}
+	if err := m.checkAsync(i); err != nil {
 		return err
 	}
 	return m.checkTriggers(i)

@@ -23,6 +23,7 @@ func furnished(t *testing.T) *house {
 	h := open(t, "")
 	h.add(fake.HTTP("hello", "/hello/{$}", "GET", "POST"), fake.Echo)
 	h.ask("GET", "/hello/", "")
+	h.ask("POST", "/hello/", "later", "Prefer: respond-async")
 	h.ns.Running = []sdk.Instance{{ID: "i1", Function: "hello", Revision: "r1", PID: 7, State: "ready", Started: fake.Epoch}}
 	h.ns.Lines = []sdk.LogLine{{Time: fake.Epoch, Instance: "i1", Stream: "stdout", Text: "one"}, {Time: fake.Epoch, Instance: "i1", Stream: "stderr", Text: "two"}}
 	for i := range 5 {
@@ -66,6 +67,8 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"listCalls":        {"GET", "/calls?function=hello&limit=1", "", ""},
 	"getCall":          {"GET", "/calls/call-1", "", ""},
 	"getCallSlice":     {"GET", "/calls/call-1/slice", "", ""},
+	"getCallResult":    {"GET", "/calls/call-1/result", "", ""},
+	"cancelCall":       {"POST", "/calls/call-2/cancel", "", ""},
 	"deploy":           {"POST", "/deploys?app=shop", "BUNDLE", "Content-Type: application/gzip"},
 	"listFunctions":    {"GET", "/functions", "", ""},
 	"getFunction":      {"GET", "/functions/hello", "", ""},
@@ -221,6 +224,12 @@ var badRequests = []struct {
 	{"GET /calls?limit=many", "", "", quipu.CodeUsage},
 	{"GET /calls/nobody", "", "", quipu.CodeNotFound},
 	{"GET /calls/nobody/slice", "", "", quipu.CodeNotFound},
+	{"GET /calls/nobody/result", "", "", quipu.CodeNotFound},
+	{"POST /calls/nobody/cancel", "", "", quipu.CodeNotFound},
+	{"POST /calls/call-1/cancel", "", "", quipu.CodeCallEnded},
+	{"GET /calls/call-1/cancel", "", "", quipu.CodeMethod},
+	{"POST /functions/none/call/", "", "Prefer: respond-async", quipu.CodeNoFunction},
+	{"POST /functions/hello/call/", strings.Repeat("x", 1001), "Prefer: respond-async", quipu.CodeBodySize},
 	{"POST /deploys", "x", "Content-Type: application/gzip", quipu.CodeUsage},
 	{"POST /deploys?app=a", "x", "Content-Type: text/plain", quipu.CodeBadJSON},
 	{"POST /deploys?app=a", "no gzip", "Content-Type: application/gzip", quipu.CodeBadJSON},

@@ -34,6 +34,7 @@ import (
 type Namespace interface {
 	quipu.Functions
 	quipu.Invoker
+	quipu.AsyncInvoker
 	quipu.Calls
 	quipu.Topics
 	// Attach makes an application that runs by itself part of the namespace until ctx ends, and tells how it stands.

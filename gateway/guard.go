@@ -46,6 +46,10 @@ func tokenOf(r *http.Request) string {
 	if t := r.Header.Get(sdk.HeaderToken); t != "" {
 		return t
 	}
+	return bearerOf(r)
+}
+
+func bearerOf(r *http.Request) string {
 	scheme, t, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(t)

@@ -164,7 +164,11 @@ func removeFunction(a *ask) error {
 
 func (g *Gateway) callFunction(a *ask) error {
 	_, path, _ := strings.Cut(strings.TrimPrefix(a.Request.URL.EscapedPath(), adminPrefix+"/functions/"), "/call")
-	g.call(a.ResponseWriter, a.Request, a.ns, CallOf(a.Request, a.values["function"], path, "cli"))
+	c := CallOf(a.Request, a.values["function"], path, "cli")
+	if g.opt.Token != "" && TokenEqual(bearerOf(a.Request), g.opt.Token) {
+		c.Header.Del("Authorization") // it was for us: no function is to have it, and no record
+	}
+	g.call(a.ResponseWriter, a.Request, a.ns, c)
 	return nil
 }
 

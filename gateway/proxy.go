@@ -57,7 +57,7 @@ func (g *Gateway) callRoute(w http.ResponseWriter, r *http.Request, namespace, f
 		g.fail(w, r, err)
 		return
 	}
-	g.call(w, r, &following{Invoker: ns, moved: func() string {
+	g.call(w, r, &following{caller: ns, moved: func() string {
 		to, _, _ := (*g.tables.Load())[namespace].find(r.Method, r.URL)
 		return to
 	}}, CallOf(r, function, r.URL.EscapedPath(), TriggerRoute))
@@ -66,7 +66,7 @@ func (g *Gateway) callRoute(w http.ResponseWriter, r *http.Request, namespace, f
 // following calls the function that a route leads to now, if a deploy took away the one it led to when the
 // request came. Routes change before a function goes, so there is a successor, or the answer stands.
 type following struct {
-	quipu.Invoker
+	caller
 	moved func() string // where the route leads now; "" nowhere
 }
 
@@ -74,8 +74,16 @@ type following struct {
 const movesMax = 8
 
 func (f *following) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error) {
+	return follow(ctx, f, r, f.caller.Invoke)
+}
+
+func (f *following) InvokeAsync(ctx context.Context, r quipu.CallRequest) (quipu.CallInfo, error) {
+	return follow(ctx, f, r, f.caller.InvokeAsync)
+}
+
+func follow[T any](ctx context.Context, f *following, r quipu.CallRequest, call func(context.Context, quipu.CallRequest) (T, error)) (T, error) {
 	for range movesMax {
-		reply, err := f.Invoker.Invoke(ctx, r)
+		reply, err := call(ctx, r)
 		to := ""
 		if quipu.CodeOf(err) == quipu.CodeNoFunction && untouched(r.Body) {
 			to = f.moved()
@@ -85,7 +93,7 @@ func (f *following) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.Cal
 		}
 		r.Function = to
 	}
-	return f.Invoker.Invoke(ctx, r)
+	return call(ctx, r)
 }
 
 // untouched tells whether a body can still be sent whole.
@@ -94,14 +102,23 @@ func untouched(body io.Reader) bool {
 	return body == nil || ok && l.left == l.max
 }
 
-// call invokes and answers; c is of r.
-func (g *Gateway) call(w http.ResponseWriter, r *http.Request, ns quipu.Invoker, c quipu.CallRequest) {
+// call invokes and answers, or has it done later; c is of r.
+func (g *Gateway) call(w http.ResponseWriter, r *http.Request, ns caller, c quipu.CallRequest) {
 	body, err := LimitBody(r, g.opt.BodyBytesMax)
 	if err != nil {
 		g.fail(w, r, err)
 		return
 	}
 	c.Body = body
+	if WantsAsync(&c) {
+		info, err := ns.InvokeAsync(r.Context(), c)
+		if err != nil {
+			g.fail(w, r, err)
+			return
+		}
+		WriteAccepted(w, namespaceOf(r), info)
+		return
+	}
 	reply, err := ns.Invoke(r.Context(), c)
 	if err != nil {
 		g.fail(w, r, err)

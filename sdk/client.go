@@ -233,6 +233,35 @@ func (c *Client) Invoke(ctx context.Context, function, method, path string, head
 	return resp, err
 }
 
+// InvokeAsync is Invoke of a call that nobody waits for: it returns when the call is durable.
+func (c *Client) InvokeAsync(ctx context.Context, function, method, path string, header http.Header, body io.Reader) (Accepted, error) {
+	header = header.Clone()
+	if header == nil {
+		header = http.Header{}
+	}
+	header.Set(quipu.HeaderPrefer, quipu.PreferAsync)
+	return read[Accepted](ctx, c, request{method: method, path: "/functions/" + url.PathEscape(function) + "/call" + path, header: header, body: body})
+}
+
+// CallResult is what a function answered, whatever its status; the caller closes its body. CodeNotFound, CodeCallPending
+// while the call has not ended, or the error that it ended with.
+func (c *Client) CallResult(ctx context.Context, id string) (*http.Response, error) {
+	resp, err := c.do(ctx, c.get("/calls/"+url.PathEscape(id)+"/result", nil))
+	if err != nil || resp.Header.Get(quipu.HeaderCallID) != "" {
+		return resp, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusAccepted {
+		return nil, &quipu.Error{Code: quipu.CodeCallPending, Op: "call.result", Text: fmt.Sprintf("call %s has not ended", id)}
+	}
+	return nil, c.problem(resp)
+}
+
+// CancelCall ends a call that nobody waits for. CodeNotFound, CodeCallEnded.
+func (c *Client) CancelCall(ctx context.Context, id string) (quipu.CallInfo, error) {
+	return read[quipu.CallInfo](ctx, c, request{method: http.MethodPost, path: "/calls/" + url.PathEscape(id) + "/cancel"})
+}
+
 // decodeLines yields values of JSON, one after the other, until the end.
 func decodeLines[T any](r io.Reader, yield func(T, error) bool) {
 	for in := json.NewDecoder(r); ; {

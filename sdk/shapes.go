@@ -48,6 +48,12 @@ type Alias struct {
 	Revision string `json:"revision"`
 }
 
+// Accepted is the answer to a call that nobody waits for.
+type Accepted struct {
+	ID     string          `json:"id"`
+	Status quipu.CallState `json:"status"`
+}
+
 // Instance is a running copy of a function.
 type Instance struct {
 	ID       string    `json:"id"`

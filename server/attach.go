@@ -91,6 +91,7 @@ func (ns *namespace) serveAttached(ctx context.Context, one *attachment, declare
 	if err := one.listens(ctx); err != nil {
 		return nil // it never did; its client left
 	}
+	ns.Caller.Sync() // calls of it may have waited
 	list := sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{}}
 	said, err := contractdapr.Subscriptions(ctx, one.app)
 	if quipu.CodeOf(err) == quipu.CodeAppCallback { // a web server may answer anything to a path that it does not know
@@ -205,7 +206,7 @@ func (ns *namespace) attachedFunction(appID string, a sdk.Attachment) (f quipu.F
 	if spec.Concurrency == 0 {
 		spec.Concurrency = attachedConcurrency
 	}
-	return quipu.Function{Name: appID, Revision: "attached", App: appID, Spec: spec, Deployed: ns.node.clock.Now()}, nil
+	return quipu.Function{Name: appID, Revision: quipu.RevisionAttached, App: appID, Spec: spec, Deployed: ns.node.clock.Now()}, nil
 }
 
 // declaredIn reads the subscriptions of Dapr's resource files, by name.

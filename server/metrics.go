@@ -17,7 +17,9 @@ func (n *Node) measure() func(quipu.CallInfo) {
 		Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}, []string{"function"})
 	n.deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "quipu_deliveries_total", Help: "Events by what became of them: done, retried, dead, dropped."}, []string{"namespace", "subscription", "outcome"})
-	n.registry.MustRegister(runs, took, n.deliveries, topicMetrics{n})
+	n.ends = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "quipu_async_calls_total", Help: "Calls that nobody waited for by how they ended: succeeded, failed, cancelled, expired."}, []string{"namespace", "function", "state"})
+	n.registry.MustRegister(runs, took, n.deliveries, n.ends, topicMetrics{n}, queueMetrics{n})
 	return func(i quipu.CallInfo) {
 		if i.Error == quipu.CodeNoFunction {
 			return // names of functions that are not there are without limit
@@ -30,6 +32,33 @@ func (n *Node) measure() func(quipu.CallInfo) {
 func (n *Node) observeDelivery(namespace string) func(string, trigger.Fate, int) {
 	return func(subscription string, what trigger.Fate, events int) {
 		n.deliveries.WithLabelValues(namespace, subscription, string(what)).Add(float64(events))
+	}
+}
+
+// observeEnd counts the ends of calls of a namespace. A call is accepted of functions that are deployed only, so their names
+// have a limit.
+func (n *Node) observeEnd(namespace string) func(quipu.CallInfo) {
+	return func(i quipu.CallInfo) { n.ends.WithLabelValues(namespace, i.Function, string(i.State)).Inc() }
+}
+
+// queueMetrics asks how many calls wait, when somebody wants to know.
+type queueMetrics struct{ n *Node }
+
+var callsWaiting = prometheus.NewDesc("quipu_async_calls_waiting", "Calls that nobody waits for which have not ended.", []string{"namespace", "function"}, nil)
+
+// Describe implements prometheus.Collector.
+func (queueMetrics) Describe(to chan<- *prometheus.Desc) { to <- callsWaiting }
+
+// Collect implements prometheus.Collector.
+func (m queueMetrics) Collect(to chan<- prometheus.Metric) {
+	left := seriesMax
+	for _, ns := range m.n.namespaces.all() {
+		for function, size := range ns.Waiting() {
+			if left--; left < 0 {
+				return
+			}
+			to <- prometheus.MustNewConstMetric(callsWaiting, prometheus.GaugeValue, float64(size), ns.name, function)
+		}
 	}
 }
 

@@ -148,7 +148,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	}
 	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
-		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.pool.Busy,
+		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
 		Commit: ns.deployed, Changed: ns.changed})
 	ns.results = call.NewResults(n.blobs)
 	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.Functions, Put: ns.topic.Put})
@@ -159,7 +159,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	publisher := topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
 		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Observe: n.observe, Log: n.log, LogBook: id, Describe: words})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observe, Ended: n.observeEnd(name), Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(name)})
 	if err := ns.start(); err != nil {
@@ -172,6 +172,9 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 func (ns *namespace) start() error {
 	ns.topic.Start(ns.book, func(delivery.Subscription) { ns.Engine.Sync() })
 	if err := ns.View.Start(ns.book); err != nil {
+		return err
+	}
+	if err := ns.Caller.Start(); err != nil {
 		return err
 	}
 	tasks, stop := context.WithCancel(context.Background())
@@ -279,8 +282,9 @@ func (ns *namespace) watch(ctx context.Context) {
 func (ns *namespace) close(ctx context.Context) error {
 	ns.stop()
 	ns.tasks.Wait()
-	err := errors.Join(ns.Engine.Close(ctx), ns.pool.Close(ctx))
+	err := errors.Join(ns.Engine.Close(ctx), ns.Caller.Close(ctx), ns.pool.Close(ctx))
 	ns.Engine.Wait() // what it called has ended with the pool
+	ns.Caller.Wait()
 	if errors.Is(err, context.DeadlineExceeded) {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
 		err = nil
@@ -294,6 +298,7 @@ func (s *namespaces) drain() {
 	defer s.mu.Unlock()
 	for _, ns := range s.of {
 		ns.Engine.Stop()
+		ns.Caller.Stop()
 	}
 }
 

@@ -41,6 +41,11 @@ func (ns *namespace) choose(r quipu.CallRequest, id string) (quipu.Function, err
 	return ns.View.Choose(r.Function, r.Revision, key, r.Trigger == gateway.TriggerRoute)
 }
 
+// busy are the revisions of a function that have instances or calls, those included that wait to be tried.
+func (ns *namespace) busy(function string) []string {
+	return append(ns.pool.Busy(function), ns.Caller.Bound(function)...)
+}
+
 // changed follows what is deployed: instances of what is new first, so that a route never leads to a function
 // that cannot be acquired; then routes; and last what is gone, which no route names any more.
 func (ns *namespace) changed(before, after []deploy.Deployed) {
@@ -66,6 +71,7 @@ func (ns *namespace) changed(before, after []deploy.Deployed) {
 	if ns.Engine != nil { // it looks by itself when it starts
 		ns.Engine.Sync()
 		ns.ticker.Sync()
+		ns.Caller.Sync()
 	}
 }
 

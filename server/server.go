@@ -67,6 +67,7 @@ type Node struct {
 	gateway    *gateway.Gateway
 	observe    func(quipu.CallInfo)
 	deliveries *prometheus.CounterVec
+	ends       *prometheus.CounterVec
 	namespaces namespaces
 	collector  collector
 	listeners  *listeners

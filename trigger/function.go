@@ -121,11 +121,10 @@ func (c *functionConsumer) deliver(ctx context.Context, g *group) result {
 // failure tells what an error of a call means. What did not get as far as the function's code is no attempt.
 func failure(err error, lost int) result {
 	res := result{lost: lost, cause: delivery.Cause(err.Error())}
-	switch quipu.CodeOf(err) {
-	case quipu.CodeSuperseded, quipu.CodeNoSubscription:
+	switch code := quipu.CodeOf(err); {
+	case code == quipu.CodeSuperseded || code == quipu.CodeNoSubscription:
 		res.over = true
-	case quipu.CodeBusy, quipu.CodeStart, quipu.CodeStopping, quipu.CodeContention, quipu.CodeNoFunction, quipu.CodeNoTool,
-		quipu.CodeOverloaded, quipu.CodeDiskFull, quipu.CodeLogStopped, quipu.CodeUnknown, quipu.CodeBuild:
+	case delivery.Missed(err):
 		res.missed = true
 	}
 	return res

@@ -17,23 +17,22 @@ import (
 // a call, giving up (on its way to the dead letters), or done. What is known here is a window: everything up to the
 // floor is done or parked durably, what is above loaded has not been read yet.
 type plan struct {
-	o              planOptions
-	items          map[uint64]*item    // outstanding: loaded and not done
-	keys           map[string][]uint64 // of the outstanding items with a key, ascending
-	fresh          offsets             // neither tried nor held back
-	held           map[string][]*item  // fresh ones whose key has an earlier one outstanding
-	retry          groups              // by due time
-	done           map[uint64]bool     // above the floor
-	floor          uint64
-	loaded         uint64
-	bytes          int // of the outstanding events
-	calls          int
-	limit          int    // calls at once; moves between 1 and o.calls for an adaptive subscription
-	places         int    // for calls, that consumers have
-	wins, patience int    // calls that did not lose, in a row; how many it takes to try one more at once
-	expiry         uint64 // up to this offset the topic keeps nothing any more
-	stalls         int
-	pause          time.Time // before it nothing is delivered
+	o      planOptions
+	items  map[uint64]*item    // outstanding: loaded and not done
+	keys   map[string][]uint64 // of the outstanding items with a key, ascending
+	fresh  offsets             // neither tried nor held back
+	held   map[string][]*item  // fresh ones whose key has an earlier one outstanding
+	retry  groups              // by due time
+	done   map[uint64]bool     // above the floor
+	floor  uint64
+	loaded uint64
+	bytes  int // of the outstanding events
+	calls  int
+	pace   delivery.Pace // of an adaptive subscription
+	places int           // for calls, that consumers have
+	expiry uint64        // up to this offset the topic keeps nothing any more
+	stalls int
+	pause  time.Time // before it nothing is delivered
 }
 
 type planOptions struct {
@@ -96,10 +95,7 @@ const (
 
 func newPlan(o planOptions, s delivery.State) *plan {
 	p := &plan{o: o, items: map[uint64]*item{}, keys: map[string][]uint64{}, held: map[string][]*item{}, done: map[uint64]bool{},
-		floor: s.Floor, loaded: s.Floor, limit: o.calls, patience: 1}
-	if o.adaptive {
-		p.limit = 1
-	}
+		floor: s.Floor, loaded: s.Floor}
 	for _, offset := range s.Done {
 		p.done[offset] = true
 	}
@@ -158,7 +154,7 @@ func (p *plan) setPlaces(calls int) { p.places = calls }
 // next answers the group to call for now, nil if there is none, and the events found to be at their end.
 func (p *plan) next(now time.Time) (g *group, ends []end) {
 	ends = p.expired(now)
-	if p.calls >= p.limit || p.places <= 0 || now.Before(p.pause) {
+	if p.calls >= p.limit() || p.places <= 0 || now.Before(p.pause) {
 		return nil, ends
 	}
 	if g = p.dueGroup(now); g == nil {
@@ -307,23 +303,19 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// patienceMax bounds how long it takes an adaptive subscription to try more calls at once again.
-const patienceMax = 256
+// limit is how many calls are made at once.
+func (p *plan) limit() int {
+	if p.o.adaptive {
+		return min(p.pace.Limit(), p.o.calls)
+	}
+	return p.o.calls
+}
 
-// returned notes that a call is over; lost is how often it lost to others before it committed. Calls that lose to
-// each other are better made one after the other: fewer at once, and the more often that happens the longer.
+// returned notes that a call is over; lost is how often it lost to others before it committed.
 func (p *plan) returned(lost int) {
 	p.calls--
-	if !p.o.adaptive {
-		return
-	}
-	p.wins++
-	switch {
-	case lost > 0:
-		p.limit, p.wins = max(1, p.limit/2), 0
-		p.patience = min(patienceMax, 2*p.patience)
-	case p.wins >= p.patience && p.limit < p.o.calls:
-		p.limit, p.wins = p.limit+1, 0
+	if p.o.adaptive {
+		p.pace.Returned(lost, p.o.calls)
 	}
 }
 
@@ -415,7 +407,7 @@ func (p *plan) failedAlone(it *item, cause string, now time.Time) (s setback) {
 		s.ends = []end{{it, cause, true}}
 		return s
 	}
-	g := &group{items: []*item{it}, due: now.Add(backoff(p.o.retry.Backoff.Std(), it.alone))}
+	g := &group{items: []*item{it}, due: now.Add(delivery.Backoff(p.o.retry.Backoff.Std(), it.alone))}
 	s.groups, s.parked = []*group{g}, []delivery.Parked{p.parkedEntry(it, g.due, cause)}
 	return s
 }
@@ -436,17 +428,9 @@ func (p *plan) again(g *group) {
 // waits, longer each time.
 func (p *plan) stalled(g *group, now time.Time) {
 	p.stalls++
-	p.pause = now.Add(backoff(quipu.BackoffDefault, p.stalls))
+	p.pause = now.Add(delivery.Backoff(quipu.BackoffDefault, p.stalls))
 	g.due = p.pause
 	p.again(g)
-}
-
-// backoff doubles from first with each attempt, up to quipu.BackoffMax.
-func backoff(first time.Duration, attempt int) time.Duration {
-	for ; attempt > 1 && first < quipu.BackoffMax; attempt-- {
-		first *= 2
-	}
-	return min(first, quipu.BackoffMax)
 }
 
 // parkedDurably notes that events are parked in the view, so that groups may be delivered when they are due.

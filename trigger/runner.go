@@ -187,7 +187,7 @@ const loadAhead = 2
 
 // load reads events if the fresh ones may run out, and tells whether there were any. mu is held.
 func (r *runner) load() (bool, error) {
-	want := max(64, loadAhead*r.plan.o.batch*max(1, r.plan.limit))
+	want := max(64, loadAhead*r.plan.o.batch*max(1, r.plan.limit()))
 	expiring := r.plan.loaded < r.plan.expiry
 	if !r.more || len(r.plan.fresh) >= want/2 || len(r.consumers) == 0 && !expiring {
 		return false, nil

@@ -293,7 +293,7 @@ func (r *runner) adopt(o planOptions, dead string) {
 		o.retry = r.plan.o.retry
 	}
 	o.name, o.key, o.adaptive, o.calls = r.plan.o.name, nil, false, callsMax
-	r.plan.o, r.plan.limit = o, callsMax
+	r.plan.o = o
 	if dead != "" {
 		r.dead = dead
 	}

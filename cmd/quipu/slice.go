@@ -34,17 +34,47 @@ func (v callView) print(c *cli) error {
 	}
 	row("call", "%s", v.ID)
 	row("function", "%s, revision %s, by %s", v.Function, v.Revision, v.Trigger)
+	v.printState(row)
 	v.printRequest(row)
+	if v.State.Pending() {
+		v.printMissing(c)
+		return w.Flush()
+	}
 	v.printReply(row)
 	row("time", "%s to %s, %s, %s", v.Start.Format(time.RFC3339Nano), v.End.Format(time.RFC3339Nano), time.Duration(v.Micros)*time.Microsecond, count(uint64(v.Runs), "run"))
 	v.printRecord(row)
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	v.printMissing(c)
+	return nil
+}
+
+func (v callView) printMissing(c *cli) {
 	if v.Missing != "" {
 		c.note("%s", printable(v.Missing))
 	}
-	return nil
+}
+
+// printState says how far a call has come that nobody waits for.
+func (v callView) printState(row printRow) {
+	if v.State == "" {
+		return
+	}
+	text := fmt.Sprintf("%s, accepted %s", v.State, v.Queued.Format(time.RFC3339Nano))
+	if v.Attempts > 0 {
+		text += ", " + count(uint64(v.Attempts), "attempt")
+	}
+	if !v.Next.IsZero() {
+		text += ", the next at " + v.Next.Format(time.RFC3339Nano)
+	}
+	row("state", "%s", text)
+	if v.Cause != "" {
+		row("cause", "%s", v.Cause)
+	}
+	if v.Undelivered != "" {
+		row("undelivered", "its destination could not take the event about its end: %s", v.Undelivered)
+	}
 }
 
 type printRow func(label, format string, args ...any)

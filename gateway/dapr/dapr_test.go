@@ -174,6 +174,23 @@ func TestInvoke(t *testing.T) {
 	h.want(413, "ERR_DIRECT_INVOKE", "POST /v1.0/invoke/callee/method/x", strings.Repeat("x", 4001))
 }
 
+func TestWhoPrefersNotToWaitForAnInvocationGetsItsID(t *testing.T) {
+	h := open(t)
+	for request, header := range map[string]string{"PUT /v1.0/invoke/callee/method/a%2Fb?x=1": "X: y", "PUT /a%2Fb?x=1": "dapr-app-id: callee"} {
+		h.ns.Waiting = nil
+		head := h.want(202, `"status":"queued"`, request, "body", header, "Prefer: respond-async", "dapr-caller-app-id: me")
+		if head.Get(quipu.HeaderCallID) == "" || head.Get("Location") != "/-/v1/calls/"+head.Get(quipu.HeaderCallID) {
+			t.Errorf("%s: %v", request, head)
+		}
+		c := h.ns.Waiting[0]
+		if c.Function != "callee" || c.Path != "/a%2Fb" || c.RawQuery != "x=1" || c.Trigger != "dapr" || c.Header.Get("dapr-caller-app-id") != "me" {
+			t.Errorf("%s: %+v", request, c)
+		}
+	}
+	h.want(500, "failed to invoke, id: nobody, err: ", "GET /v1.0/invoke/nobody/method/x", "", "Prefer: respond-async")
+	h.want(413, "ERR_DIRECT_INVOKE", "POST /v1.0/invoke/callee/method/x", strings.Repeat("x", 4001), "Prefer: respond-async")
+}
+
 func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
 	h := open(t)
 	long := strings.Repeat("k", quipu.KeyBytesMax+1)

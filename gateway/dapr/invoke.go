@@ -7,10 +7,12 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/sdk"
 )
 
 // invoke calls another function: /v1.0/invoke/{app}/method/{path...}, or any path with the target in the
-// header dapr-app-id, or as the user's password of basic authentication (http://dapr-app-id:NAME@host/path).
+// header dapr-app-id, or as the user's password of basic authentication (http://dapr-app-id:NAME@host/path). Who prefers
+// not to wait for the reply gets 202 and the call's id; inside an atomic call that means "in the transaction".
 func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 	app, path := target(r)
 	if app == "" {
@@ -31,6 +33,15 @@ func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 	c.Header.Set("dapr-caller-app-id", session.Function())
 	c.Header.Set("dapr-callee-app-id", app)
 	c.Body = body
+	if gateway.WantsAsync(&c) {
+		info, err := session.InvokeAsync(r.Context(), c)
+		if err != nil {
+			d.failInvoke(w, r, app, err)
+			return
+		}
+		gateway.WriteAccepted(w, r.Header.Get(sdk.HeaderNamespace), info)
+		return
+	}
 	reply, err := session.Invoke(r.Context(), c)
 	if err != nil {
 		d.failInvoke(w, r, app, err)

@@ -21,6 +21,8 @@ import (
 const (
 	TypeDefault        = "com.dapr.event.sent"
 	TypeTick           = "dev.quipu.tick"
+	TypeCallSucceeded  = "dev.quipu.call.succeeded"
+	TypeCallFailed     = "dev.quipu.call.failed"
 	contentTypeDefault = "text/plain"
 )
 

@@ -1,4 +1,6 @@
-// Package delivery is what the topic view stores of a subscription and the trigger package decides by.
+// Package delivery is what the topic view stores of a subscription and the trigger package decides by, and what all that
+// is delivered has in common, be it an event or a call that nobody waits for: when to try again, what counts as an
+// attempt, and how much is tried at once.
 package delivery
 
 import (

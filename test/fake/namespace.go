@@ -39,6 +39,7 @@ type Namespace struct {
 	items     map[string]quipu.Item // by store, NUL, prefixed key
 	version   int
 	Aliases   map[string]map[string]bool // by function
+	Waiting   []quipu.CallRequest        // accepted by InvokeAsync
 	Lines     []sdk.LogLine
 	Running   []sdk.Instance
 	// OnDeploy, if set, decides on a deploy instead of taking everything.
@@ -273,6 +274,59 @@ func (n *Namespace) Call(_ context.Context, id string) (quipu.CallInfo, error) {
 	return quipu.CallInfo{}, &quipu.Error{Code: quipu.CodeNotFound, Text: fmt.Sprintf("no call has the id %q", id)}
 }
 
+// InvokeAsync keeps the call for ever, and its body in Waiting.
+func (n *Namespace) InvokeAsync(_ context.Context, c quipu.CallRequest) (quipu.CallInfo, error) {
+	if _, err := n.Function(c.Function); err != nil {
+		return quipu.CallInfo{}, err
+	}
+	var body []byte
+	if c.Body != nil {
+		var err error
+		if body, err = io.ReadAll(c.Body); err != nil {
+			return quipu.CallInfo{}, err
+		}
+	}
+	c.Body = bytes.NewReader(body)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	info := quipu.CallInfo{ID: fmt.Sprintf("call-%d", len(n.calls)+1), Function: c.Function, Revision: "r1", Trigger: c.Trigger, Method: c.Method,
+		Path: c.Path, Start: Epoch, State: quipu.CallQueued, Queued: Epoch, Expires: Epoch.Add(quipu.AsyncMaxAgeDefault)}
+	n.calls = append(n.calls, info)
+	n.Waiting = append(n.Waiting, c)
+	return info, nil
+}
+
+// CancelCall cancels what waits.
+func (n *Namespace) CancelCall(ctx context.Context, id string) (quipu.CallInfo, error) {
+	info, err := n.Call(ctx, id)
+	if err != nil {
+		return info, err
+	}
+	if !info.State.Pending() {
+		return info, &quipu.Error{Code: quipu.CodeCallEnded, Text: fmt.Sprintf("call %s has ended", id)}
+	}
+	info.State = quipu.CallCancelled
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.calls[slices.IndexFunc(n.calls, func(c quipu.CallInfo) bool { return c.ID == id })] = info
+	return info, nil
+}
+
+// CallResult is the same for every call that does not wait.
+func (n *Namespace) CallResult(ctx context.Context, id string) (*quipu.CallReply, error) {
+	info, err := n.Call(ctx, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.State.Pending():
+		return nil, &quipu.Error{Code: quipu.CodeCallPending, Text: fmt.Sprintf("call %s has not ended", id)}
+	case info.State == quipu.CallCancelled:
+		return nil, &quipu.Error{Code: quipu.CodeCallCancelled, Text: fmt.Sprintf("call %s was cancelled", id)}
+	}
+	return &quipu.CallReply{Call: id, Status: http.StatusOK, Header: http.Header{"Content-Type": {"text/plain"}, "X-Own": {"yes"}},
+		Body: io.NopCloser(strings.NewReader("short and stout"))}, nil
+}
+
 // Slice tells the same of every call: it read a key, wrote one and published an event.
 func (n *Namespace) Slice(ctx context.Context, id string) (quipu.CallSlice, error) {
 	info, err := n.Call(ctx, id)
@@ -363,6 +417,10 @@ func (s session) Function() string { return s.state.function }
 
 func (s session) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.CallReply, error) {
 	return s.n.Invoke(ctx, c)
+}
+
+func (s session) InvokeAsync(ctx context.Context, c quipu.CallRequest) (quipu.CallInfo, error) {
+	return s.n.InvokeAsync(ctx, c)
 }
 
 type state struct {
