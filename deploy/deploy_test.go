@@ -265,56 +265,60 @@ func TestGoIsBuiltWithAndWithoutAModule(t *testing.T) {
 	}
 }
 
+const head = "apiVersion: quipu.dev/v1\nkind: Function\nmetadata: {name: a}\n"
+
+// refusals are manifests that are refused, with what is said.
+var refusals = []struct {
+	name, manifest string
+	want           quipu.Code
+	says           string
+}{
+	{"no yaml", "{", quipu.CodeManifest, "quipu.yaml:1"},
+	{"empty", "", quipu.CodeManifest, "no function"},
+	{"unknown field", fn("a", "  colour: red\n"), quipu.CodeManifest, "quipu.yaml:8: unknown field colour"},
+	{"unknown trigger", fn("a", "  triggers: [{moon: full}]\n"), quipu.CodeManifest, "unknown field moon"},
+	{"wrong type", fn("a", "  atomic: [1]\n"), quipu.CodeManifest, "quipu.yaml:8"},
+	{"wrong duration", fn("a", "  timeout: soon\n"), quipu.CodeManifest, "soon"},
+	{"no timeout at all", fn("a", "  timeout: 0s\n"), quipu.CodeManifest, "quipu.yaml:8: timeout"},
+	{"concurrency 0", fn("a", "  concurrency: 0\n"), quipu.CodeManifest, "concurrency is 0"},
+	{"no memory to speak of", fn("a", "  memory: 1Mi\n"), quipu.CodeManifest, "quipu.yaml:8: memory"},
+	{"no processor to speak of", fn("a", "  cpu: 1m\n"), quipu.CodeManifest, "quipu.yaml:8: cpu"},
+	{"half a processor of what", fn("a", "  cpu: half\n"), quipu.CodeManifest, "write 500m"},
+	{"too many processes", fn("a", "  sandbox: {processes: 99999}\n"), quipu.CodeManifest, "quipu.yaml:8: processes"},
+	{"min over max", fn("a", "  scale: {min: 3, max: 2}\n"), quipu.CodeManifest, "scale.min is 3"},
+	{"wrong version", "apiVersion: v2\nkind: Function\n", quipu.CodeManifest, "quipu.yaml:1: apiVersion"},
+	{"wrong kind", "apiVersion: quipu.dev/v1\nkind: Pod\n", quipu.CodeManifest, "quipu.yaml:2: kind"},
+	{"bad name", "apiVersion: quipu.dev/v1\nkind: Function\nmetadata: {name: A_b}\n", quipu.CodeManifest, "quipu.yaml:3: name"},
+	{"unknown runtime", head + "spec:\n  runtime: cobol\n", quipu.CodeManifest, "exec, go, node, python"},
+	{"twice", fn("a", "") + fn("a", ""), quipu.CodeManifest, "quipu.yaml:11: there are two"},
+	{"another app's", fn("taken", ""), quipu.CodeManifest, `"other" has a function "taken"`},
+	{"missing source", fn("a", "  source: nowhere\n"), quipu.CodeSource, "quipu.yaml:8"},
+	{"source leaves", fn("a", "  source: ../x\n"), quipu.CodeSource, "leaves"},
+	{"absolute source", fn("a", "  source: /etc\n"), quipu.CodeSource, "leaves"},
+	{"no command", head + "spec: {runtime: exec}\n", quipu.CodeManifest, "needs a command"},
+	{"platform's path", fn("a", "  triggers: [{http: {path: /-/x}}]\n"), quipu.CodeManifest, "platform"},
+	{"bad method", fn("a", "  triggers: [{http: {path: /x, methods: [get]}}]\n"), quipu.CodeManifest, "capitals"},
+	{"health without a slash", fn("a", "  health: up\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
+	{"health with a line break", fn("a", "  health: \"/a\\nb\"\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
+	{"health of gRPC", fn("a", "  contract: dapr\n  protocol: grpc\n  health: /up\n"), quipu.CodeManifest, "grpc"},
+	{"too many retries", fn("a", "  async: {retry: {max: 101}}\n"), quipu.CodeManifest, "quipu.yaml:8: async.retry.max is 101"},
+	{"no back-off", fn("a", "  async: {retry: {backoff: 0s}}\n"), quipu.CodeManifest, "async.retry.backoff is 0s"},
+	{"too old", fn("a", "  async: {maxAge: 15d}\n"), quipu.CodeManifest, "async.maxAge is 360h0m0s"},
+	{"two destinations", fn("a", "  async: {onSuccess: {function: b, topic: t}}\n"), quipu.CodeManifest, "async.onSuccess names a function and a topic"},
+	{"empty destination", fn("a", "  async: {onFailure: {}}\n"), quipu.CodeManifest, "async.onFailure must name"},
+	{"circle", fn("a", "  async: {onFailure: {function: a}}\n"), quipu.CodeManifest, "itself"},
+	{"platform's topic", fn("a", "  async: {onSuccess: {topic: $dead}}\n"), quipu.CodeManifest, "cannot be the name of a topic"},
+	{"failing build", fn("a", "  build: [sh, -c, 'echo no flour; exit 3']\n"), quipu.CodeBuild, "no flour"},
+	{"one of two fails", fn("a", "") + fn("b", "  build: ['false']\n"), quipu.CodeBuild, "function b"},
+}
+
 func TestRefusedDeployChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	if _, err := w.Deploy(w.ctx, "other", pack(t, "quipu.yaml\n"+fn("taken", ""), run), quipu.DeployOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before := w.book.Applied()
-	head := "apiVersion: quipu.dev/v1\nkind: Function\nmetadata: {name: a}\n"
-	for _, c := range []struct {
-		name, manifest string
-		want           quipu.Code
-		says           string
-	}{
-		{"no yaml", "{", quipu.CodeManifest, "quipu.yaml:1"},
-		{"empty", "", quipu.CodeManifest, "no function"},
-		{"unknown field", fn("a", "  colour: red\n"), quipu.CodeManifest, "quipu.yaml:8: unknown field colour"},
-		{"unknown trigger", fn("a", "  triggers: [{moon: full}]\n"), quipu.CodeManifest, "unknown field moon"},
-		{"wrong type", fn("a", "  atomic: [1]\n"), quipu.CodeManifest, "quipu.yaml:8"},
-		{"wrong duration", fn("a", "  timeout: soon\n"), quipu.CodeManifest, "soon"},
-		{"no timeout at all", fn("a", "  timeout: 0s\n"), quipu.CodeManifest, "quipu.yaml:8: timeout"},
-		{"concurrency 0", fn("a", "  concurrency: 0\n"), quipu.CodeManifest, "concurrency is 0"},
-		{"no memory to speak of", fn("a", "  memory: 1Mi\n"), quipu.CodeManifest, "quipu.yaml:8: memory"},
-		{"no processor to speak of", fn("a", "  cpu: 1m\n"), quipu.CodeManifest, "quipu.yaml:8: cpu"},
-		{"half a processor of what", fn("a", "  cpu: half\n"), quipu.CodeManifest, "write 500m"},
-		{"too many processes", fn("a", "  sandbox: {processes: 99999}\n"), quipu.CodeManifest, "quipu.yaml:8: processes"},
-		{"min over max", fn("a", "  scale: {min: 3, max: 2}\n"), quipu.CodeManifest, "scale.min is 3"},
-		{"wrong version", "apiVersion: v2\nkind: Function\n", quipu.CodeManifest, "quipu.yaml:1: apiVersion"},
-		{"wrong kind", "apiVersion: quipu.dev/v1\nkind: Pod\n", quipu.CodeManifest, "quipu.yaml:2: kind"},
-		{"bad name", "apiVersion: quipu.dev/v1\nkind: Function\nmetadata: {name: A_b}\n", quipu.CodeManifest, "quipu.yaml:3: name"},
-		{"unknown runtime", head + "spec:\n  runtime: cobol\n", quipu.CodeManifest, "exec, go, node, python"},
-		{"twice", fn("a", "") + fn("a", ""), quipu.CodeManifest, "quipu.yaml:11: there are two"},
-		{"another app's", fn("taken", ""), quipu.CodeManifest, `"other" has a function "taken"`},
-		{"missing source", fn("a", "  source: nowhere\n"), quipu.CodeSource, "quipu.yaml:8"},
-		{"source leaves", fn("a", "  source: ../x\n"), quipu.CodeSource, "leaves"},
-		{"absolute source", fn("a", "  source: /etc\n"), quipu.CodeSource, "leaves"},
-		{"no command", head + "spec: {runtime: exec}\n", quipu.CodeManifest, "needs a command"},
-		{"platform's path", fn("a", "  triggers: [{http: {path: /-/x}}]\n"), quipu.CodeManifest, "platform"},
-		{"bad method", fn("a", "  triggers: [{http: {path: /x, methods: [get]}}]\n"), quipu.CodeManifest, "capitals"},
-		{"health without a slash", fn("a", "  health: up\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
-		{"health with a line break", fn("a", "  health: \"/a\\nb\"\n"), quipu.CodeManifest, "quipu.yaml:8: health"},
-		{"health of gRPC", fn("a", "  contract: dapr\n  protocol: grpc\n  health: /up\n"), quipu.CodeManifest, "grpc"},
-		{"too many retries", fn("a", "  async: {retry: {max: 101}}\n"), quipu.CodeManifest, "quipu.yaml:8: async.retry.max is 101"},
-		{"no back-off", fn("a", "  async: {retry: {backoff: 0s}}\n"), quipu.CodeManifest, "async.retry.backoff is 0s"},
-		{"too old", fn("a", "  async: {maxAge: 15d}\n"), quipu.CodeManifest, "async.maxAge is 360h0m0s"},
-		{"two destinations", fn("a", "  async: {onSuccess: {function: b, topic: t}}\n"), quipu.CodeManifest, "async.onSuccess names a function and a topic"},
-		{"empty destination", fn("a", "  async: {onFailure: {}}\n"), quipu.CodeManifest, "async.onFailure must name"},
-		{"circle", fn("a", "  async: {onFailure: {function: a}}\n"), quipu.CodeManifest, "itself"},
-		{"platform's topic", fn("a", "  async: {onSuccess: {topic: $dead}}\n"), quipu.CodeManifest, "cannot be the name of a topic"},
-		{"failing build", fn("a", "  build: [sh, -c, 'echo no flour; exit 3']\n"), quipu.CodeBuild, "no flour"},
-		{"one of two fails", fn("a", "") + fn("b", "  build: ['false']\n"), quipu.CodeBuild, "function b"},
-	} {
+	for _, c := range refusals {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := w.Deploy(w.ctx, "app", pack(t, "quipu.yaml\n"+c.manifest, run), quipu.DeployOptions{})
 			if quipu.CodeOf(err) != c.want || !strings.Contains(err.Error(), c.says) {

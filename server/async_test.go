@@ -126,7 +126,7 @@ func TestACallThatNobodyWaitsForWakesItsFunction(t *testing.T) {
 
 // However the first attempt fails, the call has its effect once; how the last one fails is how the call ends.
 func TestACallIsTriedAgainUntilItSucceedsOrHasUsedItsRetries(t *testing.T) {
-	n := start(t)
+	n := start(t, unconfined)
 	n.worker("timeout: 1s")
 	dir := t.TempDir()
 	for _, how := range []string{"crash", "hang", "500", "429"} {

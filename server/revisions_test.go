@@ -108,7 +108,7 @@ lib.serve(handle)`
 
 // No instance is called before it is healthy, and that which was looked at at the deploy is the one that gets the first call.
 func TestTheInstanceOfADeployTakesTheFirstCalls(t *testing.T) {
-	n := start(t)
+	n := start(t, unconfined)
 	n.python(becomesHealthy, "health: /f/health")
 	pid := n.pid()
 	n.get("/f/").want(t, 200, fmt.Sprintf("%d 4", pid))
@@ -128,7 +128,7 @@ func kill(t *testing.T, pid int) {
 
 // A call that runs while the traffic moves, and one that waits for an instance, get the answer of their revision.
 func TestACallFinishesOnItsRevision(t *testing.T) {
-	n := start(t)
+	n := start(t, unconfined)
 	slow := func(version string) string {
 		return "import lib, os, time\ndef handle(r):\n    if r.path == '/f/wait':\n        open(r.headers['Mark'], 'w').close()\n        while os.path.exists(r.headers['Mark']): time.sleep(.01)\n    r.answer(200, '" + version + "')\nlib.serve(handle)"
 	}
@@ -382,7 +382,7 @@ lib.serve(handle)`
 
 // The instance that was asked for its subscriptions gets the first event, and knows what it subscribes to.
 func TestADaprApplicationIsAskedInItsFirstInstance(t *testing.T) {
-	n := start(t)
+	n := start(t, unconfined)
 	n.python(subscribes, "contract: dapr")
 	pid := n.pid()
 	n.publish("orders", "o1", map[string]string{})
