@@ -159,7 +159,7 @@ func (n *Node) openStorage() (err error) {
 	opened := make(chan error, 1)
 	go func() (err error) {
 		defer func() { opened <- err }()
-		n.store, err = view.OpenStore(view.Options{Dir: n.path("views"), FS: vfs.Default, Logger: n.cfg.Logger, Reading: n.blobs.Reading})
+		n.store, err = view.OpenStore(view.Options{Dir: n.path("views"), FS: vfs.Default, Logger: n.cfg.Logger, Reading: n.blobs.Reading, Failed: n.fail})
 		return err
 	}()
 	metrics := newLogMetrics()

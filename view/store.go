@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -24,6 +25,9 @@ type Options struct {
 	// Reading is called before a transaction takes its snapshot, pinned when it has it, and done when that is gone. It says
 	// who may still need what the views do not refer to any more. nil: nobody asks.
 	Reading func() (pinned, done func())
+	// Failed is told, once, that the store cannot be written any more: whoever has it must stop. What is acknowledged is in the log.
+	// A full disk is not meant, which has room again some day. nil: nobody is told.
+	Failed func(error)
 }
 
 // Store holds the materialised state of the books of a node: one Pebble without a write-ahead log,
@@ -33,6 +37,9 @@ type Store struct {
 	fs vfs.FS
 	db *pebble.DB
 
+	once    sync.Once // sets failure and closes failed
+	failed  chan struct{}
+	failure error
 	pending atomic.Int64 // log bytes applied since the last snapshot
 	kick    chan struct{}
 	stop    context.CancelFunc
@@ -50,7 +57,7 @@ type Store struct {
 // damaged before, is replaced by its newest good snapshot; the books then replay from there.
 func OpenStore(o Options) (*Store, error) {
 	o.defaults()
-	s := &Store{o: o, fs: o.FS, kick: make(chan struct{}, 1), stopped: make(chan struct{})}
+	s := &Store{o: o, fs: o.FS, kick: make(chan struct{}, 1), stopped: make(chan struct{}), failed: make(chan struct{})}
 	if err := s.fs.MkdirAll(s.path("snap"), 0o700); err != nil {
 		return nil, fmt.Errorf("make view folder: %w", err)
 	}
@@ -89,6 +96,9 @@ func (o *Options) defaults() {
 	if o.Reading == nil {
 		nothing := func() {}
 		o.Reading = func() (pinned, done func()) { return nothing, nothing }
+	}
+	if o.Failed == nil {
+		o.Failed = func(error) {}
 	}
 }
 
@@ -140,7 +150,7 @@ func (s *Store) tryOpen() (*pebble.DB, error) {
 	defer cache.Unref()
 	o := s.pebbleOptions()
 	o.Cache = cache
-	o.EventListener = &pebble.EventListener{DataCorruption: s.markDamage}
+	o.EventListener = &pebble.EventListener{DataCorruption: s.markDamage, BackgroundError: s.fail}
 	// No compaction before it is open: if opening fails, Pebble closes the tables under one that has begun, and panics.
 	var opened atomic.Bool
 	o.CompactionConcurrencyRange = func() (lower, upper int) {
@@ -181,12 +191,33 @@ func (s *Store) markDamage(info pebble.DataCorruptionInfo) {
 	}
 }
 
-// Close flushes, so that the next start replays nothing. The books must be closed before.
+// fail remembers the first failure to write. Pebble itself tries again for ever, without a pause.
+func (s *Store) fail(err error) {
+	if errors.Is(err, pebble.ErrCancelledCompaction) || errors.Is(err, context.Canceled) || errors.Is(err, syscall.ENOSPC) {
+		return
+	}
+	s.once.Do(func() {
+		s.failure = fmt.Errorf("view store: %w", err)
+		close(s.failed)
+		s.o.Failed(s.failure)
+	})
+}
+
+// Close flushes, so that the next start replays nothing. The books must be closed before. A store that has failed stays as it is.
 func (s *Store) Close() error {
 	s.stop()
-	<-s.stopped
-	err := s.db.Flush()
-	return errors.Join(err, s.db.Close())
+	closed := make(chan error, 1)
+	go func() {
+		<-s.stopped
+		err := s.db.Flush()
+		closed <- errors.Join(err, s.db.Close())
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-s.failed: // then Pebble does not return
+		return s.failure
+	}
 }
 
 func (s *Store) add(b *Book) {
