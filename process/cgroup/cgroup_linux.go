@@ -7,6 +7,7 @@ package cgroup
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -113,13 +114,13 @@ func find(name string) (*Tree, error) {
 		}
 		dir := filepath.Join(at, own[controller], name)
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			failed = errors.Join(failed, err)
+			failed = err
 			continue
 		}
 		t.dirs[controller] = dir
 	}
 	if len(t.dirs) == 0 {
-		return nil, fmt.Errorf("no control groups for this process: %w", errors.Join(failed, fs.ErrPermission))
+		return nil, cmp.Or(failed, errors.New("no controller is mounted"))
 	}
 	return t, nil
 }
