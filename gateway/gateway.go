@@ -156,11 +156,25 @@ func (g *Gateway) untilDrain(ctx context.Context) (context.Context, context.Canc
 
 // ServeHTTP sends a request under /-/ to the admin side and any other to a function.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/-" || strings.HasPrefix(r.URL.Path, "/-/") {
+	if isOurs(r.URL.Path) {
 		g.serveOurs(w, r)
 		return
 	}
 	g.serveFunction(w, r)
+}
+
+func isOurs(path string) bool { return path == "/-" || strings.HasPrefix(path, "/-/") }
+
+// Inside is the gateway for instances: the routes of functions, and nothing of ours.
+func (g *Gateway) Inside() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isOurs(r.URL.Path) {
+			g.fail(w, r, &quipu.Error{Code: quipu.CodeNoRoute, Op: "route.find", Text: "instances of functions do not reach what is under /-/",
+				Hint: "the instance's own Dapr door has state, topics and invocation"})
+			return
+		}
+		g.serveFunction(w, r)
+	})
 }
 
 // serveOurs guards everything under /-/. Health is open, so that a load balancer needs no secret.

@@ -50,6 +50,8 @@ type Options struct {
 	Private []string
 	// Own tells the node's own listeners, which no function may reach over the network.
 	Own func(netip.AddrPort) bool
+	// Redirect leads functions from one of the node's listeners to another that is for them.
+	Redirect func(netip.AddrPort) (netip.AddrPort, bool)
 }
 
 // Runtime starts instances as processes. It implements quipu.Runtime.

@@ -249,9 +249,7 @@ func (i *Instance) supervise(listener *os.File) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	if i.runtime.options.Own != nil {
-		policy.Deny = i.runtime.options.Own
-	}
+	policy.Deny, policy.Redirect = i.runtime.options.Own, i.runtime.options.Redirect
 	i.walls.out.Supervisor, err = egress.Supervise(listener, policy, func(to netip.AddrPort) {
 		if i.spec.Output != nil {
 			i.spec.Output("stderr", fmt.Appendf(nil, "quipu: a connection to %s was refused by the sandbox; sandbox.network and sandbox.allow of quipu.yaml say what may be reached", to))

@@ -29,6 +29,8 @@ var (
 	mainDoor = door{"HTTP", "--port"}
 	daprDoor = door{"Dapr HTTP", "--dapr-http-port"}
 	grpcDoor = door{"Dapr gRPC", "--dapr-grpc-port"}
+	// insideDoor is where instances find the routes of functions when they look for them at the main door.
+	insideDoor = door{"instances", ""}
 )
 
 // doorConnections is how many connections a door has at once. Who comes later waits until one ends: idle ones are cut by their servers.
@@ -119,6 +121,11 @@ func listen(cfg Config) (*listeners, error) {
 			return nil, errors.Join(err, l.close(context.Background()))
 		}
 	}
+	inside, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for instances: %w", err), l.close(context.Background()))
+	}
+	l.open[insideDoor] = netutil.LimitListener(inside, doorConnections)
 	return l, nil
 }
 
@@ -166,12 +173,10 @@ func bind(address string, patient bool) (ln net.Listener, err error) {
 
 func (l *listeners) address(d door) string { return l.open[d].Addr().String() }
 
-// addresses are those of all doors.
-func (l *listeners) addresses() (all []netip.AddrPort) {
-	for _, ln := range l.open {
-		if a, ok := ln.Addr().(*net.TCPAddr); ok {
-			all = append(all, a.AddrPort())
-		}
+// addresses are those of some doors.
+func (l *listeners) addresses(doors ...door) (all []netip.AddrPort) {
+	for _, d := range doors {
+		all = append(all, l.open[d].Addr().(*net.TCPAddr).AddrPort()) // all doors are of TCP
 	}
 	return all
 }

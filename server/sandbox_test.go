@@ -50,7 +50,8 @@ func TestAFunctionReachesItsOwnDoorAndNothingElseOfTheNode(t *testing.T) {
 	n.confined()
 	for _, attempt := range []string{
 		"get http://" + n.info.HTTP + "/-/v1/functions", "get http://" + n.info.DaprHTTP + "/v1.0/metadata",
-		"get http://localhost:" + port(n.info.HTTP) + "/", "list " + n.data, "read " + n.data + "/node.json", "read /proc/1/environ",
+		"get http://localhost:" + port(n.info.HTTP) + "/%2d/v1/functions", "get http://" + n.info.HTTP + "/-", "get http://" + n.info.HTTP + "//-/v1/functions",
+		"get http://" + n.info.HTTP + "/-/healthz", "get http://" + n.info.HTTP + "/-/metrics", "list " + n.data, "read " + n.data + "/node.json", "read /proc/1/environ",
 	} {
 		if a := n.post("/f/", attempt); !strings.HasPrefix(a.body, "refused: ") {
 			t.Errorf("%s: %d %s", attempt, a.status, a.body)
@@ -58,6 +59,9 @@ func TestAFunctionReachesItsOwnDoorAndNothingElseOfTheNode(t *testing.T) {
 	}
 	if a := n.post("/f/", "get http://127.0.0.1:3500/v1.0/healthz"); a.body != "allowed: " {
 		t.Errorf("its own door: %d %s", a.status, a.body)
+	}
+	if a := n.post("/f/", "get http://"+n.info.HTTP+"/f/"); !strings.HasPrefix(a.body, "allowed: ") {
+		t.Errorf("a route: %d %s", a.status, a.body)
 	}
 	eventually(t, "what was refused is told where its author looks", func() bool {
 		for line, err := range n.client.Logs(t.Context(), "f", 100, false) {

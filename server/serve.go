@@ -15,6 +15,7 @@ import (
 // serve opens the doors: from here on requests are answered.
 func (n *Node) serve() {
 	n.listeners.serve(mainDoor, gateway.NewServer(n.gateway, n.cfg.Logger), n.fail)
+	n.listeners.serve(insideDoor, gateway.NewServer(n.gateway.Inside(), n.cfg.Logger), n.fail)
 	outside := dapr.New(dapr.Options{
 		Session: n.outside, AppID: dapr.OutsideAppID, Secrets: n.outsideSecrets, Subscribe: n.outsideSubscribe,
 		Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version})

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -142,13 +143,19 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	return n, nil
 }
 
-// openRuntime keeps instances from the data directory and from the node's own listeners.
+// openRuntime keeps instances from the data directory and from the node's own listeners. Where the routes of functions are, with the
+// admin API beside them, instances find the routes alone.
 func (n *Node) openRuntime() (*process.Runtime, error) {
 	data, err := filepath.Abs(n.cfg.Data)
 	if err != nil {
 		return nil, err
 	}
-	return process.New(process.Options{Dir: n.path("run"), Sandbox: !n.cfg.Unconfined, Private: []string{data}, Own: egress.Listeners(n.listeners.addresses)})
+	isMain := egress.Listeners(func() []netip.AddrPort { return n.listeners.addresses(mainDoor) })
+	return process.New(process.Options{Dir: n.path("run"), Sandbox: !n.cfg.Unconfined, Private: []string{data},
+		Own: egress.Listeners(func() []netip.AddrPort { return n.listeners.addresses(daprDoor, grpcDoor) }),
+		Redirect: func(to netip.AddrPort) (netip.AddrPort, bool) {
+			return n.listeners.addresses(insideDoor)[0], isMain(to)
+		}})
 }
 
 // openStorage opens log and views side by side: both read from disk.

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -182,6 +183,9 @@ func (s *Supervisor) leave(c *call) (wait func()) {
 		s.reply(c, answer)
 		return nil
 	}
+	if at, ok := s.policy.redirected(c); ok {
+		c.to.to = at
+	}
 	out, err := openLike(c.sock, c.to.to)
 	if err != nil {
 		s.reply(c, errnoOf(err))
@@ -195,6 +199,17 @@ func (s *Supervisor) leave(c *call) (wait func()) {
 	}
 	s.finish(c, out, errno)
 	return nil
+}
+
+// redirected is the other address that a connect is led to, in the family of its socket.
+func (p *Policy) redirected(c *call) (at netip.AddrPort, ok bool) {
+	if p.Redirect == nil || c.sock.kind != stream {
+		return at, false
+	}
+	if at, ok = p.Redirect(normal(c.to.to)); ok && c.sock.domain == unix.AF_INET6 {
+		at = netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), at.Port())
+	}
+	return at, ok
 }
 
 // awaitOutside ends a blocking connect. After SO_SNDTIMEO the socket goes on connecting in its place, as

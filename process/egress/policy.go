@@ -27,6 +27,10 @@ type Policy struct {
 	// It is called by many goroutines and must not block. nil denies nothing.
 	Deny func(netip.AddrPort) bool
 
+	// Redirect leads a TCP connect that is allowed to another address: what answers there is meant for instances. It is called as
+	// Deny is. nil redirects nothing.
+	Redirect func(netip.AddrPort) (at netip.AddrPort, ok bool)
+
 	host host // what is known of this machine; nil asks the machine
 }
 
