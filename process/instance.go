@@ -34,8 +34,10 @@ type Instance struct {
 
 	walls walls
 	*ground
-	pid   int
-	where atomic.Value // string: where it was first seen to listen
+	noted chan struct{} // closed when the two below are set
+	pid   int           // as the machine knows it
+	fault error         // it could not be noted
+	where atomic.Value  // string: where it was first seen to listen
 
 	tooMuch   atomic.Bool // it was killed for the memory it took
 	killOnce  sync.Once
@@ -47,7 +49,10 @@ type Instance struct {
 var _ quipu.Instance = (*Instance)(nil)
 
 // PID is that of the function itself, not of its helper.
-func (i *Instance) PID() int { return i.pid }
+func (i *Instance) PID() int {
+	<-i.noted
+	return i.pid
+}
 
 // Done is closed when no process of the instance is left and its output was delivered.
 func (i *Instance) Done() <-chan struct{} { return i.done }
@@ -212,11 +217,17 @@ func (i *Instance) startFunction(ctx context.Context, r lifeline.Request) error 
 	case a.kind == 'E':
 		return i.noStart(i.stepName(a.step), syscall.Errno(a.n))
 	}
-	i.pid = i.outside(a.n)
-	if err := i.writeRecord(); err != nil {
-		return i.noStart("note its process id", err)
-	}
+	go i.note(a.n)
 	return nil
+}
+
+// note finds out the process id and writes it down for the next node, while the function begins. One that cannot be noted must not run.
+func (i *Instance) note(pid int) {
+	defer close(i.noted)
+	i.pid = i.outside(pid)
+	if i.fault = i.writeRecord(); i.fault != nil {
+		i.kill()
+	}
 }
 
 // watch waits for the end, makes sure that it is the end, and tells.
@@ -225,9 +236,12 @@ func (i *Instance) watch() {
 	for ; err == nil && a.kind == 'C'; a, err = i.line.next() {
 		i.line.dialed(a)
 	}
+	<-i.noted
 	state, waitErr := i.process.Wait()
 	i.unkill()
 	switch {
+	case i.fault != nil:
+		i.exit = "killed, since its process id could not be noted: " + i.fault.Error()
 	case err == nil && a.kind == 'X':
 		i.exit = describe(syscall.WaitStatus(a.n))
 	default: // the helper was killed: its children are orphans now

@@ -186,7 +186,7 @@ func (r *Runtime) admit(spec quipu.InstanceSpec) (*Instance, error) {
 	inst := &Instance{
 		runtime: r, spec: spec, mark: hex.EncodeToString(mark), port: port,
 		socket: filepath.Join(r.sockets, name), home: spec.Dir, tmp: os.TempDir(), record: filepath.Join(r.dir, name+recordSuffix),
-		done: make(chan struct{}),
+		done: make(chan struct{}), noted: make(chan struct{}),
 	}
 	r.ports[port] = struct{}{}
 	r.running.Add(1)
@@ -218,9 +218,9 @@ func (r *Runtime) forget(inst *Instance) {
 
 // Limits of waiting for an instance.
 const (
-	pollFirst = time.Millisecond      // between the first two looks whether it listens
-	pollMost  = 10 * time.Millisecond // between later ones
-	lostWait  = 5 * time.Second       // for a helper that was told to kill; then it is killed itself
+	pollFirst = 500 * time.Microsecond // between the first two looks whether it listens
+	pollMost  = 10 * time.Millisecond  // between later ones
+	lostWait  = 5 * time.Second        // for a helper that was told to kill; then it is killed itself
 )
 
 // markEnv is the variable by which processes of an instance are known.
