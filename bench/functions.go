@@ -13,7 +13,7 @@ import (
 
 const (
 	functionRounds = 3
-	coldStarts     = 100 // of each figure and round
+	coldStarts     = 34 // of each figure and round: a hundred in all
 	// coldPause is between a function's rest and its next cold start: the node makes its next helper 30 ms after a start, and the
 	// kernel takes down the namespaces of what ended.
 	coldPause = 100 * time.Millisecond
@@ -27,7 +27,8 @@ var sandboxes = []struct{ variant, flag string }{{"sandbox", "--sandbox=auto"}, 
 var functionConnections = []int{1, 64}
 
 // benchFunctions measures cold starts and warm calls of functions, with walls around them and without, beside the same programs
-// without a platform and beside workerd. Whatever is measured runs alone; what is printed is the round in the middle.
+// without a platform and beside workerd. Whatever is measured runs alone. Rounds take turns; what is printed is the one in the
+// middle, or all starts together.
 func benchFunctions(r *runner) (err error) {
 	if r.program == "" {
 		if r.program, err = build(r.dir); err != nil {
@@ -49,7 +50,7 @@ func benchFunctions(r *runner) (err error) {
 		}
 	}
 	for _, k := range f.rounds.keys {
-		r.print(f.rounds.median(k))
+		r.print(f.rounds.all(k))
 	}
 	f.goals()
 	return nil
@@ -64,17 +65,26 @@ type functions struct {
 	costs     costs
 }
 
+// round measures all once. Warm calls of everybody come right after each other: ratios are of them.
 func (f *functions) round() error {
 	if err := f.starts(); err != nil {
 		return fmt.Errorf("start: %w", err)
+	}
+	if err := f.platforms(f.coldCalls); err != nil {
+		return err
 	}
 	for _, h := range f.hosts {
 		if err := f.host(h); err != nil {
 			return fmt.Errorf("%s: %w", h.peer, err)
 		}
 	}
+	return f.platforms(f.warmCalls)
+}
+
+// platforms measures a node with the sandbox and one without.
+func (f *functions) platforms(measure func(context.Context, *node, language, string) error) error {
 	for _, s := range sandboxes {
-		if err := f.platform(s.variant, s.flag); err != nil {
+		if err := f.platform(s.variant, s.flag, measure); err != nil {
 			return fmt.Errorf("quipu, %s: %w", s.variant, err)
 		}
 	}
@@ -106,7 +116,7 @@ func (f *functions) warm(peer, variant, url string, pids func() []int) {
 }
 
 // platform measures the functions on a node of their own.
-func (f *functions) platform(variant, flag string) (err error) {
+func (f *functions) platform(variant, flag string, measure func(context.Context, *node, language, string) error) (err error) {
 	n, _, err := startNode(f.program, filepath.Join(f.dir, fmt.Sprintf("functions-%d", time.Now().UnixNano())), flag)
 	if err != nil {
 		return err
@@ -117,18 +127,20 @@ func (f *functions) platform(variant, flag string) (err error) {
 		return err
 	}
 	for _, l := range f.languages {
-		if err := f.coldCalls(ctx, n, l, variant); err != nil {
-			return fmt.Errorf("cold %s: %w", l.name, err)
+		if err := measure(ctx, n, l, variant); err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
 		}
 	}
-	for _, l := range f.languages {
-		name := "warm-" + l.name
-		url := "http://" + n.info.HTTP + "/" + name
-		if err := call(ctx, caller(), "GET", url, ""); err != nil {
-			return err
-		}
-		f.warm("quipu", l.name+", "+variant, url, func() []int { return append(n.pidsOf(ctx, name), n.cmd.Process.Pid) })
+	return nil
+}
+
+func (f *functions) warmCalls(ctx context.Context, n *node, l language, variant string) error {
+	name := "warm-" + l.name
+	url := "http://" + n.info.HTTP + "/" + name
+	if err := call(ctx, caller(), "GET", url, ""); err != nil {
+		return err
 	}
+	f.warm("quipu", l.name+", "+variant, url, func() []int { return append(n.pidsOf(ctx, name), n.cmd.Process.Pid) })
 	return nil
 }
 
@@ -191,15 +203,6 @@ func (f *functions) coldCalls(ctx context.Context, n *node, l language, variant 
 			took = append(took, time.Since(start))
 		}
 	}
-	f.rounds.add(cold("quipu", "cold_start", l.name+", "+variant, took))
+	f.rounds.addTaken(figure{Peer: "quipu", Bench: "cold_start", Variant: l.name + ", " + variant, Durable: "no effects"}, took)
 	return nil
-}
-
-// cold sums up starts; the rate is that of one after the other, without the pauses.
-func cold(peer, bench, variant string, took []time.Duration) figure {
-	var sum time.Duration
-	for _, d := range took {
-		sum += d
-	}
-	return figure{Peer: peer, Bench: bench, Variant: variant, Durable: "no effects", Conc: 1}.Summed(took, sum)
 }

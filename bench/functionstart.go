@@ -41,7 +41,7 @@ func (f *functions) starts() (err error) {
 		}
 	}
 	for n, w := range ways {
-		f.rounds.add(cold(w.peer, "start", w.variant, took[n]))
+		f.rounds.addTaken(figure{Peer: w.peer, Bench: "start", Variant: w.variant, Durable: "it accepts"}, took[n])
 	}
 	return nil
 }

@@ -47,22 +47,17 @@ func cpuOf(pids []int) (ticks int64) {
 
 // goals says what the figures mean for the goals; each ratio is of figures of one round.
 func (f *functions) goals() {
-	warm := func(peer, variant string) figureKey { return figureKey{"warm", peer, variant, 64} }
-	workerd := warm("workerd", "JavaScript")
-	rate := func(a, b figure) float64 { return a.OpsPerS / b.OpsPerS }
 	for _, l := range f.languages {
 		for _, s := range sandboxes {
-			ours := warm("quipu", l.name+", "+s.variant)
-			bare := warm(l.peer, l.name+", no platform")
-			f.note("warm %s, %s, 64 connections: %s of workerd's rate, %s of the same program's alone; processor per call %s µs, alone %s µs, workerd %s µs",
-				l.name, s.variant, f.rounds.each(ours, workerd, rate), f.rounds.each(ours, bare, rate), f.costs[ours], f.costs[bare], f.costs[workerd])
+			f.warmGoal(l, s.variant)
 		}
 	}
 	for _, l := range f.languages {
 		for _, s := range sandboxes {
 			k := figureKey{"cold_start", "quipu", l.name + ", " + s.variant, 1}
-			f.note("cold start %s, %s: p50 %.1f ms; p99/p50 %s", l.name, s.variant, f.rounds.median(k).P50/1e3,
-				f.rounds.each(k, k, func(a, _ figure) float64 { return a.P99 / a.P50 }))
+			all := f.rounds.all(k)
+			f.note("cold start %s, %s: p50 %.1f ms, of rounds %s; p99/p50 %.1f", l.name, s.variant, all.P50/1e3,
+				f.rounds.each(k, k, func(a, _ figure) float64 { return a.P50 / 1e3 }), all.P99/all.P50)
 		}
 	}
 	bare := figureKey{"start", "raw", "go, fork and exec", 1}
@@ -70,4 +65,15 @@ func (f *functions) goals() {
 		f.note("start of a process, %s: %s ms over bare fork and exec", s.variant,
 			f.rounds.each(figureKey{"start", "process", "go, " + s.variant, 1}, bare, func(a, b figure) float64 { return (a.P50 - b.P50) / 1e3 }))
 	}
+}
+
+func (f *functions) warmGoal(l language, variant string) {
+	of := func(peer, variant string) figureKey { return figureKey{"warm", peer, variant, 64} }
+	ours, alone, workerd := of("quipu", l.name+", "+variant), of(l.peer, l.name+", no platform"), of("workerd", "JavaScript")
+	rate := func(a, b figure) float64 { return a.OpsPerS / b.OpsPerS }
+	f.note("warm %s, %s, 64 connections: %s of the rate of the same program alone", l.name, variant, f.rounds.each(ours, alone, rate))
+	if len(f.rounds.of[workerd]) > 0 {
+		f.note("  %s of workerd's", f.rounds.each(ours, workerd, rate))
+	}
+	f.note("  processor per call: %s µs; alone %s", f.costs[ours], f.costs[alone])
 }

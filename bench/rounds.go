@@ -3,12 +3,14 @@ package main
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // rounds are the figures of all rounds of a bench, by what they are of.
 type rounds struct {
 	keys []figureKey // as they came first
 	of   map[figureKey][]figure
+	took map[figureKey][]time.Duration // of figures whose rounds are summed up together: all of them
 }
 
 type figureKey struct {
@@ -29,8 +31,30 @@ func (s *rounds) add(f figure) {
 	s.of[k] = append(s.of[k], f)
 }
 
-// median is the round in the middle: by rate under load, by p50 of one caller.
-func (s *rounds) median(k figureKey) figure {
+// addTaken adds a round of which all rounds are to be one figure: a few dozen starts say nothing of a p99.
+func (s *rounds) addTaken(f figure, took []time.Duration) {
+	if s.took == nil {
+		s.took = map[figureKey][]time.Duration{}
+	}
+	f.Conc = 1
+	s.add(f.Summed(took, sum(took)))
+	s.took[keyOf(f)] = append(s.took[keyOf(f)], took...)
+}
+
+// sum is what starts take one after the other, without the pauses.
+func sum(took []time.Duration) (d time.Duration) {
+	for _, t := range took {
+		d += t
+	}
+	return d
+}
+
+// all sums up what was measured one by one; of anything else it is the round in the middle: by rate under load, by p50 of
+// one caller.
+func (s *rounds) all(k figureKey) figure {
+	if took := s.took[k]; took != nil {
+		return s.of[k][0].Summed(took, sum(took))
+	}
 	all := slices.SortedFunc(slices.Values(s.of[k]), func(a, b figure) int {
 		if k.conc > 1 {
 			return cmp.Compare(a.OpsPerS, b.OpsPerS)
