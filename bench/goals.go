@@ -72,8 +72,8 @@ func (f *functions) warmGoal(l language, variant string) {
 	ours, alone, workerd := of("quipu", l.name+", "+variant), of(l.peer, l.name+", no platform"), of("workerd", "JavaScript")
 	rate := func(a, b figure) float64 { return a.OpsPerS / b.OpsPerS }
 	f.note("warm %s, %s, 64 connections: %s of the rate of the same program alone", l.name, variant, f.rounds.each(ours, alone, rate))
-	if len(f.rounds.of[workerd]) > 0 {
-		f.note("  %s of workerd's", f.rounds.each(ours, workerd, rate))
-	}
 	f.note("  processor per call: %s µs; alone %s", f.costs[ours], f.costs[alone])
+	if len(f.rounds.of[workerd]) > 0 {
+		f.note("  %s of workerd's rate, which takes %s µs", f.rounds.each(ours, workerd, rate), f.costs[workerd])
+	}
 }
