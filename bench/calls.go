@@ -86,12 +86,22 @@ func benchInvoke(r *runner) error {
 	})
 }
 
+// buildHello compiles the function hello as deploying it does, into a folder of its own.
+func (r *runner) buildHello() (string, error) {
+	program := filepath.Join(r.dir, "bare", "hello")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", program, "./"+filepath.Join(folder(), "app", "hello"))
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build hello: %w\n%s", err, out)
+	}
+	return program, nil
+}
+
 // directHello runs the function hello without a platform.
 func (r *runner) directHello() (url string, stop func(), err error) {
-	program := filepath.Join(r.dir, "hello")
-	cmd := exec.Command("go", "build", "-o", program, "./"+filepath.Join(folder(), "app", "hello"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", nil, fmt.Errorf("build hello: %w\n%s", err, out)
+	program, err := r.buildHello()
+	if err != nil {
+		return "", nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

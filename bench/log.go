@@ -29,6 +29,9 @@ type ratios []float64
 func (s *ratios) add(v float64) { *s = append(*s, v); slices.Sort(*s) }
 
 func (s ratios) String() string {
+	if len(s) == 0 {
+		return "nothing"
+	}
 	return fmt.Sprintf("%.2f (%.2f to %.2f)", s[len(s)/2], s[0], s[len(s)-1])
 }
 

@@ -40,8 +40,9 @@ func build(dir string) (string, error) {
 const readyMax = 30 * time.Second
 
 // startNode starts a node and answers how long it took from exec until it answered /-/healthz.
-func startNode(program, data string) (*node, time.Duration, error) {
-	n := &node{data: data, cmd: exec.Command(program, "serve", "--data", data, "--port", "0", "--dapr-http-port", "0", "--dapr-grpc-port", "0")}
+func startNode(program, data string, flags ...string) (*node, time.Duration, error) {
+	flags = append([]string{"serve", "--data", data, "--port", "0", "--dapr-http-port", "0", "--dapr-grpc-port", "0"}, flags...)
+	n := &node{data: data, cmd: exec.Command(program, flags...)}
 	n.cmd.Stderr = io.Discard
 	start := time.Now()
 	if err := n.cmd.Start(); err != nil {
@@ -94,6 +95,36 @@ func folder() string {
 			return "bench"
 		}
 	}
+}
+
+// instancesOf are those of one function.
+func (n *node) instancesOf(ctx context.Context, function string) (of []sdk.Instance, err error) {
+	all, err := n.client.Instances(ctx)
+	for _, i := range all {
+		if i.Function == function {
+			of = append(of, i)
+		}
+	}
+	return of, err
+}
+
+// untilRest waits until a function has no instance.
+func (n *node) untilRest(ctx context.Context, function string) error {
+	for start := time.Now(); time.Since(start) < readyMax; time.Sleep(restPoll) {
+		if of, err := n.instancesOf(ctx, function); err != nil || len(of) == 0 {
+			return err
+		}
+	}
+	return errors.New("the function " + function + " does not come to rest")
+}
+
+// pidsOf are the processes of a function's instances.
+func (n *node) pidsOf(ctx context.Context, function string) (pids []int) {
+	of, _ := n.instancesOf(ctx, function) // who is not seen is not counted
+	for _, i := range of {
+		pids = append(pids, i.PID)
+	}
+	return pids
 }
 
 // rss is the resident memory of a process in KiB, from /proc.

@@ -55,7 +55,7 @@ func (r *runner) cold(ctx context.Context, n *node) error {
 	var latencies []time.Duration
 	begin := time.Now()
 	for range starts {
-		if err := r.untilZero(ctx, n); err != nil {
+		if err := n.untilRest(ctx, "cold"); err != nil {
 			return err
 		}
 		start := time.Now()
@@ -66,23 +66,4 @@ func (r *runner) cold(ctx context.Context, n *node) error {
 	}
 	r.print(figure{Peer: "quipu", Bench: "cold_start", Variant: "Go function, from 0", Durable: "no effects", Conc: 1}.Summed(latencies, time.Since(begin)))
 	return nil
-}
-
-func (r *runner) untilZero(ctx context.Context, n *node) error {
-	for start := time.Now(); time.Since(start) < readyMax; time.Sleep(5 * time.Millisecond) {
-		list, err := n.client.Instances(ctx)
-		if err != nil {
-			return err
-		}
-		running := 0
-		for _, i := range list {
-			if i.Function == "cold" {
-				running++
-			}
-		}
-		if running == 0 {
-			return nil
-		}
-	}
-	return errors.New("the function cold does not come to rest")
 }

@@ -73,7 +73,7 @@ func (g *ground) discard() {
 
 // refillAfter makes a spare one in a while; the caller holds mu.
 func (g *grounds) refillAfter(wait time.Duration) {
-	if g.closed || g.timer != nil || g.builder.machine == nil {
+	if g.closed || g.timer != nil {
 		return
 	}
 	g.making.Add(1)

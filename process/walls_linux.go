@@ -282,7 +282,7 @@ func (i *Instance) outside(pid int) int {
 	if !i.walls.inside {
 		return pid
 	}
-	if children := childrenOf(i.process.Pid); len(children) > 0 {
+	if children := childrenOfMain(i.process.Pid); len(children) > 0 {
 		return children[0]
 	}
 	for pid, p := range processes() { // a kernel without CONFIG_PROC_CHILDREN

@@ -61,16 +61,24 @@ func ownMemory(pid int) int64 {
 
 // childrenOf lists those that any thread of a process started.
 func childrenOf(pid int) (children []int) {
-	lists, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/children") // the pattern is sound
-	for _, list := range lists {
-		text, err := os.ReadFile(list)
-		if err != nil {
-			continue
-		}
-		for _, field := range bytes.Fields(text) {
-			if child, err := strconv.Atoi(string(field)); err == nil {
-				children = append(children, child)
-			}
+	threads, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*") // the pattern is sound
+	for _, thread := range threads {
+		children = append(children, startedBy(thread)...)
+	}
+	return children
+}
+
+// childrenOfMain lists those that the main thread of a process started.
+func childrenOfMain(pid int) []int {
+	return startedBy(filepath.Join("/proc", strconv.Itoa(pid), "task", strconv.Itoa(pid)))
+}
+
+// startedBy is empty on a kernel without CONFIG_PROC_CHILDREN.
+func startedBy(thread string) (children []int) {
+	text, _ := os.ReadFile(filepath.Join(thread, "children")) // a thread that is gone has none
+	for _, field := range bytes.Fields(text) {
+		if child, err := strconv.Atoi(string(field)); err == nil {
+			children = append(children, child)
 		}
 	}
 	return children
