@@ -28,10 +28,12 @@ func traceparent(incoming string) string {
 	var id [24]byte
 	rand.Read(id[:]) // never fails
 	trace, flags := hex.EncodeToString(id[8:]), "01"
-	if found := traceForm.FindStringSubmatch(incoming); found != nil {
-		trace, flags = found[1], found[2]
+	if incoming != "" {
+		if found := traceForm.FindStringSubmatch(incoming); found != nil {
+			trace, flags = found[1], found[2]
+		}
 	}
-	return fmt.Sprintf("00-%s-%x-%s", trace, id[:8], flags)
+	return "00-" + trace + "-" + hex.EncodeToString(id[:8]) + "-" + flags
 }
 
 // fingerprint tells requests with one idempotency key apart.

@@ -38,6 +38,7 @@ func runNode(ctx context.Context, n NodeConfig) error {
 	if n.Sandbox != "" && n.Sandbox != "auto" && n.Sandbox != "off" {
 		return &quipu.Error{Code: quipu.CodeUsage, Text: fmt.Sprintf("--sandbox is %q, but must be auto or off", n.Sandbox)}
 	}
+	go paceCollector(ctx.Done())
 	return server.Run(ctx, server.Config{
 		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort, FreePorts: n.FreePorts, Sync: n.Sync,
 		Token: token, InstanceToken: n.RequireToken, Unconfined: n.Sandbox == "off", Version: n.Version, Ready: n.Ready,
