@@ -91,6 +91,8 @@ type Scale struct {
 	Max  int      `json:"max" yaml:"max"`
 	Idle Duration `json:"idle" yaml:"idle"`
 	Warm int      `json:"warm" yaml:"warm"`
+	// Window is what the calls at a time are averaged over, where an instance takes many; 0 means 60 s.
+	Window Duration `json:"window,omitempty" yaml:"window"`
 }
 
 // Trigger is one cause of calls. Exactly one field is set.

@@ -341,12 +341,13 @@ func (k *keeper) ask(joined bool) (m *member, waiter int64, answer chan verdict,
 	k.born = true
 	k.nextWaiter++
 	waiter = k.nextWaiter
-	u, err := k.plan.acquire(waiter, joined)
+	now := k.pool.o.Clock.Now()
+	u, err := k.plan.acquire(now, waiter, joined)
 	if err != nil || u != nil {
 		spare := true
 		if u != nil {
 			m = k.members[u.id]
-			spare = k.plan.current() >= k.plan.wanted()
+			spare = k.plan.current() >= k.plan.wanted(now)
 		}
 		k.mu.Unlock()
 		if !spare { // a warm one was taken: start another

@@ -2,10 +2,12 @@ package pool
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/autoscale"
 )
 
 // Limits of a plan.
@@ -13,8 +15,9 @@ const (
 	waitersMax   = 1000                   // calls of one function that wait for an instance
 	backoffFirst = 100 * time.Millisecond // after the first failure; doubles
 	backoffMost  = 30 * time.Second
-	provenAfter  = 10 * time.Second // of being ready without a call, an instance counts as sound
-	lingerMax    = time.Second      // an instance of a retired revision waits so long for a call
+	provenAfter  = 10 * time.Second       // of being ready without a call, an instance counts as sound
+	lingerMax    = time.Second            // an instance of a retired revision waits so long for a call
+	patienceMax  = 200 * time.Millisecond // a call waits so long for a place that others leave, where an instance takes many
 )
 
 // Role is what a revision is to its function.
@@ -50,6 +53,13 @@ type unit struct {
 	ending   bool      // Stop or Kill was given out
 }
 
+// waiter is a call that waits for a place.
+type waiter struct {
+	id     int64
+	since  time.Time
+	joined bool
+}
+
 // kinds of actions.
 type kind string
 
@@ -77,12 +87,12 @@ type plan struct {
 	eager    bool // one is wanted although nobody has called yet
 	removed  bool
 	stopping bool
-	units    []*unit // in order of their start
-	queue    []int64 // waiters: those of joined calls, then the others, each oldest first
+	units    []*unit  // in order of their start
+	queue    []waiter // those of joined calls, then the others, each oldest first
 	nextUnit int64
-
-	joining map[int64]bool // waiters of joined calls
-	joined  int            // joined calls that wait or run
+	joined   int // joined calls that wait or run
+	stepped  time.Time
+	load     load // of a function whose instances take many calls at a time
 
 	failures int
 	retryAt  time.Time
@@ -94,7 +104,7 @@ type plan struct {
 //
 // A joined call is part of another, which may hold up the very calls that occupy all instances. So it goes
 // before them, and if need be gets an instance beyond scale.max.
-func (p *plan) acquire(waiter int64, joined bool) (*unit, error) {
+func (p *plan) acquire(now time.Time, id int64, joined bool) (*unit, error) {
 	switch {
 	case p.removed:
 		return nil, noFunction(p.fn.Name)
@@ -105,6 +115,7 @@ func (p *plan) acquire(waiter int64, joined bool) (*unit, error) {
 		if u := p.pick(); u != nil {
 			u.inflight++
 			p.join(joined)
+			p.observe(now)
 			return u, nil
 		}
 	}
@@ -116,15 +127,19 @@ func (p *plan) acquire(waiter int64, joined bool) (*unit, error) {
 	}
 	at := len(p.queue)
 	if joined {
-		if p.joining == nil {
-			p.joining = map[int64]bool{}
-		}
-		at = len(p.joining)
-		p.joining[waiter] = true
+		at = p.joinedWaiting()
 	}
-	p.queue = slices.Insert(p.queue, at, waiter)
+	p.queue = slices.Insert(p.queue, at, waiter{id, now, joined})
 	p.join(joined)
 	return nil, nil
+}
+
+// joinedWaiting is how many waiters are of joined calls.
+func (p *plan) joinedWaiting() (n int) {
+	for n < len(p.queue) && p.queue[n].joined {
+		n++
+	}
+	return n
 }
 
 func (p *plan) join(joined bool) {
@@ -145,14 +160,13 @@ func noFunction(name string) error {
 }
 
 // cancel takes a waiter out of the queue; false if it was granted or failed before.
-func (p *plan) cancel(waiter int64) bool {
-	n := slices.Index(p.queue, waiter)
+func (p *plan) cancel(id int64) bool {
+	n := slices.IndexFunc(p.queue, func(w waiter) bool { return w.id == id })
 	if n < 0 {
 		return false
 	}
+	p.part(p.queue[n].joined)
 	p.queue = slices.Delete(p.queue, n, n+1)
-	p.part(p.joining[waiter])
-	delete(p.joining, waiter)
 	return true
 }
 
@@ -234,11 +248,16 @@ func (p *plan) assign(fn quipu.Function, role Role, eager bool) {
 		p.eager = false
 	}
 	p.fn, p.role = fn, role
+	if role == Retired {
+		p.load = load{}
+	}
 }
 
 // step says what to do now, and assumes that it is done.
 func (p *plan) step(now time.Time) []action {
 	var todo []action
+	p.stepped = now
+	p.consult(now)
 	todo = p.judge(now, todo)
 	todo = p.grant(todo)
 	todo = p.grow(now, todo)
@@ -282,41 +301,49 @@ func (p *plan) grant(todo []action) []action {
 			break
 		}
 		u.inflight++
-		todo = append(todo, action{kind: doGrant, unit: u.id, waiter: p.queue[0]})
-		delete(p.joining, p.queue[0])
+		todo = append(todo, action{kind: doGrant, unit: u.id, waiter: p.queue[0].id})
 		p.queue = p.queue[1:]
 	}
 	return todo
 }
 
-// pick prefers the busy, so that idle ones stay idle, and then the instance that became idle last, so that the
-// others can age out.
+// pick fills instances up to what they should have, and spreads what is more. It prefers the busy, so that idle ones stay
+// idle, and then the instance that became idle last, so that the others can age out.
 func (p *plan) pick() *unit {
 	var best *unit
+	share := share(p.fn)
 	for _, u := range p.units {
 		if u.state != Ready || u.inflight >= slots(p.fn) {
 			continue
 		}
-		if best == nil || better(u, best) {
+		if best == nil || better(u, best, share) {
 			best = u
 		}
 	}
 	return best
 }
 
-func better(a, b *unit) bool {
-	if (a.inflight > 0) != (b.inflight > 0) {
+func better(a, b *unit, share int) bool {
+	switch over := a.inflight >= share; {
+	case over != (b.inflight >= share):
+		return !over
+	case over:
+		return a.inflight < b.inflight
+	case (a.inflight > 0) != (b.inflight > 0):
 		return a.inflight > 0
 	}
 	return a.used.After(b.used)
 }
+
+// share is how many calls at a time an instance should have, of those that it can take.
+func share(fn quipu.Function) int { return int(math.Ceil(autoscale.Target(slots(fn)))) }
 
 // grow starts what is wanted and not there, unless failures ask for a pause.
 func (p *plan) grow(now time.Time, todo []action) []action {
 	if p.removed || p.stopping || now.Before(p.retryAt) {
 		return todo
 	}
-	for range p.wanted() - p.current() {
+	for range p.wanted(now) - p.current() {
 		p.nextUnit++
 		u := &unit{id: p.nextUnit, state: Starting, started: now}
 		p.units = append(p.units, u)
@@ -327,18 +354,11 @@ func (p *plan) grow(now time.Time, todo []action) []action {
 
 // wanted is how many instances there should be. Those that drain do not count: they take no calls, and a call must not
 // wait for the end of one.
-func (p *plan) wanted() int {
+func (p *plan) wanted(now time.Time) int {
 	if p.removed || p.stopping {
 		return 0
 	}
-	load := len(p.queue)
-	for _, u := range p.units {
-		if u.state == Ready {
-			load += u.inflight
-		}
-	}
-	scale, least := p.fn.Spec.Scale, 0
-	want := (load + slots(p.fn) - 1) / slots(p.fn)
+	scale, least, want := p.fn.Spec.Scale, 0, max(p.needed(now), p.load.wish)
 	switch {
 	case p.isLive():
 		least, want = scale.Min, want+scale.Warm
@@ -348,8 +368,27 @@ func (p *plan) wanted() int {
 	if p.eager {
 		least = max(least, 1)
 	}
-	return min(max(least, want), max(scale.Max, 1)+p.joined)
+	return min(max(least, want), p.most())
 }
+
+// needed is how many instances the calls need that wait or run now. Where an instance takes many, a place gets free
+// often, so that a waiting call counts from the end of its patience only, unless there is no instance at all.
+func (p *plan) needed(now time.Time) int {
+	waiting := len(p.queue)
+	if p.isShared() {
+		waiting = p.overdue(now)
+	}
+	calls := waiting
+	for _, u := range p.units {
+		if u.state == Ready {
+			calls += u.inflight
+		}
+	}
+	return max((calls+slots(p.fn)-1)/slots(p.fn), min(len(p.queue), 1))
+}
+
+// most is how many instances may serve or start.
+func (p *plan) most() int { return max(p.fn.Spec.Scale.Max, 1) + p.joined }
 
 func (p *plan) isLive() bool { return p.role == Live || p.role == "" }
 
@@ -395,10 +434,11 @@ func (p *plan) refuse(now time.Time, todo []action) []action {
 		return todo
 	}
 	for _, w := range p.queue {
-		todo = append(todo, action{kind: doFail, waiter: w, err: err})
-		p.part(p.joining[w])
+		todo = append(todo, action{kind: doFail, waiter: w.id, err: err})
+		p.part(w.joined)
 	}
-	p.queue, p.joining = nil, nil
+	p.queue = nil
+	p.observe(now)
 	return todo
 }
 
@@ -416,7 +456,7 @@ func (p *plan) startFailed(now time.Time) error {
 
 // shrink drains what was idle for long and is not wanted, the longest idle first.
 func (p *plan) shrink(now time.Time, todo []action) []action {
-	for p.current() > p.wanted() {
+	for p.current() > p.wanted(now) {
 		u := p.longestIdle()
 		if u == nil || now.Before(p.idleEnd(u)) {
 			break
@@ -457,15 +497,16 @@ func (p *plan) end(todo []action) []action {
 	return todo
 }
 
-// wake is when step has something to do though nothing happens; zero for never.
+// wake is when step has something to do though nothing happens; zero for never. It follows from what the last step saw.
 func (p *plan) wake() time.Time {
 	var at time.Time
+	now := p.stepped
 	soonest := func(t time.Time) {
-		if at.IsZero() || t.Before(at) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}
 	}
-	surplus := p.current() > p.wanted()
+	surplus := p.current() > p.wanted(now)
 	for _, u := range p.units {
 		switch {
 		case u.state == Starting:
@@ -478,9 +519,11 @@ func (p *plan) wake() time.Time {
 			soonest(u.ready.Add(provenAfter))
 		}
 	}
-	if p.wanted() > p.current() && !p.retryAt.IsZero() {
+	if p.wanted(now) > p.current() {
 		soonest(p.retryAt)
 	}
+	soonest(p.consultAt())
+	soonest(p.impatientAt(now))
 	return at
 }
 
