@@ -21,10 +21,14 @@ type keeper struct {
 	revision string
 	gone     chan struct{} // closed at the end of run
 	poke     chan struct{} // capacity 1: run has to look at once, or earlier than it meant to
+	turn     chan struct{} // capacity 1: the namespace has a place for this revision, or wants one from it
+	places   *stand        // for calls
+	rooms    *stand        // for instances
 
 	mu         sync.Mutex // guards the fields below
 	armed      time.Time  // when run looks again; zero for never
 	plan       plan
+	offered    int  // places for calls that were offered, while update runs
 	born       bool // something was asked of it
 	ended      bool // run is over: nobody acts for the plan
 	members    map[int64]*member
@@ -52,10 +56,30 @@ type verdict struct {
 }
 
 func newKeeper(p *Pool, fn quipu.Function) *keeper {
-	return &keeper{
-		pool: p, name: fn.Name, revision: fn.Revision, poke: make(chan struct{}, 1), gone: make(chan struct{}),
+	k := &keeper{
+		pool: p, name: fn.Name, revision: fn.Revision, poke: make(chan struct{}, 1), turn: make(chan struct{}, 1), gone: make(chan struct{}),
 		plan: plan{fn: fn, role: Retired}, members: map[int64]*member{}, waiters: map[int64]chan verdict{},
 	}
+	k.places, k.rooms = p.places.stand(fn.Name, k.look), p.rooms.stand(fn.Name, k.look)
+	k.plan.bounds = bounds{place: k.place, room: k.rooms.take, yield: k.rooms.yield}
+	return k
+}
+
+// look makes run look what the namespace offers, or wants. It takes no lock.
+func (k *keeper) look() {
+	select {
+	case k.turn <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// place is one for a call. The caller holds mu.
+func (k *keeper) place(force bool) bool {
+	if k.offered > 0 {
+		k.offered--
+		return true
+	}
+	return k.places.take(force)
 }
 
 // run wakes the plan when its time comes, until it has nothing left to do.
@@ -78,10 +102,14 @@ func (k *keeper) run() {
 		select {
 		case <-timer:
 			k.update(func(time.Time) {})
+		case <-k.turn:
+			k.update(func(time.Time) {})
 		case <-k.poke:
 		}
 	}
 	k.running.Wait()
+	k.places.leave()
+	k.rooms.leave()
 }
 
 // update lets an event change the plan, and does what follows from it.
@@ -90,9 +118,13 @@ func (k *keeper) update(event func(now time.Time)) {
 	defer k.mu.Unlock()
 	now := k.pool.o.Clock.Now()
 	event(now)
+	k.offered, k.plan.rooms = int(k.places.offered.Swap(0)), int(k.rooms.offered.Swap(0))
 	for _, a := range k.plan.step(now) {
 		k.do(a)
 	}
+	k.places.give(k.offered, 0) // what it has no use for
+	k.rooms.give(k.plan.rooms, 0)
+	k.offered, k.plan.rooms = 0, 0
 	at := k.plan.wake()
 	earlier := !at.IsZero() && (k.armed.IsZero() || at.Before(k.armed))
 	if !earlier && !k.over() {
@@ -225,12 +257,22 @@ func (k *keeper) start(a action) {
 		}
 		k.update(func(now time.Time) {
 			delete(k.members, m.unit)
+			k.vacate(m.unit)
 			k.plan.exited(now, m.unit, err)
 			if err != nil {
 				k.last = err
 			}
 		})
 	})
+}
+
+// vacate gives back the room of an instance that is gone. The caller holds mu.
+func (k *keeper) vacate(unit int64) {
+	yielded := 0
+	if u := k.plan.unit(unit); u != nil && u.yielded {
+		yielded = 1
+	}
+	k.rooms.give(1, yielded)
 }
 
 // live is the life of an instance from preparation to its end. The error says why it ended, nil if it
@@ -316,6 +358,7 @@ func (k *keeper) acquire(ctx context.Context, joined bool) (*Lease, error) {
 	}
 	if v := <-late(waiting, answer); v.member != nil { // the verdict was first; what it granted is given back
 		k.update(func(now time.Time) {
+			k.places.give(1, 0)
 			k.plan.giveBack(now, v.member.unit)
 			k.plan.part(joined)
 		})

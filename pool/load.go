@@ -23,7 +23,10 @@ func (p *plan) isShared() bool { return slots(p.fn) > 1 && p.role != Retired }
 
 // calls is how many wait or run.
 func (p *plan) calls() int {
-	n := len(p.queue)
+	n := 0
+	if !p.crowded { // else they wait for others than their own
+		n = len(p.queue)
+	}
 	for _, u := range p.units {
 		n += u.inflight
 	}
@@ -90,7 +93,7 @@ func (p *plan) overdue(now time.Time) int {
 
 // impatientAt is when the next waiter loses its patience, if that makes a difference; zero for never.
 func (p *plan) impatientAt(now time.Time) time.Time {
-	if !p.isShared() || p.current() >= p.most() {
+	if !p.isShared() || p.crowded || p.current() >= p.most() {
 		return time.Time{}
 	}
 	if n := p.overdue(now); n < len(p.queue) {

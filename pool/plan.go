@@ -12,7 +12,7 @@ import (
 
 // Limits of a plan.
 const (
-	waitersMax   = 1000                   // calls of one function that wait for an instance
+	waitersMax   = 1000                   // calls of a revision that wait for a place, unless scale.queue says otherwise
 	backoffFirst = 100 * time.Millisecond // after the first failure; doubles
 	backoffMost  = 30 * time.Second
 	provenAfter  = 10 * time.Second       // of being ready without a call, an instance counts as sound
@@ -51,6 +51,7 @@ type unit struct {
 	ready    time.Time
 	used     time.Time // when it last became idle
 	ending   bool      // Stop or Kill was given out
+	yielded  bool      // it goes because others wait for its place
 }
 
 // waiter is a call that waits for a place.
@@ -94,10 +95,25 @@ type plan struct {
 	stepped  time.Time
 	load     load // of a function whose instances take many calls at a time
 
+	bounds  bounds // of the namespace
+	crowded bool   // a call waits for others of the namespace, though there is room in an instance
+	rooms   int    // for instances, that were offered
+
 	failures int
 	retryAt  time.Time
 	cause    error // of the newest failure
 }
+
+// bounds is what the namespace allows. The zero bounds allow everything.
+type bounds struct {
+	place func(force bool) bool // a call may run
+	room  func(force bool) bool // an instance may start
+	yield func() bool           // an instance that is not used is wanted by others
+}
+
+func (b bounds) mayRun(force bool) bool   { return b.place == nil || b.place(force) }
+func (b bounds) mayStart(force bool) bool { return b.room == nil || b.room(force) }
+func (b bounds) mustYield() bool          { return b.yield != nil && b.yield() }
 
 // acquire answers a unit if one is free, otherwise it queues the waiter. CodeBusy if the queue is
 // full; CodeNoFunction, CodeStopping.
@@ -112,17 +128,17 @@ func (p *plan) acquire(now time.Time, id int64, joined bool) (*unit, error) {
 		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
 	}
 	if len(p.queue) == 0 || joined {
-		if u := p.pick(); u != nil {
+		if u := p.pick(); u != nil && p.bounds.mayRun(joined) {
 			u.inflight++
 			p.join(joined)
 			p.observe(now)
 			return u, nil
 		}
 	}
-	if len(p.queue) >= waitersMax {
+	if most := queueMax(p.fn); len(p.queue) >= most {
 		return nil, &quipu.Error{
 			Code: quipu.CodeBusy, Op: "instance.acquire",
-			Text: fmt.Sprintf("%d calls of function %s wait already", waitersMax, p.fn.Name),
+			Text: fmt.Sprintf("%d calls of function %s wait already", most, p.fn.Name),
 		}
 	}
 	at := len(p.queue)
@@ -132,6 +148,13 @@ func (p *plan) acquire(now time.Time, id int64, joined bool) (*unit, error) {
 	p.queue = slices.Insert(p.queue, at, waiter{id, now, joined})
 	p.join(joined)
 	return nil, nil
+}
+
+func queueMax(fn quipu.Function) int {
+	if n := fn.Spec.Scale.Queue; n > 0 {
+		return n
+	}
+	return waitersMax
 }
 
 // joinedWaiting is how many waiters are of joined calls.
@@ -295,9 +318,14 @@ func (p *plan) kill(u *unit) action {
 
 // grant gives free slots to waiters, oldest first.
 func (p *plan) grant(todo []action) []action {
+	p.crowded = false
 	for len(p.queue) > 0 {
 		u := p.pick()
 		if u == nil {
+			break
+		}
+		if !p.bounds.mayRun(p.queue[0].joined) {
+			p.crowded = true // more instances would not help
 			break
 		}
 		u.inflight++
@@ -344,12 +372,24 @@ func (p *plan) grow(now time.Time, todo []action) []action {
 		return todo
 	}
 	for range p.wanted(now) - p.current() {
+		if !p.mayStart() {
+			break
+		}
 		p.nextUnit++
 		u := &unit{id: p.nextUnit, state: Starting, started: now}
 		p.units = append(p.units, u)
 		todo = append(todo, action{kind: doStart, unit: u.id})
 	}
 	return todo
+}
+
+// mayStart uses what was offered first. An instance for a joined call never waits for others.
+func (p *plan) mayStart() bool {
+	if p.rooms > 0 {
+		p.rooms--
+		return true
+	}
+	return p.bounds.mayStart(p.joined > 0 && p.joinedWaiting() > 0)
 }
 
 // wanted is how many instances there should be. Those that drain do not count: they take no calls, and a call must not
@@ -375,7 +415,10 @@ func (p *plan) wanted(now time.Time) int {
 // often, so that a waiting call counts from the end of its patience only, unless there is no instance at all.
 func (p *plan) needed(now time.Time) int {
 	waiting := len(p.queue)
-	if p.isShared() {
+	switch {
+	case p.crowded:
+		waiting = 0
+	case p.isShared():
 		waiting = p.overdue(now)
 	}
 	calls := waiting
@@ -463,7 +506,23 @@ func (p *plan) shrink(now time.Time, todo []action) []action {
 		}
 		u.state = Draining
 	}
+	p.yield(now)
 	return todo
+}
+
+// yield drains an instance that waits for calls only, if another function waits for its room.
+func (p *plan) yield(now time.Time) {
+	least := p.needed(now)
+	if p.isLive() {
+		least = max(least, p.fn.Spec.Scale.Min)
+	}
+	for p.role != Trial && p.current() > least {
+		u := p.longestIdle()
+		if u == nil || !p.bounds.mustYield() {
+			return
+		}
+		u.state, u.yielded = Draining, true
+	}
 }
 
 func (p *plan) longestIdle() *unit {

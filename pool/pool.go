@@ -38,16 +38,27 @@ type Options struct {
 	Prepare func(ctx context.Context, fn quipu.Function, instance string) (spec quipu.InstanceSpec, release func(), err error)
 	// Healthy waits until an instance that listens may be called; nil means that it may. Its time counts as start time.
 	Healthy func(ctx context.Context, fn quipu.Function, instance string, i quipu.Instance) error
-	Clock   quipu.Clock   // nil means the system's
-	Grace   time.Duration // between asking an instance to end and killing it; 0 means 5 s
-	Logger  *slog.Logger  // nil means none
+	// Bounds of all functions together. Calls that are part of others go beyond.
+	CallsMax     int           // that run at a time; 0 means CallsMaxDefault
+	InstancesMax int           // that start, serve or end; 0 means InstancesMaxDefault
+	Clock        quipu.Clock   // nil means the system's
+	Grace        time.Duration // between asking an instance to end and killing it; 0 means 5 s
+	Logger       *slog.Logger  // nil means none
 }
+
+// Defaults of Options.
+const (
+	CallsMaxDefault     = 10_000
+	InstancesMaxDefault = 1000
+)
 
 // Pool holds the instances of all functions of a node.
 type Pool struct {
 	o Options
 
 	started atomic.Int64 // instances, for their names
+	places  *gate        // of calls
+	rooms   *gate        // of instances
 
 	mu        sync.Mutex // guards the fields below
 	functions map[string]bool
@@ -77,7 +88,9 @@ func New(o Options) *Pool {
 	if o.Healthy == nil {
 		o.Healthy = func(context.Context, quipu.Function, string, quipu.Instance) error { return nil }
 	}
-	return &Pool{o: o, functions: map[string]bool{}, keepers: map[key]*keeper{}, leaving: map[*keeper]bool{}}
+	rooms := newGate(cmp.Or(o.InstancesMax, InstancesMaxDefault))
+	rooms.rallying = true
+	return &Pool{o: o, places: newGate(cmp.Or(o.CallsMax, CallsMaxDefault)), rooms: rooms, functions: map[string]bool{}, keepers: map[key]*keeper{}, leaving: map[*keeper]bool{}}
 }
 
 type systemClock struct{}
@@ -104,9 +117,12 @@ func (p *Pool) Set(name string, live, named []quipu.Function) {
 		for !p.keeper(fn).assign(fn, role, serving) {
 		}
 	}
+	reserved := 0
 	for _, fn := range live {
 		assign(fn, Live)
+		reserved = max(reserved, fn.Spec.Scale.Reserved)
 	}
+	p.places.reserve(name, reserved)
 	for _, fn := range named {
 		assign(fn, Named)
 	}
@@ -204,6 +220,7 @@ func (p *Pool) Remove(name string) {
 		p.leaving[k] = true
 	}
 	p.mu.Unlock()
+	p.places.reserve(name, 0)
 	for _, k := range leaving {
 		k.update(func(time.Time) { k.plan.removed = true })
 	}
@@ -358,6 +375,7 @@ func (l *Lease) Function() quipu.Function { return l.member.fn }
 func (l *Lease) Release() {
 	l.once.Do(func() {
 		l.keeper.update(func(now time.Time) {
+			l.keeper.places.give(1, 0)
 			l.keeper.plan.part(l.joined)
 			l.keeper.plan.release(now, l.member.unit)
 		})
@@ -369,6 +387,7 @@ func (l *Lease) Release() {
 func (l *Lease) Kill() {
 	l.once.Do(func() {
 		l.keeper.update(func(time.Time) {
+			l.keeper.places.give(1, 0)
 			l.keeper.plan.part(l.joined)
 			l.keeper.plan.condemn(l.member.unit)
 			l.keeper.kill(l.member)

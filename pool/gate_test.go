@@ -1,0 +1,284 @@
+package pool
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"pgregory.net/rapid"
+)
+
+// stands of functions a, b, …, each by its name.
+func standsOf(g *gate, names ...string) map[string]*stand {
+	all := map[string]*stand{}
+	for _, name := range names {
+		all[name] = g.stand(name, func() {})
+	}
+	return all
+}
+
+func TestPlacesGoRoundTheFunctionsThatWait(t *testing.T) {
+	g := newGate(2)
+	s := standsOf(g, "a", "b", "c")
+	for _, who := range []string{"a", "a", "a", "b", "c"} { // a had them all, and wants more
+		s[who].take(false)
+	}
+	var order []string
+	for range 4 {
+		holder := s["a"]
+		for _, c := range s {
+			if c.claim.taken > 0 {
+				holder = c
+			}
+		}
+		holder.give(1, 0)
+		for name, c := range s {
+			if c.offered.Swap(0) == 1 {
+				order = append(order, name)
+				c.take(false) // it has one more that waits
+			}
+		}
+	}
+	if first := order[:3]; !slices.Equal(first, []string{"a", "b", "c"}) {
+		t.Errorf("the turns were %v", order)
+	}
+}
+
+func TestAReservedPlaceIsForItsFunctionOnly(t *testing.T) {
+	g := newGate(3)
+	g.reserve("b", 2)
+	s := standsOf(g, "a", "b")
+	if !s["a"].take(false) || s["a"].take(false) {
+		t.Fatal("a has one place that is not reserved")
+	}
+	if !s["b"].take(false) || !s["b"].take(false) || s["b"].take(false) {
+		t.Fatal("b has its two, and no more")
+	}
+	s["b"].give(1, 0)
+	if s["a"].offered.Load() != 0 || s["b"].offered.Load() != 1 {
+		t.Error("what was reserved went to somebody else")
+	}
+	g.reserve("b", 0)
+	s["b"].give(1, 0)
+	if s["a"].offered.Load() != 1 {
+		t.Error("a still waits though nothing is reserved")
+	}
+}
+
+func TestWhoLeavesTheLineHoldsNobodyUp(t *testing.T) {
+	g := newGate(1)
+	s := standsOf(g, "a", "b", "c")
+	s["a"].take(false)
+	s["b"].take(false)
+	s["c"].take(false)
+	s["a"].give(1, 0) // b is offered it, and goes
+	s["b"].leave()
+	if s["c"].offered.Load() != 1 {
+		t.Error("the place is lost")
+	}
+	s["c"].leave()
+	s["a"].leave()
+	if len(g.of) != 0 || g.taken != 0 || g.kept != 0 || len(g.stands) != 0 {
+		t.Errorf("it is not empty: %+v", g)
+	}
+}
+
+// Whatever is taken, given, reserved and left: nobody waits while there is a place for it, places are not made up, and
+// what a function reserved it can have.
+func TestAGateKeepsItsBooks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g := newGate(rapid.IntRange(1, 8).Draw(t, "most"))
+		names := []string{"a", "b", "c"}
+		s := standsOf(g, names...)
+		held := map[string]int{}
+		t.Repeat(map[string]func(*rapid.T){
+			"take": func(t *rapid.T) {
+				who := rapid.SampledFrom(names).Draw(t, "who")
+				if s[who].take(rapid.IntRange(0, 9).Draw(t, "force") == 0) {
+					held[who]++
+				}
+			},
+			"give": func(t *rapid.T) {
+				who := rapid.SampledFrom(names).Draw(t, "who")
+				held[who] += int(s[who].offered.Swap(0))
+				if held[who] > 0 {
+					held[who]--
+					s[who].give(1, 0)
+				}
+			},
+			"reserve": func(t *rapid.T) {
+				g.reserve(rapid.SampledFrom(names).Draw(t, "who"), rapid.IntRange(0, 2).Draw(t, "places"))
+			},
+			"": func(t *rapid.T) { g.audit(t, held, s) },
+		})
+	})
+}
+
+func (g *gate) audit(t *rapid.T, held map[string]int, s map[string]*stand) {
+	taken, kept := 0, 0
+	for name, one := range s {
+		c := one.claim
+		if c.taken != held[name]+int(one.offered.Load()) {
+			t.Fatalf("%s has %d places, not %d", name, held[name], c.taken)
+		}
+		taken, kept = taken+c.taken, kept+max(0, c.reserved-c.taken)
+		if one.inLine && (c.taken < c.reserved || g.taken+g.kept < g.most) {
+			t.Fatalf("%s waits though there is a place", name)
+		}
+	}
+	if taken != g.taken || kept != g.kept {
+		t.Fatalf("%d taken and %d kept, not %d and %d", g.taken, g.kept, taken, kept)
+	}
+}
+
+func named(name string, concurrency, high int) quipu.Function {
+	fn := function("1", concurrency, 0, high)
+	fn.Name = name
+	return fn
+}
+
+// One function has calls without end; the calls of another get through at their turn, and nobody's are lost.
+func TestABusyFunctionLeavesTurnsToOthers(t *testing.T) {
+	p := newPool(&fake{}, func(o *Options) { o.CallsMax = 2 })
+	greedy, modest := named("greedy", 10, 1), named("modest", 10, 1)
+	p.Set("greedy", []quipu.Function{greedy}, nil)
+	p.Set("modest", []quipu.Function{modest}, nil)
+	stop := make(chan struct{})
+	var running, calls atomic.Int64
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if !once(t, p, greedy, &running) {
+					return
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	for range 200 {
+		once(t, p, modest, &running)
+	}
+	close(stop)
+	callers.Wait()
+	if n := calls.Load(); n > 200*50 {
+		t.Errorf("200 calls of one waited for %d of the other", n)
+	}
+	closeEmpty(t, p)
+}
+
+// once makes a call, and sees that no more run than may.
+func once(t *testing.T, p *Pool, fn quipu.Function, running *atomic.Int64) bool {
+	l, err := p.Acquire(t.Context(), fn)
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	if n := running.Add(1); n > 2 {
+		t.Errorf("%d calls run", n)
+	}
+	running.Add(-1)
+	l.Release()
+	return true
+}
+
+// closeEmpty closes a pool, of which nothing may be left.
+func closeEmpty(t *testing.T, p *Pool) {
+	t.Helper()
+	if err := p.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, g := range []*gate{p.places, p.rooms} {
+		if g.taken != 0 || len(g.line) != 0 || g.yielding != 0 || len(g.stands) != 0 {
+			t.Errorf("places are left: %+v", g)
+		}
+	}
+}
+
+// With room for two instances, five functions still get their calls: an instance without calls makes room.
+func TestIdleInstancesMakeRoomForOtherFunctions(t *testing.T) {
+	rt := &fake{}
+	p := newPool(rt, func(o *Options) { o.InstancesMax = 2 })
+	names := []string{"a", "b", "c", "d", "e"}
+	for _, name := range names {
+		p.Set(name, []quipu.Function{named(name, 1, 5)}, nil)
+	}
+	var callers sync.WaitGroup
+	for _, name := range names {
+		callers.Go(func() {
+			for range 100 {
+				l, err := p.Acquire(t.Context(), named(name, 1, 5))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := rt.alive.Load(); n > 2 {
+					t.Errorf("%d instances", n)
+				}
+				l.Release()
+			}
+		})
+	}
+	callers.Wait()
+	closeEmpty(t, p)
+}
+
+// All places are held by calls that wait for the one that is part of them.
+func TestAPartOfACallGoesBeyondTheBounds(t *testing.T) {
+	p := newPool(&fake{}, func(o *Options) { o.CallsMax, o.InstancesMax = 1, 1 })
+	p.Set("a", []quipu.Function{named("a", 1, 1)}, nil)
+	p.Set("b", []quipu.Function{named("b", 1, 1)}, nil)
+	whole, err := p.Acquire(t.Context(), named("a", 1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, err := p.AcquireJoined(t.Context(), named("b", 1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	part.Release()
+	whole.Release()
+	closeEmpty(t, p)
+}
+
+func TestACallThatGivesUpInLineLeavesNoTrace(t *testing.T) {
+	p := newPool(&fake{}, func(o *Options) { o.CallsMax = 1 })
+	p.Set("a", []quipu.Function{named("a", 2, 1)}, nil)
+	l, err := p.Acquire(t.Context(), named("a", 2, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := p.Acquire(ctx, named("a", 2, 1)); quipu.CodeOf(err) != quipu.CodeTimeout {
+		t.Error("a second call got a place: ", err)
+	}
+	l.Release()
+	if l, err = p.Acquire(t.Context(), named("a", 2, 1)); err != nil {
+		t.Fatal(err)
+	}
+	l.Release()
+	closeEmpty(t, p)
+}
+
+func TestTheQueueOfAFunctionIsItsOwn(t *testing.T) {
+	p := plan{fn: function("1", 1, 0, 1)}
+	p.fn.Spec.Scale.Queue = 3
+	for n := range int64(3) {
+		if _, err := p.acquire(time.Unix(1000, 0), n, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.acquire(time.Unix(1000, 0), 4, false); quipu.CodeOf(err) != quipu.CodeBusy {
+		t.Fatal(err)
+	}
+}
