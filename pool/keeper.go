@@ -44,6 +44,7 @@ type member struct {
 	id       string
 	fn       quipu.Function
 	instance quipu.Instance     // nil until it was started
+	cold     ColdStart          // guarded by keeper.mu, as instance
 	cancel   context.CancelFunc // of its start
 	killed   chan struct{}      // closed: end it at once
 	stopped  chan struct{}      // closed: ask it to end
@@ -246,6 +247,7 @@ func (k *keeper) start(a action) {
 	fn := k.plan.fn
 	m := &member{
 		unit: a.unit, fn: fn, id: k.name + "-" + fn.Revision[:min(len(fn.Revision), 8)] + "-" + strconv.FormatInt(k.pool.started.Add(1), 10),
+		cold:   ColdStart{Wait: a.waited},
 		cancel: cancel, killed: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	k.members[a.unit] = m
@@ -278,30 +280,44 @@ func (k *keeper) vacate(unit int64) {
 // live is the life of an instance from preparation to its end. The error says why it ended, nil if it
 // was asked to.
 func (k *keeper) live(ctx context.Context, m *member) error {
-	spec, release, err := k.pool.o.Prepare(ctx, m.fn, m.id)
-	if err != nil {
-		return fmt.Errorf("prepare instance %s: %w", m.id, err)
-	}
+	inst, release, err := k.bring(ctx, m)
 	if release != nil {
 		defer release()
 	}
-	inst, err := k.pool.o.Runtime.Start(ctx, spec)
+	k.pool.o.Started(m.fn, m.cold, err != nil)
 	if err != nil {
-		return fmt.Errorf("start instance %s: %w", m.id, err)
-	}
-	k.mu.Lock()
-	m.instance = inst
-	k.mu.Unlock()
-	if err := inst.Ready(ctx); err != nil {
-		inst.Stop(0)
-		return fmt.Errorf("start instance %s: %w", m.id, err)
-	}
-	if err := k.pool.o.Healthy(ctx, m.fn, m.id, inst); err != nil {
-		inst.Stop(0)
-		return fmt.Errorf("start instance %s: %w", m.id, err)
+		return err
 	}
 	k.update(func(now time.Time) { k.plan.readied(now, m.unit) })
 	return k.serve(m, inst)
+}
+
+// bring makes an instance that may be called. What release ends is there also if there is an error.
+func (k *keeper) bring(ctx context.Context, m *member) (_ quipu.Instance, release func(), _ error) {
+	begun := k.pool.o.Clock.Now()
+	spec, release, err := k.pool.o.Prepare(ctx, m.fn, m.id)
+	if err != nil {
+		return nil, nil, fmt.Errorf("prepare instance %s: %w", m.id, err)
+	}
+	inst, err := k.pool.o.Runtime.Start(ctx, spec)
+	if err != nil {
+		return nil, release, fmt.Errorf("start instance %s: %w", m.id, err)
+	}
+	up := k.pool.o.Clock.Now()
+	k.mu.Lock()
+	m.instance, m.cold.Start = inst, up.Sub(begun)
+	k.mu.Unlock()
+	if err = inst.Ready(ctx); err == nil {
+		err = k.pool.o.Healthy(ctx, m.fn, m.id, inst)
+	}
+	if err != nil {
+		inst.Stop(0)
+		return nil, release, fmt.Errorf("start instance %s: %w", m.id, err)
+	}
+	k.mu.Lock()
+	m.cold.Init = k.pool.o.Clock.Now().Sub(up)
+	k.mu.Unlock()
+	return inst, release, nil
 }
 
 // serve waits until a ready instance ends, by itself or because it must.
@@ -413,7 +429,7 @@ func (k *keeper) snapshot() []Info {
 		m := k.members[u.id]
 		info := Info{
 			Function: k.name, Revision: m.fn.Revision, ID: m.id,
-			State: u.state, Inflight: max(u.inflight, 0), Started: u.started,
+			State: u.state, Inflight: max(u.inflight, 0), Started: u.started, Cold: m.cold,
 		}
 		if m.instance != nil {
 			info.PID = m.instance.PID()

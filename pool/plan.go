@@ -78,6 +78,7 @@ type action struct {
 	unit   int64
 	waiter int64
 	err    error
+	waited time.Duration // of start: how long a call has waited for it, 0 if none does
 }
 
 // plan decides about the instances of one revision. It is values in, values out: events change it, and
@@ -378,9 +379,20 @@ func (p *plan) grow(now time.Time, todo []action) []action {
 		p.nextUnit++
 		u := &unit{id: p.nextUnit, state: Starting, started: now}
 		p.units = append(p.units, u)
-		todo = append(todo, action{kind: doStart, unit: u.id})
+		todo = append(todo, action{kind: doStart, unit: u.id, waited: p.waited(now)})
 	}
 	return todo
+}
+
+// waited is for how long the oldest call has waited.
+func (p *plan) waited(now time.Time) time.Duration {
+	var longest time.Duration
+	for _, n := range []int{0, p.joinedWaiting()} { // each of the two parts of the queue has its oldest first
+		if n < len(p.queue) {
+			longest = max(longest, now.Sub(p.queue[n].since))
+		}
+	}
+	return longest
 }
 
 // mayStart uses what was offered first. An instance for a joined call never waits for others.

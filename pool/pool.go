@@ -39,12 +39,18 @@ type Options struct {
 	// Healthy waits until an instance that listens may be called; nil means that it may. Its time counts as start time.
 	Healthy func(ctx context.Context, fn quipu.Function, instance string, i quipu.Instance) error
 	// Bounds of all functions together. Calls that are part of others go beyond.
-	CallsMax     int           // that run at a time; 0 means CallsMaxDefault
-	InstancesMax int           // that start, serve or end; 0 means InstancesMaxDefault
-	Clock        quipu.Clock   // nil means the system's
-	Grace        time.Duration // between asking an instance to end and killing it; 0 means 5 s
-	Logger       *slog.Logger  // nil means none
+	CallsMax     int // that run at a time; 0 means CallsMaxDefault
+	InstancesMax int // that start, serve or end; 0 means InstancesMaxDefault
+	// Started hears of each start of an instance; failed ones have not taken a call. It must not block.
+	Started func(fn quipu.Function, c ColdStart, failed bool)
+	Clock   quipu.Clock   // nil means the system's
+	Grace   time.Duration // between asking an instance to end and killing it; 0 means 5 s
+	Logger  *slog.Logger  // nil means none
 }
+
+// ColdStart is what a start took: Wait until it was begun, of the call that waited longest for it, 0 if none did; Start
+// until the instance ran, with what had to be made for it; Init until it listened and was healthy.
+type ColdStart struct{ Wait, Start, Init time.Duration }
 
 // Defaults of Options.
 const (
@@ -84,6 +90,9 @@ func New(o Options) *Pool {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Started == nil {
+		o.Started = func(quipu.Function, ColdStart, bool) {}
 	}
 	if o.Healthy == nil {
 		o.Healthy = func(context.Context, quipu.Function, string, quipu.Instance) error { return nil }
@@ -334,6 +343,7 @@ type Info struct {
 	State    State     `json:"state"`
 	Inflight int       `json:"inflight"`
 	Started  time.Time `json:"started"`
+	Cold     ColdStart `json:"-"` // as far as it is over
 }
 
 // Snapshot lists the instances of functions that are deployed, by function and age.

@@ -71,6 +71,8 @@ type Node struct {
 	observe    func(quipu.CallInfo)
 	deliveries *prometheus.CounterVec
 	ends       *prometheus.CounterVec
+	starts     *prometheus.CounterVec
+	cold       *prometheus.HistogramVec
 	namespaces namespaces
 	collector  collector
 	listeners  *listeners
