@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/xtest"
 	"pgregory.net/rapid"
 )
 
@@ -281,4 +283,58 @@ func TestTheQueueOfAFunctionIsItsOwn(t *testing.T) {
 	if _, err := p.acquire(time.Unix(1000, 0), 4, false); quipu.CodeOf(err) != quipu.CodeBusy {
 		t.Fatal(err)
 	}
+}
+
+func TestADeployIsNotHeldUpByAFullNamespace(t *testing.T) {
+	p := newPool(&fake{}, func(o *Options) { o.InstancesMax, o.CallsMax = 1, 2 })
+	p.Set("a", []quipu.Function{named("a", 1, 1)}, nil)
+	busy, err := p.Acquire(t.Context(), named("a", 1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := p.Try(t.Context(), named("b", 1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Release()
+	busy.Release()
+	p.Settle(named("b", 1, 1))
+	closeEmpty(t, p)
+}
+
+// Starts are told once each, with what they took, and those that failed as such.
+func TestEachStartIsMeasured(t *testing.T) {
+	clock := xtest.NewClock(time.Unix(1000, 0))
+	told := make(chan ColdStart, 2)
+	p := newPool(&fake{}, func(o *Options) {
+		o.Clock = clock
+		o.Prepare = func(_ context.Context, fn quipu.Function, id string) (quipu.InstanceSpec, func(), error) {
+			clock.Move(30 * time.Millisecond)
+			return quipu.InstanceSpec{ID: id, Function: fn.Name}, nil, nil
+		}
+		o.Healthy = func(_ context.Context, fn quipu.Function, _ string, _ quipu.Instance) error {
+			clock.Move(50 * time.Millisecond)
+			if fn.Name == "sick" {
+				return errors.New("503")
+			}
+			return nil
+		}
+		o.Started = func(fn quipu.Function, c ColdStart, failed bool) {
+			if failed != (fn.Name == "sick") {
+				t.Errorf("%s failed: %v", fn.Name, failed)
+			}
+			told <- c
+		}
+	})
+	for _, name := range []string{"a", "sick"} {
+		p.Set(name, []quipu.Function{named(name, 1, 1)}, nil)
+		if l, err := p.Acquire(t.Context(), named(name, 1, 1)); err == nil {
+			l.Release()
+		}
+	}
+	if c := <-told; c != (ColdStart{Start: 30 * time.Millisecond, Init: 50 * time.Millisecond}) {
+		t.Errorf("it took %+v", c)
+	}
+	<-told
+	closeEmpty(t, p)
 }

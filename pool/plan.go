@@ -395,13 +395,13 @@ func (p *plan) waited(now time.Time) time.Duration {
 	return longest
 }
 
-// mayStart uses what was offered first. An instance for a joined call never waits for others.
+// mayStart uses what was offered first. An instance for a joined call never waits for others, nor does a deploy.
 func (p *plan) mayStart() bool {
 	if p.rooms > 0 {
 		p.rooms--
 		return true
 	}
-	return p.bounds.mayStart(p.joined > 0 && p.joinedWaiting() > 0)
+	return p.bounds.mayStart(p.role == Trial || p.joinedWaiting() > 0)
 }
 
 // wanted is how many instances there should be. Those that drain do not count: they take no calls, and a call must not

@@ -8,7 +8,10 @@
 // Each revision of a function has instances of its own, and a call says which revision it is for: calls under way and
 // those that wait finish on theirs, whatever Set says meanwhile. Try starts an instance of a revision that has no
 // traffic yet, and keeps it as the first warm one. scale.max bounds the instances of one revision that serve or start;
-// those that are being stopped come on top, so that no call waits for the end of another.
+// those that are being stopped come on top, so that no call waits for the end of another. Where an instance takes many calls
+// at a time, package internal/autoscale says how many are wanted (load.go).
+//
+// The functions of a pool share a bound of calls that run and one of instances. Beyond, they take turns (gate.go).
 //
 // Nothing here is durable. After a crash of the node package process has ended the instances, and the
 // pool starts from nothing with the functions it is given by Set.

@@ -91,6 +91,3 @@ func (s *Scaler) alarm(now time.Time, over bool) {
 		s.panicking, s.most = false, 0
 	}
 }
-
-// Quiet tells whether nothing is remembered: then Want is what half of the ready ones is, until there is load again.
-func (s *Scaler) Quiet(now time.Time) bool { return !s.panicking && s.stable.average(now) == 0 }
