@@ -182,11 +182,11 @@ func (k *keeper) kill(m *member) {
 }
 
 // assign gives the revision a role; false if the keeper has ended.
-func (k *keeper) assign(fn quipu.Function, role Role, eager bool) (ok bool) {
+func (k *keeper) assign(fn quipu.Function, role Role, e estate) (ok bool) {
 	k.update(func(time.Time) {
 		if ok = !k.ended; ok {
 			k.born = true
-			k.plan.assign(fn, role, eager)
+			k.plan.assign(fn, role, e)
 		}
 	})
 	return ok
@@ -197,7 +197,7 @@ func (k *keeper) retire(from Role) {
 	k.update(func(time.Time) {
 		k.born = true
 		if from == "" || k.plan.role == from {
-			k.plan.assign(k.plan.fn, Retired, false)
+			k.plan.assign(k.plan.fn, Retired, estate{})
 		}
 	})
 }
@@ -207,7 +207,7 @@ func (k *keeper) try(fn quipu.Function) bool {
 	if role := k.role(); role == Live || role == Named {
 		return true
 	}
-	return k.assign(fn, Trial, false)
+	return k.assign(fn, Trial, estate{})
 }
 
 func (k *keeper) role() Role {
@@ -228,10 +228,15 @@ func (k *keeper) hasEnded() bool {
 	return k.ended
 }
 
-func (k *keeper) isServing() bool {
+// estate is what another revision would take over; of one that stays live, its calls stay its own.
+func (k *keeper) estate(stays bool) (e estate) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.plan.ready() > 0
+	e.serving = k.plan.ready() > 0
+	if !stays && k.plan.isLive() {
+		e.calls = k.plan.calls()
+	}
+	return e
 }
 
 func (k *keeper) killAll() {

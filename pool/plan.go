@@ -82,11 +82,26 @@ type action struct {
 }
 
 // plan decides about the instances of one revision. It is values in, values out: events change it, and
+// estate is what a revision takes over: whether there are instances that serve, and how many calls wait or run.
+type estate struct {
+	serving bool
+	calls   int
+}
+
+// instances is how many fn needs for it.
+func (e estate) instances(fn quipu.Function) int {
+	n := (e.calls + slots(fn) - 1) / slots(fn)
+	if e.serving {
+		n = max(n, 1)
+	}
+	return n
+}
+
 // step says what to do. It is not safe for concurrent use.
 type plan struct {
 	fn       quipu.Function
 	role     Role // "" is Live
-	eager    bool // one is wanted although nobody has called yet
+	eager    int  // so many are wanted although nobody has called yet
 	removed  bool
 	stopping bool
 	units    []*unit  // in order of their start
@@ -227,7 +242,7 @@ func (p *plan) condemn(id int64) {
 func (p *plan) readied(now time.Time, id int64) {
 	if u := p.unit(id); u != nil && u.state == Starting {
 		u.state, u.ready, u.used = Ready, now, now
-		p.eager = false
+		p.eager = 0 // the others are under way
 	}
 }
 
@@ -250,7 +265,7 @@ func (p *plan) failed(now time.Time, cause error) {
 		pause = min(backoffFirst<<p.failures, backoffMost)
 	}
 	p.failures++
-	p.retryAt, p.cause, p.eager = now.Add(pause), cause, false
+	p.retryAt, p.cause, p.eager = now.Add(pause), cause, 0
 }
 
 // prove resets the back-off.
@@ -262,14 +277,16 @@ func (p *plan) prove(u *unit) {
 func (p *plan) forgive() { p.failures, p.retryAt, p.cause = 0, time.Time{}, nil }
 
 // assign gives the revision a role. One that becomes live is tried again at once, whatever happened before, and with
-// eager does not wait for its first call: another revision has served until now.
-func (p *plan) assign(fn quipu.Function, role Role, eager bool) {
+// an estate does not wait for its first calls: another revision has served until now.
+func (p *plan) assign(fn quipu.Function, role Role, e estate) {
 	if role == Live && p.role != Live {
 		p.forgive()
-		p.eager = eager && p.ready() == 0
+		if n := e.instances(fn); n > p.current() {
+			p.eager = n
+		}
 	}
 	if role != Live {
-		p.eager = false
+		p.eager = 0
 	}
 	p.fn, p.role = fn, role
 	if role == Retired {
@@ -417,9 +434,7 @@ func (p *plan) wanted(now time.Time) int {
 	case p.role == Trial:
 		least = 1
 	}
-	if p.eager {
-		least = max(least, 1)
-	}
+	least = max(least, p.eager)
 	return min(max(least, want), p.most())
 }
 

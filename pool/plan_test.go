@@ -79,7 +79,7 @@ func TestARetiredRevisionEndsAfterItsCalls(t *testing.T) {
 	p.step(now)
 	p.readied(now, 1)
 	p.step(now)
-	p.assign(p.fn, Retired, false)
+	p.assign(p.fn, Retired, estate{})
 	if n := kindsOf(p.step(now)); len(n) != 0 {
 		t.Fatal("it was ended under its calls: ", n)
 	}
@@ -111,7 +111,7 @@ func TestAStartThatNobodyWaitsForEndsWithTheTraffic(t *testing.T) {
 	if n := kindsOf(p.step(now)); n[doStart] != 1 {
 		t.Fatal(n)
 	}
-	p.assign(p.fn, Retired, false)
+	p.assign(p.fn, Retired, estate{})
 	if n := kindsOf(p.step(now)); n[doKill] != 1 {
 		t.Fatal(n)
 	}
@@ -129,7 +129,7 @@ func TestATrialIsTheFirstWarmInstance(t *testing.T) {
 	if n := kindsOf(p.step(now)); len(n) != 0 {
 		t.Fatal("the deploy took long, and lost its instance: ", n)
 	}
-	p.assign(p.fn, Live, true)
+	p.assign(p.fn, Live, estate{serving: true})
 	if u, _ := p.acquire(now, 1, false); u == nil {
 		t.Fatal("the first call waits")
 	}
@@ -143,7 +143,7 @@ func TestARevisionThatTakesOverStartsAtOnce(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{fn: function("1", 1, 0, 2), role: Retired}
 	p.failed(now, errors.New("exit status 1"))
-	p.assign(p.fn, Live, true)
+	p.assign(p.fn, Live, estate{serving: true})
 	if n := kindsOf(p.step(now)); n[doStart] != 1 {
 		t.Fatal(n)
 	}
@@ -154,6 +154,27 @@ func TestARevisionThatTakesOverStartsAtOnce(t *testing.T) {
 	}
 	if n := kindsOf(p.step(now.Add(time.Minute))); n[doStop] != 1 {
 		t.Fatal("it stays for ever: ", n)
+	}
+}
+
+func TestARevisionThatTakesOverALoadStartsWhatItNeeds(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := plan{fn: function("1", 10, 0, 8), role: Trial}
+	p.step(now)
+	p.readied(now, 1)
+	p.assign(p.fn, Live, estate{serving: true, calls: 45})
+	if n := kindsOf(p.step(now)); n[doStart] != 4 {
+		t.Fatal("for 45 calls, with one instance there: ", n)
+	}
+	p.readied(now, 2)
+	if n := kindsOf(p.step(now)); len(n) != 0 {
+		t.Fatal(n)
+	}
+	for id := range int64(5) {
+		p.readied(now, id+1)
+	}
+	if n := kindsOf(p.step(now.Add(time.Minute))); n[doStop] != 5 {
+		t.Fatal("nobody came, and they stay: ", n)
 	}
 }
 

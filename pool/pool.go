@@ -112,7 +112,7 @@ func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d
 
 // Set says which revisions of a function have traffic, and which have a name besides; others are retired: their
 // instances end with their calls. It must be called for every function before it can be acquired. Instances that
-// scale.min asks for start, and one of a revision that takes over from another. Nothing happens after Close.
+// scale.min asks for start, and of a revision that takes over from another those that the other's calls need. Nothing happens after Close.
 func (p *Pool) Set(name string, live, named []quipu.Function) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -120,13 +120,10 @@ func (p *Pool) Set(name string, live, named []quipu.Function) {
 		return
 	}
 	p.functions[name] = true
-	roles, serving := map[string]bool{}, false
-	for _, k := range p.of(name) {
-		serving = serving || k.isServing()
-	}
+	roles, left := map[string]bool{}, p.estate(name, live)
 	assign := func(fn quipu.Function, role Role) {
 		roles[fn.Revision] = true
-		for !p.keeper(fn).assign(fn, role, serving) {
+		for !p.keeper(fn).assign(fn, role, left) {
 		}
 	}
 	reserved := 0
@@ -143,6 +140,21 @@ func (p *Pool) Set(name string, live, named []quipu.Function) {
 			k.retire("")
 		}
 	}
+}
+
+// estate is what each revision of live gets of those that it takes over from. The caller holds mu.
+func (p *Pool) estate(name string, live []quipu.Function) (e estate) {
+	heirs := len(live)
+	for _, k := range p.of(name) {
+		stays := slices.ContainsFunc(live, func(fn quipu.Function) bool { return fn.Revision == k.revision })
+		left := k.estate(stays)
+		e.serving, e.calls = e.serving || left.serving, e.calls+left.calls
+		if stays && k.role() == Live {
+			heirs--
+		}
+	}
+	e.calls /= max(1, heirs)
+	return e
 }
 
 // keeper is that of a revision; it makes one if there is none that has not ended. The caller holds mu.
