@@ -125,7 +125,7 @@ func (g *gate) queue(s *stand) {
 		return
 	}
 	for other := range g.stands {
-		if other.claim != s.claim && other.claim.taken > 0 {
+		if other != s && other.claim.taken > 0 {
 			other.call()
 		}
 	}
@@ -145,6 +145,7 @@ func (s *stand) give(places, yielded int) {
 		panic("more places were given back than taken: " + s.claim.function)
 	}
 	g.offer()
+	g.forget(s.claim)
 }
 
 // offer gives what is free to those in line. The caller holds mu.
@@ -168,19 +169,26 @@ func (g *gate) offer() {
 	g.waiting.Store(int64(len(g.line)))
 }
 
-// leave takes s out of the line, and gives back what it was offered meanwhile.
-func (s *stand) leave() {
+// withdraw takes s out of the line: it does not want a place any more.
+func (s *stand) withdraw() {
 	g := s.gate
 	g.mu.Lock()
-	if s.inLine {
-		s.inLine = false
-		c := s.claim
-		if c.standing = slices.DeleteFunc(c.standing, func(o *stand) bool { return o == s }); len(c.standing) == 0 {
-			g.line = slices.DeleteFunc(g.line, func(o *claim) bool { return o == c })
-		}
-		g.waiting.Store(int64(len(g.line)))
+	defer g.mu.Unlock()
+	if !s.inLine {
+		return
 	}
-	g.mu.Unlock()
+	s.inLine = false
+	c := s.claim
+	if c.standing = slices.DeleteFunc(c.standing, func(o *stand) bool { return o == s }); len(c.standing) == 0 {
+		g.line = slices.DeleteFunc(g.line, func(o *claim) bool { return o == c })
+	}
+	g.waiting.Store(int64(len(g.line)))
+}
+
+// leave ends s, and gives back what it was offered meanwhile.
+func (s *stand) leave() {
+	g := s.gate
+	s.withdraw()
 	s.give(int(s.offered.Swap(0)), 0)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -197,7 +205,11 @@ func (s *stand) yield() bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.line) <= g.yielding || s.inLine || s.claim.taken <= s.claim.reserved {
+	others := len(g.line)
+	if s.inLine && len(s.claim.standing) == 1 {
+		others--
+	}
+	if others <= g.yielding || s.claim.taken <= s.claim.reserved {
 		return false
 	}
 	g.yielding++

@@ -3,9 +3,9 @@ package pool
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,54 +143,74 @@ func named(name string, concurrency, high int) quipu.Function {
 	return fn
 }
 
-// One function has calls without end; the calls of another get through at their turn, and nobody's are lost.
+// Twenty calls of one function wait, and then one of another: it has the second place that becomes free.
 func TestABusyFunctionLeavesTurnsToOthers(t *testing.T) {
 	p := newPool(&fake{}, func(o *Options) { o.CallsMax = 2 })
-	greedy, modest := named("greedy", 10, 1), named("modest", 10, 1)
+	greedy, modest := named("greedy", 50, 1), named("modest", 50, 1)
 	p.Set("greedy", []quipu.Function{greedy}, nil)
 	p.Set("modest", []quipu.Function{modest}, nil)
-	stop := make(chan struct{})
-	var running, calls atomic.Int64
-	var callers sync.WaitGroup
-	for range 8 {
-		callers.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if !once(t, p, greedy, &running) {
-					return
-				}
-				calls.Add(1)
-			}
-		})
+	var held []*Lease
+	for range 2 {
+		l, err := p.Acquire(t.Context(), greedy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, l)
 	}
-	for range 200 {
-		once(t, p, modest, &running)
+	granted := make(chan *Lease)
+	wait := func(fn quipu.Function, calls int) {
+		for range calls {
+			go func() {
+				l, err := p.Acquire(t.Context(), fn)
+				if err != nil {
+					t.Error(err)
+				}
+				granted <- l
+			}()
+		}
+		for p.waiting(fn) < calls {
+			runtime.Gosched()
+		}
 	}
-	close(stop)
-	callers.Wait()
-	if n := calls.Load(); n > 200*50 {
-		t.Errorf("200 calls of one waited for %d of the other", n)
+	wait(greedy, 20)
+	wait(modest, 1) // with an instance that has to start first
+	for !p.inLine(modest) {
+		runtime.Gosched()
+	}
+	var order []string
+	for range 21 {
+		held[0].Release()
+		l := <-granted
+		order = append(order, l.Function().Name)
+		held = append(held[1:], l)
+	}
+	if !slices.Equal(order[:3], []string{"greedy", "modest", "greedy"}) {
+		t.Errorf("the turns were %v", order)
+	}
+	for _, l := range held {
+		l.Release()
 	}
 	closeEmpty(t, p)
 }
 
-// once makes a call, and sees that no more run than may.
-func once(t *testing.T, p *Pool, fn quipu.Function, running *atomic.Int64) bool {
-	l, err := p.Acquire(t.Context(), fn)
-	if err != nil {
-		t.Error(err)
-		return false
-	}
-	if n := running.Add(1); n > 2 {
-		t.Errorf("%d calls run", n)
-	}
-	running.Add(-1)
-	l.Release()
-	return true
+// waiting is how many calls of a revision wait.
+func (p *Pool) waiting(fn quipu.Function) int {
+	p.mu.Lock()
+	k := p.keepers[keyOf(fn)]
+	p.mu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.plan.queue)
+}
+
+// inLine tells whether a revision waits for a place.
+func (p *Pool) inLine(fn quipu.Function) bool {
+	p.mu.Lock()
+	k := p.keepers[keyOf(fn)]
+	p.mu.Unlock()
+	p.places.mu.Lock()
+	defer p.places.mu.Unlock()
+	return k.places.inLine
 }
 
 // closeEmpty closes a pool, of which nothing may be left.
@@ -231,6 +251,29 @@ func TestIdleInstancesMakeRoomForOtherFunctions(t *testing.T) {
 		})
 	}
 	callers.Wait()
+	closeEmpty(t, p)
+}
+
+// Who stood in line for an instance that is not needed any more does not keep its idle ones from others.
+func TestAWishThatIsOverHoldsNobodyUp(t *testing.T) {
+	p := newPool(&fake{}, func(o *Options) { o.InstancesMax = 1 })
+	a, b := named("a", 1, 2), named("b", 1, 1)
+	p.Set("a", []quipu.Function{a}, nil)
+	p.Set("b", []quipu.Function{b}, nil)
+	l, err := p.Acquire(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := p.Acquire(ctx, a); quipu.CodeOf(err) != quipu.CodeTimeout { // it wanted a second instance
+		t.Fatal(err)
+	}
+	l.Release()
+	if l, err = p.Acquire(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	l.Release()
 	closeEmpty(t, p)
 }
 

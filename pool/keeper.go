@@ -29,6 +29,7 @@ type keeper struct {
 	armed      time.Time  // when run looks again; zero for never
 	plan       plan
 	offered    int  // places for calls that were offered, while update runs
+	lacking    bool // it stands in line for a room
 	born       bool // something was asked of it
 	ended      bool // run is over: nobody acts for the plan
 	members    map[int64]*member
@@ -62,7 +63,7 @@ func newKeeper(p *Pool, fn quipu.Function) *keeper {
 		plan: plan{fn: fn, role: Retired}, members: map[int64]*member{}, waiters: map[int64]chan verdict{},
 	}
 	k.places, k.rooms = p.places.stand(fn.Name, k.look), p.rooms.stand(fn.Name, k.look)
-	k.plan.bounds = bounds{place: k.place, room: k.rooms.take, yield: k.rooms.yield}
+	k.plan.bounds = bounds{place: k.place, room: k.room, yield: k.rooms.yield}
 	return k
 }
 
@@ -72,6 +73,13 @@ func (k *keeper) look() {
 	case k.turn <- struct{}{}:
 	default: // it will look anyway
 	}
+}
+
+// room is one for an instance. The caller holds mu.
+func (k *keeper) room(force bool) bool {
+	ok := k.rooms.take(force)
+	k.lacking = k.lacking || !ok
+	return ok
 }
 
 // place is one for a call. The caller holds mu.
@@ -126,6 +134,10 @@ func (k *keeper) update(event func(now time.Time)) {
 	k.places.give(k.offered, 0) // what it has no use for
 	k.rooms.give(k.plan.rooms, 0)
 	k.offered, k.plan.rooms = 0, 0
+	if k.lacking && k.plan.wanted(now) <= k.plan.current() {
+		k.rooms.withdraw()
+		k.lacking = false
+	}
 	at := k.plan.wake()
 	earlier := !at.IsZero() && (k.armed.IsZero() || at.Before(k.armed))
 	if !earlier && !k.over() {
