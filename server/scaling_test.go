@@ -78,9 +78,17 @@ func (n *node) states() (ready, all int) {
 }
 
 // From nothing to several instances and back, with new revisions and a roll-back at the height of the load: each request that
-// is sent is answered, and by the function.
+// is sent is answered, and by the function; also where the namespace has less room than the load wants.
 func TestNoRequestIsLostFromZeroToManyAndBackWithDeploysUnderLoad(t *testing.T) {
-	n := start(t)
+	t.Run("with room", func(t *testing.T) { start(t).wave(3) })
+	t.Run("in a full namespace", func(t *testing.T) {
+		start(t, func(c *Config) { c.CallsMax, c.InstancesMax = 6, 3 }).wave(2)
+	})
+}
+
+// wave is cycles of load and none.
+func (n *node) wave(cycles int) {
+	n.t.Helper()
 	version := 0
 	deploy := func() {
 		version++
@@ -88,20 +96,20 @@ func TestNoRequestIsLostFromZeroToManyAndBackWithDeploysUnderLoad(t *testing.T) 
 	}
 	deploy()
 	var sent, lost int64
-	for range 3 {
-		eventually(t, "there is no instance", func() bool { _, all := n.states(); return all == 0 })
+	for range cycles {
+		eventually(n.t, "there is no instance", func() bool { _, all := n.states(); return all == 0 })
 		c := n.crowd(12)
-		eventually(t, "there are several instances", func() bool { ready, _ := n.states(); return ready > 1 })
+		eventually(n.t, "there are several instances", func() bool { ready, _ := n.states(); return ready > 1 })
 		deploy()
 		deploy()
 		n.rollback("")
 		from := c.sent.Load()
-		eventually(t, "the load goes on", func() bool { return c.sent.Load() > from+100 })
+		eventually(n.t, "the load goes on", func() bool { return c.sent.Load() > from+100 })
 		c.leave()
 		sent, lost = sent+c.sent.Load(), lost+c.lost.Load()
 	}
-	eventually(t, "all is idle again", func() bool { _, all := n.states(); return all == 0 })
-	t.Logf("%d requests in 3 cycles with %d revisions, %d lost", sent, version, lost)
+	eventually(n.t, "all is idle again", func() bool { _, all := n.states(); return all == 0 })
+	n.t.Logf("%d requests in %d cycles with %d revisions, %d lost", sent, cycles, version, lost)
 	n.wantColdStarts()
 }
 
