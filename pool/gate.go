@@ -71,19 +71,23 @@ func (g *gate) reserve(function string, places int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c := g.claim(function)
-	g.change(c, func() { c.reserved = places })
+	g.kept -= c.keeps()
+	c.reserved = places
+	g.kept += c.keeps()
 	g.forget(c)
 	g.offer()
 }
 
-// change keeps the sums right. The caller holds mu.
-func (g *gate) change(c *claim, by func()) {
-	g.kept -= max(0, c.reserved-c.taken)
-	g.taken -= c.taken
-	by()
-	g.kept += max(0, c.reserved-c.taken)
-	g.taken += c.taken
+// add changes how many places c has. The caller holds mu.
+func (g *gate) add(c *claim, places int) {
+	g.kept -= c.keeps()
+	c.taken += places
+	g.kept += c.keeps()
+	g.taken += places
 }
+
+// keeps is how many places others have to leave free for c.
+func (c *claim) keeps() int { return max(0, c.reserved-c.taken) }
 
 // isFree tells whether there is a place for c. The caller holds mu.
 func (g *gate) isFree(c *claim) bool { return c.taken < c.reserved || g.taken+g.kept < g.most }
@@ -105,7 +109,7 @@ func (s *stand) take(force bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if force || g.isFree(s.claim) {
-		g.change(s.claim, func() { s.claim.taken++ })
+		g.add(s.claim, 1)
 		return true
 	}
 	if !s.inLine {
@@ -140,11 +144,13 @@ func (s *stand) give(places, yielded int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.yielding -= yielded
-	g.change(s.claim, func() { s.claim.taken -= places })
+	g.add(s.claim, -places)
 	if s.claim.taken < 0 || g.yielding < 0 {
 		panic("more places were given back than taken: " + s.claim.function)
 	}
-	g.offer()
+	if len(g.line) > 0 {
+		g.offer()
+	}
 	g.forget(s.claim)
 }
 
@@ -162,7 +168,7 @@ func (g *gate) offer() {
 			g.line = append(g.line, c)
 		}
 		s.inLine = false
-		g.change(c, func() { c.taken++ })
+		g.add(c, 1)
 		s.offered.Add(1)
 		s.call()
 	}
@@ -185,11 +191,19 @@ func (s *stand) withdraw() {
 	g.waiting.Store(int64(len(g.line)))
 }
 
+// accept is how many places were offered since it was asked last.
+func (s *stand) accept() int {
+	if s.offered.Load() == 0 {
+		return 0 // cheaper, and on the way of every call
+	}
+	return int(s.offered.Swap(0))
+}
+
 // leave ends s, and gives back what it was offered meanwhile.
 func (s *stand) leave() {
 	g := s.gate
 	s.withdraw()
-	s.give(int(s.offered.Swap(0)), 0)
+	s.give(s.accept(), 0)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.stands, s)
@@ -197,12 +211,12 @@ func (s *stand) leave() {
 	g.forget(s.claim)
 }
 
+// isPressed tells whether somebody waits, without a lock: it is asked on the way of every call.
+func (s *stand) isPressed() bool { return s.gate.waiting.Load() > 0 }
+
 // yield promises to give up a place that is not used, if somebody waits for it.
 func (s *stand) yield() bool {
 	g := s.gate
-	if g.waiting.Load() == 0 {
-		return false
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	others := len(g.line)

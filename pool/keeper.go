@@ -63,7 +63,7 @@ func newKeeper(p *Pool, fn quipu.Function) *keeper {
 		plan: plan{fn: fn, role: Retired}, members: map[int64]*member{}, waiters: map[int64]chan verdict{},
 	}
 	k.places, k.rooms = p.places.stand(fn.Name, k.look), p.rooms.stand(fn.Name, k.look)
-	k.plan.bounds = bounds{place: k.place, room: k.room, yield: k.rooms.yield}
+	k.plan.bounds = bounds{place: k.place, room: k.room, press: k.rooms.isPressed, yield: k.rooms.yield}
 	return k
 }
 
@@ -127,7 +127,7 @@ func (k *keeper) update(event func(now time.Time)) {
 	defer k.mu.Unlock()
 	now := k.pool.o.Clock.Now()
 	event(now)
-	k.offered, k.plan.rooms = int(k.places.offered.Swap(0)), int(k.rooms.offered.Swap(0))
+	k.offered, k.plan.rooms = k.places.accept(), k.rooms.accept()
 	for _, a := range k.plan.step(now) {
 		k.do(a)
 	}

@@ -93,7 +93,7 @@ func (p *plan) overdue(now time.Time) int {
 
 // impatientAt is when the next waiter loses its patience, if that makes a difference; zero for never.
 func (p *plan) impatientAt(now time.Time) time.Time {
-	if !p.isShared() || p.crowded || p.current() >= p.most() {
+	if len(p.queue) == 0 || !p.isShared() || p.crowded || p.current() >= p.most() {
 		return time.Time{}
 	}
 	if n := p.overdue(now); n < len(p.queue) {

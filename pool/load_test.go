@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/autoscale"
 )
 
 // crowd is a plan with calls, on virtual time: what step asks for happens at once.
@@ -178,6 +179,14 @@ func TestOneCallPerInstanceStartsAtOnceForEach(t *testing.T) {
 	c.come(40)
 	if c.starts != 40 || len(c.places) != 40 {
 		t.Fatalf("%d starts, %d calls run", c.starts, len(c.places))
+	}
+}
+
+func TestTheShareIsTheTargetInWholeCalls(t *testing.T) {
+	for n := 1; n <= 10_000; n++ {
+		if got, target := float64(share(n)), autoscale.Target(n); got < target-1e-9 || got >= target+1-1e-9 {
+			t.Fatalf("of %d calls the share is %v, the target %v", n, got, target)
+		}
 	}
 }
 

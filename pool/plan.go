@@ -2,12 +2,10 @@ package pool
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
 	"github.com/quipu-run/quipu"
-	"github.com/quipu-run/quipu/internal/autoscale"
 )
 
 // Limits of a plan.
@@ -124,12 +122,12 @@ type plan struct {
 type bounds struct {
 	place func(force bool) bool // a call may run
 	room  func(force bool) bool // an instance may start
-	yield func() bool           // an instance that is not used is wanted by others
+	press func() bool           // somebody waits for room
+	yield func() bool           // an instance that is not used is wanted by others; then it has to go
 }
 
 func (b bounds) mayRun(force bool) bool   { return b.place == nil || b.place(force) }
 func (b bounds) mayStart(force bool) bool { return b.room == nil || b.room(force) }
-func (b bounds) mustYield() bool          { return b.yield != nil && b.yield() }
 
 // acquire answers a unit if one is free, otherwise it queues the waiter. CodeBusy if the queue is
 // full; CodeNoFunction, CodeStopping.
@@ -357,9 +355,10 @@ func (p *plan) grant(todo []action) []action {
 // idle, and then the instance that became idle last, so that the others can age out.
 func (p *plan) pick() *unit {
 	var best *unit
-	share := share(p.fn)
+	most := slots(p.fn)
+	share := share(most)
 	for _, u := range p.units {
-		if u.state != Ready || u.inflight >= slots(p.fn) {
+		if u.state != Ready || u.inflight >= most {
 			continue
 		}
 		if best == nil || better(u, best, share) {
@@ -381,8 +380,8 @@ func better(a, b *unit, share int) bool {
 	return a.used.After(b.used)
 }
 
-// share is how many calls at a time an instance should have, of those that it can take.
-func share(fn quipu.Function) int { return int(math.Ceil(autoscale.Target(slots(fn)))) }
+// share is how many calls at a time an instance should have, of those that it can take: the scaler's target, in whole calls.
+func share(slots int) int { return (slots*7 + 9) / 10 }
 
 // grow starts what is wanted and not there, unless failures ask for a pause.
 func (p *plan) grow(now time.Time, todo []action) []action {
@@ -445,7 +444,7 @@ func (p *plan) needed(now time.Time) int {
 	switch {
 	case p.crowded:
 		waiting = 0
-	case p.isShared():
+	case waiting > 0 && p.isShared():
 		waiting = p.overdue(now)
 	}
 	calls := waiting
@@ -539,13 +538,16 @@ func (p *plan) shrink(now time.Time, todo []action) []action {
 
 // yield drains an instance that waits for calls only, if another function waits for its room.
 func (p *plan) yield(now time.Time) {
+	if p.bounds.press == nil || !p.bounds.press() {
+		return
+	}
 	least := p.needed(now)
 	if p.isLive() {
 		least = max(least, p.fn.Spec.Scale.Min)
 	}
 	for p.role != Trial && p.current() > least {
 		u := p.longestIdle()
-		if u == nil || !p.bounds.mustYield() {
+		if u == nil || !p.bounds.yield() {
 			return
 		}
 		u.state, u.yielded = Draining, true
@@ -592,7 +594,8 @@ func (p *plan) wake() time.Time {
 			at = t
 		}
 	}
-	surplus := p.current() > p.wanted(now)
+	current, wanted := p.current(), p.wanted(now)
+	surplus := current > wanted
 	for _, u := range p.units {
 		switch {
 		case u.state == Starting:
@@ -605,7 +608,7 @@ func (p *plan) wake() time.Time {
 			soonest(u.ready.Add(provenAfter))
 		}
 	}
-	if p.wanted(now) > p.current() {
+	if wanted > current {
 		soonest(p.retryAt)
 	}
 	soonest(p.consultAt())
