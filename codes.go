@@ -62,7 +62,7 @@ var Codes = map[Code]CodeInfo{
 	CodeNoCall:      {"no open call", 409, "The operation came outside an open call of this atomic function, or names one that ended.", "Do it while the request is being handled, and send Quipu-Call-Id if there may be several."},
 	CodeContention:  {"too much contention", 503, "The call could not commit within its timeout because others kept changing what it reads.", "Retry; use more keys; raise timeout."},
 	CodeIdempotency: {"idempotency key reused", 422, "The same Idempotency-Key came before with another request.", "Use a new key for a new request."},
-	CodeBusy:        {"too many calls", 429, "The function's queue is full.", "Retry after the time in Retry-After; raise scale.max."},
+	CodeBusy:        {"too many calls", 429, "The function's queue is full.", "Retry after the time in Retry-After; raise scale.max, or scale.queue."},
 	CodeDepth:       {"calls too deep", 508, "Functions called each other more than 16 deep.", "Look for a loop."},
 	CodeReply:       {"malformed reply", 502, "The function answered with something that is not HTTP.", "quipu logs NAME shows its output."},
 

@@ -87,10 +87,14 @@ const (
 
 // Scale bounds the instances of a function.
 type Scale struct {
-	Min  int      `json:"min" yaml:"min"`
-	Max  int      `json:"max" yaml:"max"`
-	Idle Duration `json:"idle" yaml:"idle"`
-	Warm int      `json:"warm" yaml:"warm"`
+	Min      int      `json:"min" yaml:"min"`
+	Max      int      `json:"max" yaml:"max"`
+	Idle     Duration `json:"idle" yaml:"idle"`
+	Warm     int      `json:"warm" yaml:"warm"`
+	Queue    int      `json:"queue,omitempty" yaml:"queue"`       // calls that may wait for a place; 0 means 1000
+	Reserved int      `json:"reserved,omitempty" yaml:"reserved"` // calls at a time that others of the namespace leave room for
+	// Window is what the calls at a time are averaged over, where an instance takes many; 0 means 60 s.
+	Window Duration `json:"window,omitempty" yaml:"window"`
 }
 
 // Trigger is one cause of calls. Exactly one field is set.

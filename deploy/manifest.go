@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/autoscale"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -29,6 +30,7 @@ const (
 	functionsMax     = 500
 	concurrencyMax   = 10_000
 	instancesMax     = 1000
+	queueMax         = 100_000
 	timeoutMax       = 24 * time.Hour
 	healthBytesMax   = 1024
 	retentionMax     = 10 * 366 * 24 * time.Hour
@@ -374,6 +376,8 @@ func (m *manifest) checkNumbers(i int) error {
 		{[]string{"spec", "scale", "max"}, int64(s.Scale.Max), 1, instancesMax},
 		{[]string{"spec", "scale", "min"}, int64(s.Scale.Min), 0, int64(s.Scale.Max)},
 		{[]string{"spec", "scale", "warm"}, int64(s.Scale.Warm), 0, int64(s.Scale.Max)},
+		{[]string{"spec", "scale", "queue"}, int64(s.Scale.Queue), 0, queueMax},
+		{[]string{"spec", "scale", "reserved"}, int64(s.Scale.Reserved), 0, int64(s.Scale.Max) * int64(s.Concurrency)},
 	} {
 		if c.value < c.from || c.value > c.to {
 			return m.fault(i, c.at, "%s is %d, but must be from %d to %d", strings.Join(c.at[1:], "."), c.value, c.from, c.to)
@@ -383,6 +387,9 @@ func (m *manifest) checkNumbers(i int) error {
 		if d <= 0 || d.Std() > timeoutMax {
 			return m.fault(i, []string{"spec", name}, "%s is %s, but must be more than 0 and at most %s", name, d.Std(), timeoutMax)
 		}
+	}
+	if w := s.Scale.Window.Std(); m.has(i, "spec", "scale", "window") && (w < autoscale.WindowMin || w > autoscale.WindowMax) {
+		return m.fault(i, []string{"spec", "scale", "window"}, "window is %s, but must be from %s to %s", w, autoscale.WindowMin, autoscale.WindowMax)
 	}
 	for name := range s.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") {

@@ -21,10 +21,15 @@ type keeper struct {
 	revision string
 	gone     chan struct{} // closed at the end of run
 	poke     chan struct{} // capacity 1: run has to look at once, or earlier than it meant to
+	turn     chan struct{} // capacity 1: the namespace has a place for this revision, or wants one from it
+	places   *stand        // for calls
+	rooms    *stand        // for instances
 
 	mu         sync.Mutex // guards the fields below
 	armed      time.Time  // when run looks again; zero for never
 	plan       plan
+	offered    int  // places for calls that were offered, while update runs
+	lacking    bool // it stands in line for a room
 	born       bool // something was asked of it
 	ended      bool // run is over: nobody acts for the plan
 	members    map[int64]*member
@@ -40,6 +45,7 @@ type member struct {
 	id       string
 	fn       quipu.Function
 	instance quipu.Instance     // nil until it was started
+	cold     ColdStart          // guarded by keeper.mu, as instance
 	cancel   context.CancelFunc // of its start
 	killed   chan struct{}      // closed: end it at once
 	stopped  chan struct{}      // closed: ask it to end
@@ -52,10 +58,37 @@ type verdict struct {
 }
 
 func newKeeper(p *Pool, fn quipu.Function) *keeper {
-	return &keeper{
-		pool: p, name: fn.Name, revision: fn.Revision, poke: make(chan struct{}, 1), gone: make(chan struct{}),
+	k := &keeper{
+		pool: p, name: fn.Name, revision: fn.Revision, poke: make(chan struct{}, 1), turn: make(chan struct{}, 1), gone: make(chan struct{}),
 		plan: plan{fn: fn, role: Retired}, members: map[int64]*member{}, waiters: map[int64]chan verdict{},
 	}
+	k.places, k.rooms = p.places.stand(fn.Name, k.look), p.rooms.stand(fn.Name, k.look)
+	k.plan.bounds = bounds{place: k.place, room: k.room, press: k.rooms.isPressed, yield: k.rooms.yield}
+	return k
+}
+
+// look makes run look what the namespace offers, or wants. It takes no lock.
+func (k *keeper) look() {
+	select {
+	case k.turn <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// room is one for an instance. The caller holds mu.
+func (k *keeper) room(force bool) bool {
+	ok := k.rooms.take(force)
+	k.lacking = k.lacking || !ok
+	return ok
+}
+
+// place is one for a call. The caller holds mu.
+func (k *keeper) place(force bool) bool {
+	if k.offered > 0 {
+		k.offered--
+		return true
+	}
+	return k.places.take(force)
 }
 
 // run wakes the plan when its time comes, until it has nothing left to do.
@@ -78,10 +111,14 @@ func (k *keeper) run() {
 		select {
 		case <-timer:
 			k.update(func(time.Time) {})
+		case <-k.turn:
+			k.update(func(time.Time) {})
 		case <-k.poke:
 		}
 	}
 	k.running.Wait()
+	k.places.leave()
+	k.rooms.leave()
 }
 
 // update lets an event change the plan, and does what follows from it.
@@ -90,8 +127,16 @@ func (k *keeper) update(event func(now time.Time)) {
 	defer k.mu.Unlock()
 	now := k.pool.o.Clock.Now()
 	event(now)
+	k.offered, k.plan.rooms = k.places.accept(), k.rooms.accept()
 	for _, a := range k.plan.step(now) {
 		k.do(a)
+	}
+	k.places.give(k.offered, 0) // what it has no use for
+	k.rooms.give(k.plan.rooms, 0)
+	k.offered, k.plan.rooms = 0, 0
+	if k.lacking && k.plan.wanted(now) <= k.plan.current() {
+		k.rooms.withdraw()
+		k.lacking = false
 	}
 	at := k.plan.wake()
 	earlier := !at.IsZero() && (k.armed.IsZero() || at.Before(k.armed))
@@ -149,11 +194,11 @@ func (k *keeper) kill(m *member) {
 }
 
 // assign gives the revision a role; false if the keeper has ended.
-func (k *keeper) assign(fn quipu.Function, role Role, eager bool) (ok bool) {
+func (k *keeper) assign(fn quipu.Function, role Role, e estate) (ok bool) {
 	k.update(func(time.Time) {
 		if ok = !k.ended; ok {
 			k.born = true
-			k.plan.assign(fn, role, eager)
+			k.plan.assign(fn, role, e)
 		}
 	})
 	return ok
@@ -164,7 +209,7 @@ func (k *keeper) retire(from Role) {
 	k.update(func(time.Time) {
 		k.born = true
 		if from == "" || k.plan.role == from {
-			k.plan.assign(k.plan.fn, Retired, false)
+			k.plan.assign(k.plan.fn, Retired, estate{})
 		}
 	})
 }
@@ -174,7 +219,7 @@ func (k *keeper) try(fn quipu.Function) bool {
 	if role := k.role(); role == Live || role == Named {
 		return true
 	}
-	return k.assign(fn, Trial, false)
+	return k.assign(fn, Trial, estate{})
 }
 
 func (k *keeper) role() Role {
@@ -195,10 +240,15 @@ func (k *keeper) hasEnded() bool {
 	return k.ended
 }
 
-func (k *keeper) isServing() bool {
+// estate is what another revision would take over; of one that stays live, its calls stay its own.
+func (k *keeper) estate(stays bool) (e estate) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.plan.ready() > 0
+	e.serving = k.plan.ready() > 0
+	if !stays && k.plan.isLive() {
+		e.calls = k.plan.calls()
+	}
+	return e
 }
 
 func (k *keeper) killAll() {
@@ -214,6 +264,7 @@ func (k *keeper) start(a action) {
 	fn := k.plan.fn
 	m := &member{
 		unit: a.unit, fn: fn, id: k.name + "-" + fn.Revision[:min(len(fn.Revision), 8)] + "-" + strconv.FormatInt(k.pool.started.Add(1), 10),
+		cold:   ColdStart{Wait: a.waited},
 		cancel: cancel, killed: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	k.members[a.unit] = m
@@ -225,6 +276,7 @@ func (k *keeper) start(a action) {
 		}
 		k.update(func(now time.Time) {
 			delete(k.members, m.unit)
+			k.vacate(m.unit)
 			k.plan.exited(now, m.unit, err)
 			if err != nil {
 				k.last = err
@@ -233,33 +285,56 @@ func (k *keeper) start(a action) {
 	})
 }
 
+// vacate gives back the room of an instance that is gone. The caller holds mu.
+func (k *keeper) vacate(unit int64) {
+	yielded := 0
+	if u := k.plan.unit(unit); u != nil && u.yielded {
+		yielded = 1
+	}
+	k.rooms.give(1, yielded)
+}
+
 // live is the life of an instance from preparation to its end. The error says why it ended, nil if it
 // was asked to.
 func (k *keeper) live(ctx context.Context, m *member) error {
-	spec, release, err := k.pool.o.Prepare(ctx, m.fn, m.id)
-	if err != nil {
-		return fmt.Errorf("prepare instance %s: %w", m.id, err)
-	}
+	inst, release, err := k.bring(ctx, m)
 	if release != nil {
 		defer release()
 	}
-	inst, err := k.pool.o.Runtime.Start(ctx, spec)
+	k.pool.o.Started(m.fn, m.cold, err != nil)
 	if err != nil {
-		return fmt.Errorf("start instance %s: %w", m.id, err)
-	}
-	k.mu.Lock()
-	m.instance = inst
-	k.mu.Unlock()
-	if err := inst.Ready(ctx); err != nil {
-		inst.Stop(0)
-		return fmt.Errorf("start instance %s: %w", m.id, err)
-	}
-	if err := k.pool.o.Healthy(ctx, m.fn, m.id, inst); err != nil {
-		inst.Stop(0)
-		return fmt.Errorf("start instance %s: %w", m.id, err)
+		return err
 	}
 	k.update(func(now time.Time) { k.plan.readied(now, m.unit) })
 	return k.serve(m, inst)
+}
+
+// bring makes an instance that may be called. What release ends is there also if there is an error.
+func (k *keeper) bring(ctx context.Context, m *member) (_ quipu.Instance, release func(), _ error) {
+	begun := k.pool.o.Clock.Now()
+	spec, release, err := k.pool.o.Prepare(ctx, m.fn, m.id)
+	if err != nil {
+		return nil, nil, fmt.Errorf("prepare instance %s: %w", m.id, err)
+	}
+	inst, err := k.pool.o.Runtime.Start(ctx, spec)
+	if err != nil {
+		return nil, release, fmt.Errorf("start instance %s: %w", m.id, err)
+	}
+	up := k.pool.o.Clock.Now()
+	k.mu.Lock()
+	m.instance, m.cold.Start = inst, up.Sub(begun)
+	k.mu.Unlock()
+	if err = inst.Ready(ctx); err == nil {
+		err = k.pool.o.Healthy(ctx, m.fn, m.id, inst)
+	}
+	if err != nil {
+		inst.Stop(0)
+		return nil, release, fmt.Errorf("start instance %s: %w", m.id, err)
+	}
+	k.mu.Lock()
+	m.cold.Init = k.pool.o.Clock.Now().Sub(up)
+	k.mu.Unlock()
+	return inst, release, nil
 }
 
 // serve waits until a ready instance ends, by itself or because it must.
@@ -316,6 +391,7 @@ func (k *keeper) acquire(ctx context.Context, joined bool) (*Lease, error) {
 	}
 	if v := <-late(waiting, answer); v.member != nil { // the verdict was first; what it granted is given back
 		k.update(func(now time.Time) {
+			k.places.give(1, 0)
 			k.plan.giveBack(now, v.member.unit)
 			k.plan.part(joined)
 		})
@@ -341,12 +417,13 @@ func (k *keeper) ask(joined bool) (m *member, waiter int64, answer chan verdict,
 	k.born = true
 	k.nextWaiter++
 	waiter = k.nextWaiter
-	u, err := k.plan.acquire(waiter, joined)
+	now := k.pool.o.Clock.Now()
+	u, err := k.plan.acquire(now, waiter, joined)
 	if err != nil || u != nil {
 		spare := true
 		if u != nil {
 			m = k.members[u.id]
-			spare = k.plan.current() >= k.plan.wanted()
+			spare = k.plan.current() >= k.plan.wanted(now)
 		}
 		k.mu.Unlock()
 		if !spare { // a warm one was taken: start another
@@ -369,7 +446,7 @@ func (k *keeper) snapshot() []Info {
 		m := k.members[u.id]
 		info := Info{
 			Function: k.name, Revision: m.fn.Revision, ID: m.id,
-			State: u.state, Inflight: max(u.inflight, 0), Started: u.started,
+			State: u.state, Inflight: max(u.inflight, 0), Started: u.started, Cold: m.cold,
 		}
 		if m.instance != nil {
 			info.PID = m.instance.PID()

@@ -10,11 +10,12 @@ import (
 
 // Limits of a plan.
 const (
-	waitersMax   = 1000                   // calls of one function that wait for an instance
+	waitersMax   = 1000                   // calls of a revision that wait for a place, unless scale.queue says otherwise
 	backoffFirst = 100 * time.Millisecond // after the first failure; doubles
 	backoffMost  = 30 * time.Second
-	provenAfter  = 10 * time.Second // of being ready without a call, an instance counts as sound
-	lingerMax    = time.Second      // an instance of a retired revision waits so long for a call
+	provenAfter  = 10 * time.Second       // of being ready without a call, an instance counts as sound
+	lingerMax    = time.Second            // an instance of a retired revision waits so long for a call
+	patienceMax  = 200 * time.Millisecond // a call waits so long for a place that others leave, where an instance takes many
 )
 
 // Role is what a revision is to its function.
@@ -48,6 +49,14 @@ type unit struct {
 	ready    time.Time
 	used     time.Time // when it last became idle
 	ending   bool      // Stop or Kill was given out
+	yielded  bool      // it goes because others wait for its place
+}
+
+// waiter is a call that waits for a place.
+type waiter struct {
+	id     int64
+	since  time.Time
+	joined bool
 }
 
 // kinds of actions.
@@ -67,34 +76,65 @@ type action struct {
 	unit   int64
 	waiter int64
 	err    error
+	waited time.Duration // of start: how long a call has waited for it, 0 if none does
 }
 
 // plan decides about the instances of one revision. It is values in, values out: events change it, and
+// estate is what a revision takes over: whether there are instances that serve, and how many calls wait or run.
+type estate struct {
+	serving bool
+	calls   int
+}
+
+// instances is how many fn needs for it.
+func (e estate) instances(fn quipu.Function) int {
+	n := (e.calls + slots(fn) - 1) / slots(fn)
+	if e.serving {
+		n = max(n, 1)
+	}
+	return n
+}
+
 // step says what to do. It is not safe for concurrent use.
 type plan struct {
 	fn       quipu.Function
 	role     Role // "" is Live
-	eager    bool // one is wanted although nobody has called yet
+	eager    int  // so many are wanted although nobody has called yet
 	removed  bool
 	stopping bool
-	units    []*unit // in order of their start
-	queue    []int64 // waiters: those of joined calls, then the others, each oldest first
+	units    []*unit  // in order of their start
+	queue    []waiter // those of joined calls, then the others, each oldest first
 	nextUnit int64
+	joined   int // joined calls that wait or run
+	stepped  time.Time
+	load     load // of a function whose instances take many calls at a time
 
-	joining map[int64]bool // waiters of joined calls
-	joined  int            // joined calls that wait or run
+	bounds  bounds // of the namespace
+	crowded bool   // a call waits for others of the namespace, though there is room in an instance
+	rooms   int    // for instances, that were offered
 
 	failures int
 	retryAt  time.Time
 	cause    error // of the newest failure
 }
 
+// bounds is what the namespace allows. The zero bounds allow everything.
+type bounds struct {
+	place func(force bool) bool // a call may run
+	room  func(force bool) bool // an instance may start
+	press func() bool           // somebody waits for room
+	yield func() bool           // an instance that is not used is wanted by others; then it has to go
+}
+
+func (b bounds) mayRun(force bool) bool   { return b.place == nil || b.place(force) }
+func (b bounds) mayStart(force bool) bool { return b.room == nil || b.room(force) }
+
 // acquire answers a unit if one is free, otherwise it queues the waiter. CodeBusy if the queue is
 // full; CodeNoFunction, CodeStopping.
 //
 // A joined call is part of another, which may hold up the very calls that occupy all instances. So it goes
 // before them, and if need be gets an instance beyond scale.max.
-func (p *plan) acquire(waiter int64, joined bool) (*unit, error) {
+func (p *plan) acquire(now time.Time, id int64, joined bool) (*unit, error) {
 	switch {
 	case p.removed:
 		return nil, noFunction(p.fn.Name)
@@ -102,29 +142,41 @@ func (p *plan) acquire(waiter int64, joined bool) (*unit, error) {
 		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.acquire"}
 	}
 	if len(p.queue) == 0 || joined {
-		if u := p.pick(); u != nil {
+		if u := p.pick(); u != nil && p.bounds.mayRun(joined) {
 			u.inflight++
 			p.join(joined)
+			p.observe(now)
 			return u, nil
 		}
 	}
-	if len(p.queue) >= waitersMax {
+	if most := queueMax(p.fn); len(p.queue) >= most {
 		return nil, &quipu.Error{
 			Code: quipu.CodeBusy, Op: "instance.acquire",
-			Text: fmt.Sprintf("%d calls of function %s wait already", waitersMax, p.fn.Name),
+			Text: fmt.Sprintf("%d calls of function %s wait already", most, p.fn.Name),
 		}
 	}
 	at := len(p.queue)
 	if joined {
-		if p.joining == nil {
-			p.joining = map[int64]bool{}
-		}
-		at = len(p.joining)
-		p.joining[waiter] = true
+		at = p.joinedWaiting()
 	}
-	p.queue = slices.Insert(p.queue, at, waiter)
+	p.queue = slices.Insert(p.queue, at, waiter{id, now, joined})
 	p.join(joined)
 	return nil, nil
+}
+
+func queueMax(fn quipu.Function) int {
+	if n := fn.Spec.Scale.Queue; n > 0 {
+		return n
+	}
+	return waitersMax
+}
+
+// joinedWaiting is how many waiters are of joined calls.
+func (p *plan) joinedWaiting() (n int) {
+	for n < len(p.queue) && p.queue[n].joined {
+		n++
+	}
+	return n
 }
 
 func (p *plan) join(joined bool) {
@@ -145,14 +197,13 @@ func noFunction(name string) error {
 }
 
 // cancel takes a waiter out of the queue; false if it was granted or failed before.
-func (p *plan) cancel(waiter int64) bool {
-	n := slices.Index(p.queue, waiter)
+func (p *plan) cancel(id int64) bool {
+	n := slices.IndexFunc(p.queue, func(w waiter) bool { return w.id == id })
 	if n < 0 {
 		return false
 	}
+	p.part(p.queue[n].joined)
 	p.queue = slices.Delete(p.queue, n, n+1)
-	p.part(p.joining[waiter])
-	delete(p.joining, waiter)
 	return true
 }
 
@@ -189,7 +240,7 @@ func (p *plan) condemn(id int64) {
 func (p *plan) readied(now time.Time, id int64) {
 	if u := p.unit(id); u != nil && u.state == Starting {
 		u.state, u.ready, u.used = Ready, now, now
-		p.eager = false
+		p.eager = 0 // the others are under way
 	}
 }
 
@@ -212,7 +263,7 @@ func (p *plan) failed(now time.Time, cause error) {
 		pause = min(backoffFirst<<p.failures, backoffMost)
 	}
 	p.failures++
-	p.retryAt, p.cause, p.eager = now.Add(pause), cause, false
+	p.retryAt, p.cause, p.eager = now.Add(pause), cause, 0
 }
 
 // prove resets the back-off.
@@ -224,21 +275,28 @@ func (p *plan) prove(u *unit) {
 func (p *plan) forgive() { p.failures, p.retryAt, p.cause = 0, time.Time{}, nil }
 
 // assign gives the revision a role. One that becomes live is tried again at once, whatever happened before, and with
-// eager does not wait for its first call: another revision has served until now.
-func (p *plan) assign(fn quipu.Function, role Role, eager bool) {
+// an estate does not wait for its first calls: another revision has served until now.
+func (p *plan) assign(fn quipu.Function, role Role, e estate) {
 	if role == Live && p.role != Live {
 		p.forgive()
-		p.eager = eager && p.ready() == 0
+		if n := e.instances(fn); n > p.current() {
+			p.eager = n
+		}
 	}
 	if role != Live {
-		p.eager = false
+		p.eager = 0
 	}
 	p.fn, p.role = fn, role
+	if role == Retired {
+		p.load = load{}
+	}
 }
 
 // step says what to do now, and assumes that it is done.
 func (p *plan) step(now time.Time) []action {
 	var todo []action
+	p.stepped = now
+	p.consult(now)
 	todo = p.judge(now, todo)
 	todo = p.grant(todo)
 	todo = p.grow(now, todo)
@@ -276,80 +334,130 @@ func (p *plan) kill(u *unit) action {
 
 // grant gives free slots to waiters, oldest first.
 func (p *plan) grant(todo []action) []action {
+	p.crowded = false
 	for len(p.queue) > 0 {
 		u := p.pick()
 		if u == nil {
 			break
 		}
+		if !p.bounds.mayRun(p.queue[0].joined) {
+			p.crowded = true // more instances would not help
+			break
+		}
 		u.inflight++
-		todo = append(todo, action{kind: doGrant, unit: u.id, waiter: p.queue[0]})
-		delete(p.joining, p.queue[0])
+		todo = append(todo, action{kind: doGrant, unit: u.id, waiter: p.queue[0].id})
 		p.queue = p.queue[1:]
 	}
 	return todo
 }
 
-// pick prefers the busy, so that idle ones stay idle, and then the instance that became idle last, so that the
-// others can age out.
+// pick fills instances up to what they should have, and spreads what is more. It prefers the busy, so that idle ones stay
+// idle, and then the instance that became idle last, so that the others can age out.
 func (p *plan) pick() *unit {
 	var best *unit
+	most := slots(p.fn)
+	share := share(most)
 	for _, u := range p.units {
-		if u.state != Ready || u.inflight >= slots(p.fn) {
+		if u.state != Ready || u.inflight >= most {
 			continue
 		}
-		if best == nil || better(u, best) {
+		if best == nil || better(u, best, share) {
 			best = u
 		}
 	}
 	return best
 }
 
-func better(a, b *unit) bool {
-	if (a.inflight > 0) != (b.inflight > 0) {
+func better(a, b *unit, share int) bool {
+	switch over := a.inflight >= share; {
+	case over != (b.inflight >= share):
+		return !over
+	case over:
+		return a.inflight < b.inflight
+	case (a.inflight > 0) != (b.inflight > 0):
 		return a.inflight > 0
 	}
 	return a.used.After(b.used)
 }
+
+// share is how many calls at a time an instance should have, of those that it can take: the scaler's target, in whole calls.
+func share(slots int) int { return (slots*7 + 9) / 10 }
 
 // grow starts what is wanted and not there, unless failures ask for a pause.
 func (p *plan) grow(now time.Time, todo []action) []action {
 	if p.removed || p.stopping || now.Before(p.retryAt) {
 		return todo
 	}
-	for range p.wanted() - p.current() {
+	for range p.wanted(now) - p.current() {
+		if !p.mayStart() {
+			break
+		}
 		p.nextUnit++
 		u := &unit{id: p.nextUnit, state: Starting, started: now}
 		p.units = append(p.units, u)
-		todo = append(todo, action{kind: doStart, unit: u.id})
+		todo = append(todo, action{kind: doStart, unit: u.id, waited: p.waited(now)})
 	}
 	return todo
 }
 
+// waited is for how long the oldest call has waited.
+func (p *plan) waited(now time.Time) time.Duration {
+	var longest time.Duration
+	for _, n := range []int{0, p.joinedWaiting()} { // each of the two parts of the queue has its oldest first
+		if n < len(p.queue) {
+			longest = max(longest, now.Sub(p.queue[n].since))
+		}
+	}
+	return longest
+}
+
+// mayStart uses what was offered first. An instance for a joined call never waits for others, nor does a deploy.
+func (p *plan) mayStart() bool {
+	if p.rooms > 0 {
+		p.rooms--
+		return true
+	}
+	return p.bounds.mayStart(p.role == Trial || p.joinedWaiting() > 0)
+}
+
 // wanted is how many instances there should be. Those that drain do not count: they take no calls, and a call must not
 // wait for the end of one.
-func (p *plan) wanted() int {
+func (p *plan) wanted(now time.Time) int {
 	if p.removed || p.stopping {
 		return 0
 	}
-	load := len(p.queue)
-	for _, u := range p.units {
-		if u.state == Ready {
-			load += u.inflight
-		}
-	}
-	scale, least := p.fn.Spec.Scale, 0
-	want := (load + slots(p.fn) - 1) / slots(p.fn)
+	scale, least, want := p.fn.Spec.Scale, 0, max(p.needed(now), p.load.wish)
 	switch {
 	case p.isLive():
 		least, want = scale.Min, want+scale.Warm
 	case p.role == Trial:
 		least = 1
 	}
-	if p.eager {
-		least = max(least, 1)
-	}
-	return min(max(least, want), max(scale.Max, 1)+p.joined)
+	least = max(least, p.eager)
+	return min(max(least, want), p.most())
 }
+
+// needed is how many instances the calls need that wait or run now. Where an instance takes many, a place gets free
+// often, so that a waiting call counts from the end of its patience only, unless there is no instance at all.
+func (p *plan) needed(now time.Time) int {
+	waiting := len(p.queue)
+	switch {
+	case p.crowded:
+		waiting = 0
+	case waiting > 0 && p.isShared():
+		waiting = p.overdue(now)
+	}
+	calls := waiting
+	for _, u := range p.units {
+		if u.state == Ready {
+			calls += u.inflight
+		}
+	}
+	return max((calls+slots(p.fn)-1)/slots(p.fn), min(len(p.queue), 1))
+}
+
+// most is how many instances may serve or start.
+func (p *plan) most() int { return max(p.fn.Spec.Scale.Max, 1) + p.joined }
 
 func (p *plan) isLive() bool { return p.role == Live || p.role == "" }
 
@@ -395,10 +503,11 @@ func (p *plan) refuse(now time.Time, todo []action) []action {
 		return todo
 	}
 	for _, w := range p.queue {
-		todo = append(todo, action{kind: doFail, waiter: w, err: err})
-		p.part(p.joining[w])
+		todo = append(todo, action{kind: doFail, waiter: w.id, err: err})
+		p.part(w.joined)
 	}
-	p.queue, p.joining = nil, nil
+	p.queue = nil
+	p.observe(now)
 	return todo
 }
 
@@ -416,14 +525,33 @@ func (p *plan) startFailed(now time.Time) error {
 
 // shrink drains what was idle for long and is not wanted, the longest idle first.
 func (p *plan) shrink(now time.Time, todo []action) []action {
-	for p.current() > p.wanted() {
+	for p.current() > p.wanted(now) {
 		u := p.longestIdle()
 		if u == nil || now.Before(p.idleEnd(u)) {
 			break
 		}
 		u.state = Draining
 	}
+	p.yield(now)
 	return todo
+}
+
+// yield drains an instance that waits for calls only, if another function waits for its room.
+func (p *plan) yield(now time.Time) {
+	if p.bounds.press == nil || !p.bounds.press() {
+		return
+	}
+	least := p.needed(now)
+	if p.isLive() {
+		least = max(least, p.fn.Spec.Scale.Min)
+	}
+	for p.role != Trial && p.current() > least {
+		u := p.longestIdle()
+		if u == nil || !p.bounds.yield() {
+			return
+		}
+		u.state, u.yielded = Draining, true
+	}
 }
 
 func (p *plan) longestIdle() *unit {
@@ -457,15 +585,17 @@ func (p *plan) end(todo []action) []action {
 	return todo
 }
 
-// wake is when step has something to do though nothing happens; zero for never.
+// wake is when step has something to do though nothing happens; zero for never. It follows from what the last step saw.
 func (p *plan) wake() time.Time {
 	var at time.Time
+	now := p.stepped
 	soonest := func(t time.Time) {
-		if at.IsZero() || t.Before(at) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}
 	}
-	surplus := p.current() > p.wanted()
+	current, wanted := p.current(), p.wanted(now)
+	surplus := current > wanted
 	for _, u := range p.units {
 		switch {
 		case u.state == Starting:
@@ -478,9 +608,11 @@ func (p *plan) wake() time.Time {
 			soonest(u.ready.Add(provenAfter))
 		}
 	}
-	if p.wanted() > p.current() && !p.retryAt.IsZero() {
+	if wanted > current {
 		soonest(p.retryAt)
 	}
+	soonest(p.consultAt())
+	soonest(p.impatientAt(now))
 	return at
 }
 

@@ -27,7 +27,7 @@ func kindsOf(todo []action) map[kind]int {
 func TestTheFirstCallStartsAnInstanceAndIdlenessStopsIt(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{fn: function("1", 1, 0, 2)}
-	if u, err := p.acquire(1, false); u != nil || err != nil {
+	if u, err := p.acquire(now, 1, false); u != nil || err != nil {
 		t.Fatal(u, err)
 	}
 	if n := kindsOf(p.step(now)); n[doStart] != 1 {
@@ -53,7 +53,7 @@ func TestFailuresBackOffAndFailWaitersFast(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{fn: function("1", 1, 0, 2)}
 	for n, pause := 0, 100*time.Millisecond; n < 12; n, pause = n+1, min(2*pause, 30*time.Second) {
-		if _, err := p.acquire(1, false); err != nil {
+		if _, err := p.acquire(now, 1, false); err != nil {
 			t.Fatal(err)
 		}
 		if got := kindsOf(p.step(now)); got[doStart] != 1 {
@@ -75,15 +75,15 @@ func TestFailuresBackOffAndFailWaitersFast(t *testing.T) {
 func TestARetiredRevisionEndsAfterItsCalls(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{fn: function("1", 2, 1, 2)}
-	p.acquire(1, false)
+	p.acquire(now, 1, false)
 	p.step(now)
 	p.readied(now, 1)
 	p.step(now)
-	p.assign(p.fn, Retired, false)
+	p.assign(p.fn, Retired, estate{})
 	if n := kindsOf(p.step(now)); len(n) != 0 {
 		t.Fatal("it was ended under its calls: ", n)
 	}
-	if u, _ := p.acquire(2, false); u == nil || u.id != 1 {
+	if u, _ := p.acquire(now, 2, false); u == nil || u.id != 1 {
 		t.Fatal("a call that was on its way got ", u)
 	}
 	p.release(now, 1)
@@ -99,7 +99,7 @@ func TestARetiredRevisionEndsAfterItsCalls(t *testing.T) {
 	if n := kindsOf(p.step(now)); len(n) != 0 {
 		t.Fatal("scale.min counts for what has no traffic: ", n)
 	}
-	p.acquire(3, false)
+	p.acquire(now, 3, false)
 	if n := kindsOf(p.step(now)); n[doStart] != 1 {
 		t.Fatal("a call that comes later still has to be answered: ", n)
 	}
@@ -111,7 +111,7 @@ func TestAStartThatNobodyWaitsForEndsWithTheTraffic(t *testing.T) {
 	if n := kindsOf(p.step(now)); n[doStart] != 1 {
 		t.Fatal(n)
 	}
-	p.assign(p.fn, Retired, false)
+	p.assign(p.fn, Retired, estate{})
 	if n := kindsOf(p.step(now)); n[doKill] != 1 {
 		t.Fatal(n)
 	}
@@ -129,8 +129,8 @@ func TestATrialIsTheFirstWarmInstance(t *testing.T) {
 	if n := kindsOf(p.step(now)); len(n) != 0 {
 		t.Fatal("the deploy took long, and lost its instance: ", n)
 	}
-	p.assign(p.fn, Live, true)
-	if u, _ := p.acquire(1, false); u == nil {
+	p.assign(p.fn, Live, estate{serving: true})
+	if u, _ := p.acquire(now, 1, false); u == nil {
 		t.Fatal("the first call waits")
 	}
 	if n := kindsOf(p.step(now)); len(n) != 0 {
@@ -143,7 +143,7 @@ func TestARevisionThatTakesOverStartsAtOnce(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{fn: function("1", 1, 0, 2), role: Retired}
 	p.failed(now, errors.New("exit status 1"))
-	p.assign(p.fn, Live, true)
+	p.assign(p.fn, Live, estate{serving: true})
 	if n := kindsOf(p.step(now)); n[doStart] != 1 {
 		t.Fatal(n)
 	}
@@ -157,14 +157,36 @@ func TestARevisionThatTakesOverStartsAtOnce(t *testing.T) {
 	}
 }
 
+func TestARevisionThatTakesOverALoadStartsWhatItNeeds(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := plan{fn: function("1", 10, 0, 8), role: Trial}
+	p.step(now)
+	p.readied(now, 1)
+	p.assign(p.fn, Live, estate{serving: true, calls: 45})
+	if n := kindsOf(p.step(now)); n[doStart] != 4 {
+		t.Fatal("for 45 calls, with one instance there: ", n)
+	}
+	p.readied(now, 2)
+	if n := kindsOf(p.step(now)); len(n) != 0 {
+		t.Fatal(n)
+	}
+	for id := range int64(5) {
+		p.readied(now, id+1)
+	}
+	if n := kindsOf(p.step(now.Add(time.Minute))); n[doStop] != 5 {
+		t.Fatal("nobody came, and they stay: ", n)
+	}
+}
+
 func TestTheQueueIsBounded(t *testing.T) {
+	now := time.Unix(1000, 0)
 	p := plan{fn: function("1", 1, 0, 1)}
 	for n := range waitersMax {
-		if _, err := p.acquire(int64(n), false); err != nil {
+		if _, err := p.acquire(now, int64(n), false); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := p.acquire(-1, false); quipu.CodeOf(err) != quipu.CodeBusy {
+	if _, err := p.acquire(now, -1, false); quipu.CodeOf(err) != quipu.CodeBusy {
 		t.Fatal(err)
 	}
 }
@@ -172,7 +194,7 @@ func TestTheQueueIsBounded(t *testing.T) {
 func TestAStartThatTakesTooLongIsKilled(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := plan{fn: function("1", 1, 0, 1)}
-	p.acquire(1, false)
+	p.acquire(now, 1, false)
 	p.step(now)
 	if n := kindsOf(p.step(now.Add(30 * time.Second))); n[doKill] != 1 || n[doFail] != 1 {
 		t.Fatal(n)
@@ -183,15 +205,15 @@ func TestAStartThatTakesTooLongIsKilled(t *testing.T) {
 func TestJoinedCallGetsAnInstanceBeyondTheMost(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := &plan{fn: quipu.Function{Name: "f", Revision: "a", Spec: quipu.Spec{Concurrency: 1, Scale: quipu.Scale{Max: 1}}}}
-	p.acquire(1, false)
+	p.acquire(now, 1, false)
 	p.step(now)
 	p.readied(now, 1)
 	p.step(now) // waiter 1 has the only instance
-	p.acquire(2, false)
+	p.acquire(now, 2, false)
 	if todo := p.step(now); len(todo) > 0 {
 		t.Fatalf("a call of its own made %+v", todo)
 	}
-	p.acquire(3, true)
+	p.acquire(now, 3, true)
 	todo := p.step(now)
 	if len(todo) != 1 || todo[0].kind != doStart {
 		t.Fatalf("a joined call made %+v", todo)
@@ -203,7 +225,7 @@ func TestJoinedCallGetsAnInstanceBeyondTheMost(t *testing.T) {
 	}
 	p.part(true)
 	p.release(now, todo[0].unit)
-	if todo := p.step(now); len(todo) != 1 || todo[0].waiter != 2 || p.wanted() != 1 {
-		t.Fatalf("afterwards: %+v, wanted %d", todo, p.wanted())
+	if todo := p.step(now); len(todo) != 1 || todo[0].waiter != 2 || p.wanted(now) != 1 {
+		t.Fatalf("afterwards: %+v, wanted %d", todo, p.wanted(now))
 	}
 }

@@ -8,7 +8,10 @@
 // Each revision of a function has instances of its own, and a call says which revision it is for: calls under way and
 // those that wait finish on theirs, whatever Set says meanwhile. Try starts an instance of a revision that has no
 // traffic yet, and keeps it as the first warm one. scale.max bounds the instances of one revision that serve or start;
-// those that are being stopped come on top, so that no call waits for the end of another.
+// those that are being stopped come on top, so that no call waits for the end of another. Where an instance takes many calls
+// at a time, package internal/autoscale says how many are wanted (load.go).
+//
+// The functions of a pool share a bound of calls that run and one of instances. Beyond, they take turns (gate.go).
 //
 // Nothing here is durable. After a crash of the node package process has ended the instances, and the
 // pool starts from nothing with the functions it is given by Set.
@@ -38,16 +41,33 @@ type Options struct {
 	Prepare func(ctx context.Context, fn quipu.Function, instance string) (spec quipu.InstanceSpec, release func(), err error)
 	// Healthy waits until an instance that listens may be called; nil means that it may. Its time counts as start time.
 	Healthy func(ctx context.Context, fn quipu.Function, instance string, i quipu.Instance) error
+	// Bounds of all functions together. Calls that are part of others go beyond.
+	CallsMax     int // that run at a time; 0 means CallsMaxDefault
+	InstancesMax int // that start, serve or end; 0 means InstancesMaxDefault
+	// Started hears of each start of an instance; failed ones have not taken a call. It must not block.
+	Started func(fn quipu.Function, c ColdStart, failed bool)
 	Clock   quipu.Clock   // nil means the system's
 	Grace   time.Duration // between asking an instance to end and killing it; 0 means 5 s
 	Logger  *slog.Logger  // nil means none
 }
+
+// ColdStart is what a start took: Wait until it was begun, of the call that waited longest for it, 0 if none did; Start
+// until the instance ran, with what had to be made for it; Init until it listened and was healthy.
+type ColdStart struct{ Wait, Start, Init time.Duration }
+
+// Defaults of Options.
+const (
+	CallsMaxDefault     = 10_000
+	InstancesMaxDefault = 1000
+)
 
 // Pool holds the instances of all functions of a node.
 type Pool struct {
 	o Options
 
 	started atomic.Int64 // instances, for their names
+	places  *gate        // of calls
+	rooms   *gate        // of instances
 
 	mu        sync.Mutex // guards the fields below
 	functions map[string]bool
@@ -74,10 +94,15 @@ func New(o Options) *Pool {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Started == nil {
+		o.Started = func(quipu.Function, ColdStart, bool) {}
+	}
 	if o.Healthy == nil {
 		o.Healthy = func(context.Context, quipu.Function, string, quipu.Instance) error { return nil }
 	}
-	return &Pool{o: o, functions: map[string]bool{}, keepers: map[key]*keeper{}, leaving: map[*keeper]bool{}}
+	rooms := newGate(cmp.Or(o.InstancesMax, InstancesMaxDefault))
+	rooms.rallying = true
+	return &Pool{o: o, places: newGate(cmp.Or(o.CallsMax, CallsMaxDefault)), rooms: rooms, functions: map[string]bool{}, keepers: map[key]*keeper{}, leaving: map[*keeper]bool{}}
 }
 
 type systemClock struct{}
@@ -87,7 +112,7 @@ func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d
 
 // Set says which revisions of a function have traffic, and which have a name besides; others are retired: their
 // instances end with their calls. It must be called for every function before it can be acquired. Instances that
-// scale.min asks for start, and one of a revision that takes over from another. Nothing happens after Close.
+// scale.min asks for start, and of a revision that takes over from another those that the other's calls need. Nothing happens after Close.
 func (p *Pool) Set(name string, live, named []quipu.Function) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,18 +120,18 @@ func (p *Pool) Set(name string, live, named []quipu.Function) {
 		return
 	}
 	p.functions[name] = true
-	roles, serving := map[string]bool{}, false
-	for _, k := range p.of(name) {
-		serving = serving || k.isServing()
-	}
+	roles, left := map[string]bool{}, p.estate(name, live)
 	assign := func(fn quipu.Function, role Role) {
 		roles[fn.Revision] = true
-		for !p.keeper(fn).assign(fn, role, serving) {
+		for !p.keeper(fn).assign(fn, role, left) {
 		}
 	}
+	reserved := 0
 	for _, fn := range live {
 		assign(fn, Live)
+		reserved = max(reserved, fn.Spec.Scale.Reserved)
 	}
+	p.places.reserve(name, reserved)
 	for _, fn := range named {
 		assign(fn, Named)
 	}
@@ -115,6 +140,21 @@ func (p *Pool) Set(name string, live, named []quipu.Function) {
 			k.retire("")
 		}
 	}
+}
+
+// estate is what each revision of live gets of those that it takes over from. The caller holds mu.
+func (p *Pool) estate(name string, live []quipu.Function) (e estate) {
+	heirs := len(live)
+	for _, k := range p.of(name) {
+		stays := slices.ContainsFunc(live, func(fn quipu.Function) bool { return fn.Revision == k.revision })
+		left := k.estate(stays)
+		e.serving, e.calls = e.serving || left.serving, e.calls+left.calls
+		if stays && k.role() == Live {
+			heirs--
+		}
+	}
+	e.calls /= max(1, heirs)
+	return e
 }
 
 // keeper is that of a revision; it makes one if there is none that has not ended. The caller holds mu.
@@ -204,6 +244,7 @@ func (p *Pool) Remove(name string) {
 		p.leaving[k] = true
 	}
 	p.mu.Unlock()
+	p.places.reserve(name, 0)
 	for _, k := range leaving {
 		k.update(func(time.Time) { k.plan.removed = true })
 	}
@@ -317,6 +358,7 @@ type Info struct {
 	State    State     `json:"state"`
 	Inflight int       `json:"inflight"`
 	Started  time.Time `json:"started"`
+	Cold     ColdStart `json:"-"` // as far as it is over
 }
 
 // Snapshot lists the instances of functions that are deployed, by function and age.
@@ -358,6 +400,7 @@ func (l *Lease) Function() quipu.Function { return l.member.fn }
 func (l *Lease) Release() {
 	l.once.Do(func() {
 		l.keeper.update(func(now time.Time) {
+			l.keeper.places.give(1, 0)
 			l.keeper.plan.part(l.joined)
 			l.keeper.plan.release(now, l.member.unit)
 		})
@@ -369,6 +412,7 @@ func (l *Lease) Release() {
 func (l *Lease) Kill() {
 	l.once.Do(func() {
 		l.keeper.update(func(time.Time) {
+			l.keeper.places.give(1, 0)
 			l.keeper.plan.part(l.joined)
 			l.keeper.plan.condemn(l.member.unit)
 			l.keeper.kill(l.member)

@@ -63,6 +63,15 @@ type Instance struct {
 	State    string    `json:"state"` // starting, ready, stopping
 	Calls    int       `json:"calls"` // running now
 	Started  time.Time `json:"started"`
+	// ColdStart is what the start took, as far as it is over.
+	ColdStart ColdStart `json:"cold_start"`
+}
+
+// ColdStart is what the start of an instance took.
+type ColdStart struct {
+	WaitMicros  int64 `json:"wait_micros"`  // of the call that waited longest, until the start was begun; 0 if none waited
+	StartMicros int64 `json:"start_micros"` // until the instance ran
+	InitMicros  int64 `json:"init_micros"`  // until it listened, and was healthy
 }
 
 // Item is a key in a listing. The value is read with its key.

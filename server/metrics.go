@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/pool"
 	"github.com/quipu-run/quipu/trigger"
 )
 
@@ -19,13 +21,38 @@ func (n *Node) measure() func(quipu.CallInfo) {
 		Name: "quipu_deliveries_total", Help: "Events by what became of them: done, retried, dead, dropped."}, []string{"namespace", "subscription", "outcome"})
 	n.ends = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "quipu_async_calls_total", Help: "Calls that nobody waited for by how they ended: succeeded, failed, cancelled, expired."}, []string{"namespace", "function", "state"})
-	n.registry.MustRegister(runs, took, n.deliveries, n.ends, topicMetrics{n}, queueMetrics{n})
+	n.starts = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "quipu_cold_starts_total", Help: "Starts of instances by what became of them: ready, failed."}, []string{"namespace", "function", "outcome"})
+	n.cold = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "quipu_cold_start_seconds", Help: "Time of starts of instances by phase: wait, of the call that waited longest, until the start was begun, where one waited; start, until it ran; init, until it listened and was healthy.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"namespace", "function", "phase"})
+	n.registry.MustRegister(runs, took, n.deliveries, n.ends, n.starts, n.cold, topicMetrics{n}, queueMetrics{n})
 	return func(i quipu.CallInfo) {
 		if i.Error == quipu.CodeNoFunction {
 			return // names of functions that are not there are without limit
 		}
 		runs.WithLabelValues(i.Function).Add(float64(i.Runs))
 		took.WithLabelValues(i.Function).Observe(float64(i.Micros) / 1e6)
+	}
+}
+
+// observeStart measures starts of a namespace's instances. Only what is deployed, or tried for a deploy, is started, so names have a
+// limit.
+func (n *Node) observeStart(namespace string) func(quipu.Function, pool.ColdStart, bool) {
+	return func(f quipu.Function, c pool.ColdStart, failed bool) {
+		if failed {
+			n.starts.WithLabelValues(namespace, f.Name, "failed").Inc()
+			return
+		}
+		n.starts.WithLabelValues(namespace, f.Name, "ready").Inc()
+		phase := func(name string, took time.Duration) {
+			n.cold.WithLabelValues(namespace, f.Name, name).Observe(took.Seconds())
+		}
+		if c.Wait > 0 {
+			phase("wait", c.Wait)
+		}
+		phase("start", c.Start)
+		phase("init", c.Init)
 	}
 }
 

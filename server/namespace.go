@@ -146,9 +146,10 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	if err != nil {
 		return nil, err
 	}
-	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger})
+	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger,
+		Started: n.observeStart(name), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
-		CheckRoutes: gateway.CheckRoutes, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
+		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
 		Commit: ns.deployed, Changed: ns.changed})
 	ns.results = call.NewResults(n.blobs)
 	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.Functions, Put: ns.topic.Put})
@@ -240,7 +241,8 @@ func (ns *namespace) Instances() []sdk.Instance {
 	list := make([]sdk.Instance, len(infos))
 	for i, info := range infos {
 		list[i] = sdk.Instance{Function: info.Function, Revision: info.Revision, ID: info.ID, PID: info.PID,
-			State: string(info.State), Calls: info.Inflight, Started: info.Started}
+			State: string(info.State), Calls: info.Inflight, Started: info.Started,
+			ColdStart: sdk.ColdStart{WaitMicros: info.Cold.Wait.Microseconds(), StartMicros: info.Cold.Start.Microseconds(), InitMicros: info.Cold.Init.Microseconds()}}
 	}
 	return list
 }

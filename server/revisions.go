@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
 	"github.com/quipu-run/quipu/deploy"
 	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/pool"
 )
 
 // find is what a name stands for: an attached application, or a deployed function.
@@ -77,6 +79,24 @@ func (ns *namespace) changed(before, after []deploy.Deployed) {
 
 func sameRevisions(a, b []quipu.Function) bool {
 	return slices.EqualFunc(a, b, func(a, b quipu.Function) bool { return a.Revision == b.Revision })
+}
+
+// checkTogether refuses what functions cannot have side by side: routes that collide, and reservations that leave others
+// less than a tenth of the namespace's calls.
+func (ns *namespace) checkTogether(functions []quipu.Function) error {
+	if err := gateway.CheckRoutes(functions); err != nil {
+		return err
+	}
+	all := cmp.Or(ns.node.cfg.CallsMax, pool.CallsMaxDefault)
+	reserved, most := 0, all-(all+9)/10
+	for _, f := range functions {
+		if reserved += f.Spec.Scale.Reserved; reserved > most {
+			return &quipu.Error{Code: quipu.CodeManifest, Op: "deploy",
+				Text: fmt.Sprintf("scale.reserved of function %s: with it %d calls would be reserved, but of the %d of the namespace at most %d can be", f.Name, reserved, all, most),
+				Hint: "reserve less, or start the node with a larger --calls-max"}
+		}
+	}
+	return nil
 }
 
 // topicsOf are the subscriptions of a revision. What its application asks for is known only after it was started.

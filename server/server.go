@@ -48,9 +48,12 @@ type Config struct {
 	InstanceToken bool
 	// Unconfined leaves the walls around instances out.
 	Unconfined bool
-	Version    string
-	Logger     *slog.Logger
-	Ready      func(sdk.Node) // called once, when the node serves
+	// Bounds of the functions of each namespace together: calls that run at a time, and instances. 0 means the defaults of
+	// package pool.
+	CallsMax, InstancesMax int
+	Version                string
+	Logger                 *slog.Logger
+	Ready                  func(sdk.Node) // called once, when the node serves
 }
 
 // Node is a running node.
@@ -69,6 +72,8 @@ type Node struct {
 	observe    func(quipu.CallInfo)
 	deliveries *prometheus.CounterVec
 	ends       *prometheus.CounterVec
+	starts     *prometheus.CounterVec
+	cold       *prometheus.HistogramVec
 	namespaces namespaces
 	collector  collector
 	listeners  *listeners

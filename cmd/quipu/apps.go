@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -115,8 +116,8 @@ var kinds = []kind{
 		list: listing("NAME\tEVENTS\tBYTES\tSUBSCRIPTIONS\tLAG\tRETRYING\tDEAD LETTERS\tRETENTION", (*sdk.Client).Topics, topicRow),
 		get:  getTopicView,
 		rm:   func(ctx context.Context, node *sdk.Client, name string) error { return node.RemoveTopic(ctx, name) }},
-	{name: "instances", list: listing("ID\tFUNCTION\tREVISION\tSTATE\tPID\tCALLS\tSTARTED", (*sdk.Client).Instances, func(i sdk.Instance) []any {
-		return []any{i.ID, i.Function, i.Revision, i.State, i.PID, i.Calls, i.Started.Format(time.RFC3339)}
+	{name: "instances", list: listing("ID\tFUNCTION\tREVISION\tSTATE\tPID\tCALLS\tSTARTED\tWAIT+START+INIT", (*sdk.Client).Instances, func(i sdk.Instance) []any {
+		return []any{i.ID, i.Function, i.Revision, i.State, i.PID, i.Calls, i.Started.Format(time.RFC3339), coldStart(i.ColdStart)}
 	})},
 	{name: "calls",
 		list: listing("ID\tFUNCTION\tSTATUS\tSTART", func(c *sdk.Client, ctx context.Context) ([]quipu.CallInfo, error) { return c.Calls(ctx, "", 100) },
@@ -141,6 +142,12 @@ func kindOf(name, verb string, can func(kind) bool) (kind, error) {
 		}
 	}
 	return kind{}, usage("quipu %s knows no %q; it takes %s", verb, name, strings.Join(names, ", "))
+}
+
+// coldStart is its phases in milliseconds.
+func coldStart(c sdk.ColdStart) string {
+	ms := func(micros int64) string { return strconv.FormatFloat(float64(micros)/1000, 'f', 1, 64) }
+	return ms(c.WaitMicros) + "+" + ms(c.StartMicros) + "+" + ms(c.InitMicros) + "ms"
 }
 
 func (c *cli) listCommand() *cobra.Command {

@@ -23,6 +23,8 @@ type NodeConfig struct {
 	Sync         string // when the log acknowledges: always or os
 	Sandbox      string // walls around functions: auto, which "" means, or off
 	TokenFile    string // "" means no token, which only loopback may do
+	CallsMax     int    // of a namespace, at a time; 0 means the default, here and below
+	InstancesMax int    // of a namespace
 	RequireToken bool   // instances must send DAPR_API_TOKEN
 	Version      string
 	// Ready is called once, when the node serves and its node.json is in place.
@@ -38,10 +40,13 @@ func runNode(ctx context.Context, n NodeConfig) error {
 	if n.Sandbox != "" && n.Sandbox != "auto" && n.Sandbox != "off" {
 		return &quipu.Error{Code: quipu.CodeUsage, Text: fmt.Sprintf("--sandbox is %q, but must be auto or off", n.Sandbox)}
 	}
+	if n.CallsMax < 0 || n.InstancesMax < 0 {
+		return &quipu.Error{Code: quipu.CodeUsage, Text: "--calls-max and --instances-max cannot be negative"}
+	}
 	go paceCollector(ctx.Done())
 	return server.Run(ctx, server.Config{
 		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort, FreePorts: n.FreePorts, Sync: n.Sync,
-		Token: token, InstanceToken: n.RequireToken, Unconfined: n.Sandbox == "off", Version: n.Version, Ready: n.Ready,
+		Token: token, InstanceToken: n.RequireToken, Unconfined: n.Sandbox == "off", CallsMax: n.CallsMax, InstancesMax: n.InstancesMax, Version: n.Version, Ready: n.Ready,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/pool"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -41,6 +42,8 @@ func nodeFlags(cmd *cobra.Command) *NodeConfig {
 	f.IntVar(&n.DaprHTTPPort, "dapr-http-port", 3500, "port of Dapr's HTTP API; 0 for any free one")
 	f.IntVar(&n.DaprGRPCPort, "dapr-grpc-port", 50001, "port of Dapr's gRPC API; 0 for any free one")
 	f.StringVar(&n.Sync, "sync", "always", "when a write is acknowledged: always, when it is on disk; os, when the kernel has it: kill -9 loses nothing, a power cut the newest")
+	f.IntVar(&n.CallsMax, "calls-max", pool.CallsMaxDefault, "calls of a namespace that run at a time; others wait in turns")
+	f.IntVar(&n.InstancesMax, "instances-max", pool.InstancesMaxDefault, "instances of a namespace")
 	f.StringVar(&n.Sandbox, "sandbox", "auto", "walls around functions: auto, all that can be had here (quipu doctor lists them); off")
 	f.StringVar(&n.TokenFile, "token-file", "", "file with the token that the admin API asks for")
 	return n
