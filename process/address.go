@@ -15,9 +15,11 @@ import (
 // portTriesMax bounds the search for a port that no live instance was given.
 const portTriesMax = 64
 
-// freePort asks the kernel for a port. Between this and the function's own bind another program can
-// take it; then the function fails to start and is started again, with another port. The caller holds mu.
+// freePort asks the kernel for a port of the machine, which forget gives back. Between this and the function's own bind another
+// program can take it; then the function fails to start and is started again, with another port.
 func (r *Runtime) freePort() (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for range portTriesMax {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
@@ -28,6 +30,7 @@ func (r *Runtime) freePort() (int, error) {
 			return 0, err
 		}
 		if _, taken := r.ports[port]; !taken {
+			r.ports[port] = struct{}{}
 			return port, nil
 		}
 	}

@@ -168,7 +168,7 @@ func (r *Runtime) Close() error {
 	return errors.Join(r.grounds().close(), os.RemoveAll(r.sockets))
 }
 
-// admit reserves a name, a port and a socket.
+// admit reserves a name.
 func (r *Runtime) admit(spec quipu.InstanceSpec) (*Instance, error) {
 	mark := make([]byte, 16)
 	rand.Read(mark) //nolint:errcheck // never fails, by its documentation
@@ -177,18 +177,13 @@ func (r *Runtime) admit(spec quipu.InstanceSpec) (*Instance, error) {
 	if r.closed {
 		return nil, &quipu.Error{Code: quipu.CodeStopping, Op: "instance.start"}
 	}
-	port, err := r.freePort()
-	if err != nil {
-		return nil, &quipu.Error{Code: quipu.CodeStart, Op: "instance.start", Text: "no free port on 127.0.0.1", Err: err}
-	}
 	r.count++
 	name := strconv.Itoa(r.count)
 	inst := &Instance{
-		runtime: r, spec: spec, mark: hex.EncodeToString(mark), port: port,
+		runtime: r, spec: spec, mark: hex.EncodeToString(mark),
 		socket: filepath.Join(r.sockets, name), home: spec.Dir, tmp: os.TempDir(), record: filepath.Join(r.dir, name+recordSuffix),
 		done: make(chan struct{}), noted: make(chan struct{}),
 	}
-	r.ports[port] = struct{}{}
 	r.running.Add(1)
 	return inst, nil
 }
@@ -206,13 +201,14 @@ func (r *Runtime) register(inst *Instance) {
 // forget gives back what admit reserved, and removes the instance's files. A file that
 // stays is found by the next New.
 func (r *Runtime) forget(inst *Instance) {
-	os.Remove(inst.socket) //nolint:errcheck // most functions never make it
 	os.Remove(inst.record) //nolint:errcheck // a record without processes does no harm
 	inst.takeDown()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.instances, inst)
-	delete(r.ports, inst.port)
+	if !inst.walls.inside {
+		delete(r.ports, inst.port)
+	}
 	r.running.Done()
 }
 

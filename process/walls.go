@@ -44,8 +44,11 @@ func (i *Instance) openDoor(file *os.File) error {
 	return nil
 }
 
-// openDoorsHere serves on the machine's own loopback.
-func (i *Instance) openDoorsHere() error {
+// settleHere gives the instance a port of the machine, and serves on the machine's own loopback.
+func (i *Instance) settleHere() (err error) {
+	if i.port, err = i.runtime.freePort(); err != nil {
+		return err
+	}
 	for _, d := range i.spec.Doors {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
@@ -62,6 +65,9 @@ func (i *Instance) takeDown() {
 	i.walls.out.close() // if it never ran
 	if i.ground != nil {
 		i.group.remove()
+	}
+	if !i.walls.inside {
+		os.Remove(i.socket) //nolint:errcheck // most functions never make it
 	}
 	if i.walls.scratch != "" {
 		os.RemoveAll(i.walls.scratch) //nolint:errcheck // see above

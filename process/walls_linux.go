@@ -190,7 +190,7 @@ func (w wayOut) close() {
 func (i *Instance) layOut(program string) error {
 	b := i.runtime.grounds().builder
 	if b.machine == nil {
-		return i.openDoorsHere()
+		return i.settleHere()
 	}
 	if i.walls.inside = b.machine.Namespaces != sandbox.NoNamespaces; i.walls.inside {
 		i.layOutInside()
@@ -221,7 +221,7 @@ func (i *Instance) layOutInside() {
 func (i *Instance) layOutHere() error {
 	i.walls.scratch = i.socket // that name, for a folder with the socket in it
 	i.home, i.tmp, i.socket = i.walls.scratch, i.walls.scratch, filepath.Join(i.walls.scratch, "f")
-	return errors.Join(os.MkdirAll(i.walls.scratch, 0o700), i.openDoorsHere())
+	return errors.Join(os.MkdirAll(i.walls.scratch, 0o700), i.settleHere())
 }
 
 func (i *Instance) processes() int {

@@ -52,7 +52,7 @@ var attempts = map[string]func(arg string) error{
 	"signal a process outside":          func(arg string) error { return syscall.Kill(number(arg), 0) },
 	"read its helper's memory":          func(string) error { return read("/proc/1/mem") },
 	"read its helper's environment":     func(string) error { return read("/proc/1/environ") },
-	"look into its helper's root":       func(string) error { return read("/proc/1/root/etc/passwd") },
+	"look into its helper's root":       func(string) error { _, err := os.ReadDir("/proc/1/root"); return err },
 	"trace its helper":                  func(string) error { return syscall.PtraceAttach(1) },
 	"mount":                             func(string) error { return syscall.Mount("x", "/tmp", "tmpfs", 0, "") },
 	"unmount":                           func(string) error { return syscall.Unmount("/tmp", 0) },

@@ -23,10 +23,10 @@ func TestProgramsAreShownWithTheirLibrariesAndNothingElse(t *testing.T) {
 		"/home/u/.pyenv/shims":               of("/home/u/.pyenv"),
 		"/home/u/.docker/bin":                of("/home/u/.docker"), // beside its config.json
 		"/home/u/bin":                        {"/home/u/bin"},
-		"/home/u/work/tools":                 {"/home/u/work/tools"},
+		"/home/u/src/tools":                  {"/home/u/src/tools"},
 		"/srv/node/bin":                      {"/srv/node/bin"}, // the data directory is beside it
 		"/srv/tools/bin":                     {"/srv/tools"},
-		"/work/bin":                          {"/work/bin"},
+		"/site/bin":                          {"/site/bin"},
 		"/srv/node/data/bin":                 nil,
 		"/home/u":                            nil,
 		"/home":                              nil,
