@@ -30,15 +30,18 @@ type grounds struct {
 // spareAfter leaves the processors to the instance that has just been started.
 const spareAfter = 30 * time.Millisecond
 
-// take answers the spare one, or makes one.
+// take answers the spare one, or makes one if it has died since.
 func (g *grounds) take() (*ground, error) {
 	g.mu.Lock()
 	spare := g.spare
 	g.spare = nil
 	g.refillAfter(spareAfter)
 	g.mu.Unlock()
-	if spare != nil {
+	if spare != nil && spare.line.quiet() {
 		return spare, nil
+	}
+	if spare != nil {
+		spare.discard()
 	}
 	return g.lay()
 }

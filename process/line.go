@@ -88,6 +88,19 @@ func (l *helperLine) send(request []byte) error {
 	return nil
 }
 
+// quiet tells whether a helper that was asked nothing is there: it has neither ended nor said that it failed.
+func (l *helperLine) quiet() (quiet bool) {
+	raw, err := l.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Control(func(fd uintptr) {
+		_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		quiet = err == syscall.EAGAIN
+	})
+	return quiet && err == nil
+}
+
 // terminate asks for SIGTERM; cut is the end, on which the helper kills.
 func (l *helperLine) terminate() {
 	l.conn.Write([]byte{lifeline.SignalTerm}) //nolint:errcheck // then it is gone, or cut will do

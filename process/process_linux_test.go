@@ -442,6 +442,43 @@ func TestStartAndStopLeakNothing(t *testing.T) {
 	}
 }
 
+// A helper that is kept spare may die before it is of use; nobody who starts an instance notices.
+func TestASpareHelperThatDiedIsNotUsed(t *testing.T) {
+	s := newStory(t)
+	s.start("socket").Stop(0)
+	var spare []int
+	s.until("there is a spare helper", func() bool {
+		spare = helpers(t)
+		return len(spare) == 1
+	})
+	if err := syscall.Kill(spare[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.until("it is dead", func() bool { return len(helpers(t)) == 0 })
+	inst := s.start("socket")
+	s.ready(inst)
+	inst.Stop(0)
+}
+
+// helpers are the children of this process that are some.
+func helpers(t *testing.T) (pids []int) {
+	t.Helper()
+	names, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil || len(names) == 0 {
+		t.Skip("this kernel does not list children")
+	}
+	for _, name := range names {
+		text, _ := os.ReadFile(name)
+		for _, field := range strings.Fields(string(text)) {
+			command, _ := os.ReadFile("/proc/" + field + "/cmdline")
+			if pid, err := strconv.Atoi(field); err == nil && strings.HasPrefix(string(command), "quipu-lifeline") {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
 func openFiles(t *testing.T) int {
 	t.Helper()
 	names, err := os.ReadDir("/proc/self/fd")

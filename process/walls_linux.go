@@ -34,7 +34,7 @@ func newBuilder(dir string, o Options) *builder {
 		return b
 	}
 	stage := filepath.Join(dir, "root")
-	b.machine = sandbox.Look(stage, append([]string{dir}, o.Private...))
+	b.machine = sandbox.Look(stage, searchPath(), append([]string{dir}, o.Private...))
 	b.groups, b.noGroup = cgroup.Open()
 	if b.why = os.MkdirAll(stage, 0o755); b.why != nil {
 		return b
@@ -197,7 +197,7 @@ func (i *Instance) layOut(program string) error {
 	} else if err := i.layOutHere(); err != nil {
 		return err
 	}
-	i.walls.request = b.machine.Walls(sandbox.Wish{Number: i.number, Root: i.spec.Root, Program: program, Path: searchPath(),
+	i.walls.request = b.machine.Walls(sandbox.Wish{Number: i.number, Root: i.spec.Root, Program: program,
 		Tmp: i.tmpSize(), Processes: i.processes(), Ports: i.doors, Scratch: i.walls.scratch})
 	if i.group.Group == nil {
 		return nil

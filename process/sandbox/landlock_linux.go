@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -51,7 +52,7 @@ func (m *Machine) rules(w Wish) []lifeline.Rule {
 		return append(rules, lifeline.Rule{Path: "/", Access: fsRead}, lifeline.Rule{Path: "/tmp", Access: fsAll},
 			lifeline.Rule{Path: "/dev/shm", Access: fsAll}, lifeline.Rule{Path: "/run/quipu", Access: fsAll})
 	}
-	read := append(append([]string{w.Root}, system...), m.programs(w)...)
+	read := slices.Concat([]string{w.Root}, system, m.search, m.programs(w))
 	for _, name := range settings {
 		read = append(read, "/etc/"+name)
 	}

@@ -42,12 +42,14 @@ type Machine struct {
 	lastCap  int
 	home     string
 	stage    string
+	search   []string // folders of programs outside of the system's
 	secret   []string // folders that functions must not see, whatever holds them
 	base     []lifeline.Mount
 }
 
-// Look finds out what can be known without a trial. Roots are put together on stage, an empty folder. No function sees the private folders.
-func Look(stage string, private []string) *Machine {
+// Look finds out what can be known without a trial. Roots are put together on stage, an empty folder. Programs are searched in path. No
+// function sees the private folders.
+func Look(stage, path string, private []string) *Machine {
 	m := &Machine{stage: stage, secret: private, Seccomp: seccompAction("errno"), egress: egress.Probe(), lastCap: 40}
 	if version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno == 0 {
 		m.landlock = int(version)
@@ -61,6 +63,7 @@ func Look(stage string, private []string) *Machine {
 		m.idBase = idBase()
 	}
 	m.home, _ = os.UserHomeDir() // none: then there is none to keep from functions
+	m.search = m.searched(path)
 	m.base = m.baseMounts(private)
 	return m
 }

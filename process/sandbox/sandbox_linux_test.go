@@ -44,9 +44,8 @@ func TestProgramsAreShownWithTheirLibrariesAndNothingElse(t *testing.T) {
 // verdict runs the filter on a system call, in the byte order of bpf.VM.
 func verdict(t *testing.T, arch, number uint32, arg0 uint64) uint32 {
 	t.Helper()
-	m := &Machine{}
 	var program []bpf.Instruction
-	for code := m.filter(false); len(code) > 0; code = code[8:] {
+	for code := filter(false); len(code) > 0; code = code[8:] {
 		program = append(program, bpf.RawInstruction{Op: binary.NativeEndian.Uint16(code), Jt: code[2], Jf: code[3], K: binary.NativeEndian.Uint32(code[4:])}.Disassemble())
 	}
 	vm, err := bpf.NewVM(program)

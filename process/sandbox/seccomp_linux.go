@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/binary"
+	"sync"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -49,8 +50,14 @@ const newestKnown = 462 // mseal
 // families of sockets that functions may open.
 var families = []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
 
-// filter is the program: each system call falls through the tests until one returns.
-func (m *Machine) filter(notify bool) []byte {
+// The programs that there are, each made once.
+var (
+	plainFilter      = sync.OnceValue(func() []byte { return filter(false) })
+	supervisedFilter = sync.OnceValue(func() []byte { return filter(true) })
+)
+
+// filter is the program: each system call falls through the tests until one returns. With notify, package egress is asked.
+func filter(notify bool) []byte {
 	errno := func(e uint32) uint32 { return retErrno | e }
 	var program []bpf.Instruction
 	if notify {

@@ -28,7 +28,6 @@ type Wish struct {
 	Dir       string // where the function starts
 	Root      string // folder with all of its source
 	Program   string // absolute
-	Path      string // where programs are searched
 	Tmp       int64  // bytes of /tmp
 	Memory    int64  // bytes, for rlimits; 0 unlimited
 	Processes int
@@ -57,7 +56,10 @@ func (m *Machine) Walls(w Wish) lifeline.Walls {
 	}
 	if m.Seccomp {
 		walls.Notify = m.egress == nil && m.Namespaces != NoNamespaces
-		walls.Filter = m.filter(walls.Notify)
+		walls.Filter = plainFilter()
+		if walls.Notify {
+			walls.Filter = supervisedFilter()
+		}
 	}
 	if m.landlock > 0 {
 		walls.Handled, walls.HandledNet, walls.Scoped = m.handled(walls.Notify)
@@ -132,6 +134,9 @@ func (m *Machine) baseMounts(private []string) (all []lifeline.Mount) {
 	for _, name := range devices {
 		all = append(all, lifeline.Mount{Kind: lifeline.MountBindFile, Source: "/dev/" + name, Target: "/dev/" + name, Attr: deviceAttr})
 	}
+	for _, dir := range m.search {
+		all = append(all, bindOf(dir)...)
+	}
 	for _, dir := range private {
 		if within(dir, system) {
 			all = append(all, lifeline.Mount{Kind: lifeline.MountTmpfs, Source: "size=1m,mode=755", Target: dir, Attr: nothingElse})
@@ -179,26 +184,31 @@ func linked(path string) []lifeline.Mount {
 	return []lifeline.Mount{{Kind: kind, Source: to, Target: path, Attr: readOnly}}
 }
 
-// programs are the places outside of the system's folders that the function's program, and those on its search path, are read from: a
-// version manager below somebody's home, say. What holds something private is never shown, only what is needed of it.
+// searched are the places outside of the system's folders that programs on a search path are read from: a version manager below
+// somebody's home, say. What holds something private is never shown, only what is needed of it.
+func (m *Machine) searched(path string) (shown []string) {
+	for _, dir := range filepath.SplitList(path) {
+		shown = show(shown, m.belongings(filepath.Clean(dir))...)
+	}
+	return shown
+}
+
+// programs are the places besides, that the function's own program is read from.
 func (m *Machine) programs(w Wish) (shown []string) {
-	add := func(path string) {
-		if path != "" && !within(path, system) && !within(path, shown) && !within(path, []string{w.Root}) && exists(path) {
+	if real, err := filepath.EvalSymlinks(w.Program); err == nil {
+		shown = show(shown, append(m.belongings(filepath.Dir(real)), real)...)
+	}
+	shown = show(shown, w.Program)
+	return slices.DeleteFunc(shown, func(path string) bool { return within(path, m.search) || within(path, []string{w.Root}) })
+}
+
+// show adds paths that are there and are not shown already.
+func show(shown []string, paths ...string) []string {
+	for _, path := range paths {
+		if !within(path, system) && !within(path, shown) && exists(path) {
 			shown = append(slices.DeleteFunc(shown, func(s string) bool { return within(s, []string{path}) }), path)
 		}
 	}
-	for _, dir := range filepath.SplitList(w.Path) {
-		for _, path := range m.belongings(filepath.Clean(dir)) {
-			add(path)
-		}
-	}
-	if real, err := filepath.EvalSymlinks(w.Program); err == nil {
-		for _, path := range m.belongings(filepath.Dir(real)) {
-			add(path)
-		}
-		add(real)
-	}
-	add(w.Program)
 	return shown
 }
 
