@@ -454,7 +454,10 @@ func TestASpareHelperThatDiedIsNotUsed(t *testing.T) {
 	if err := syscall.Kill(spare[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	s.until("it is dead", func() bool { return len(helpers(t)) == 0 })
+	s.until("it is dead", func() bool {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", spare[0]))
+		return err != nil || bytes.Contains(text, []byte(") Z "))
+	})
 	inst := s.start("socket")
 	s.ready(inst)
 	inst.Stop(0)
