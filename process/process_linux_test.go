@@ -456,7 +456,8 @@ func TestASpareHelperThatDiedIsNotUsed(t *testing.T) {
 	}
 	s.until("it is dead", func() bool {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", spare[0]))
-		return err != nil || bytes.Contains(text, []byte(") Z "))
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", spare[0])) // the last of which closes its line
+		return err != nil || bytes.Contains(text, []byte(") Z ")) && len(threads) <= 1
 	})
 	inst := s.start("socket")
 	s.ready(inst)
