@@ -1,7 +1,6 @@
 package process
 
 import (
-	"errors"
 	"sync"
 	"time"
 
@@ -112,5 +111,5 @@ func (g *grounds) close() error {
 		g.spare.discard()
 		g.spare = nil
 	}
-	return errors.Join(g.builder.close())
+	return g.builder.close()
 }
