@@ -403,7 +403,7 @@ func (d *dispatcher) standing(p *pending) quipu.CallInfo {
 	if w == nil {
 		return p.info(false)
 	}
-	i := p.info(w.attempt != nil)
+	i := p.info(w.attempt != nil || w.due.After(p.due())) // an attempt that has been recorded since p was read ran then
 	if l := d.queue.lanes[w.function]; w.why != nil && w.attempt == nil {
 		i.Error, i.Cause = quipu.CodeOf(w.why), quipu.AsError(w.why).Text
 		if l.pause.After(i.Next) {

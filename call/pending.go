@@ -75,6 +75,14 @@ func decodePending(b []byte) (*pending, error) {
 	return p, nil
 }
 
+// due is when the next attempt may come. Fresh calls come in their turn among those that are tried again.
+func (p *pending) due() time.Time {
+	if p.Due.IsZero() {
+		return p.Info.Queued
+	}
+	return p.Due
+}
+
 // info is the call as it stands now.
 func (p *pending) info(running bool) quipu.CallInfo {
 	i := p.Info

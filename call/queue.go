@@ -63,12 +63,8 @@ type room struct {
 func newQueue() *queue { return &queue{lanes: map[string]*lane{}, calls: map[string]*waiting{}} }
 
 func newWaiting(p *pending) *waiting {
-	w := &waiting{id: p.Info.ID, function: p.Info.Function, revision: p.Revision, due: p.Due, expires: p.Info.Expires, inReady: -1, inExpiring: -1,
+	return &waiting{id: p.Info.ID, function: p.Info.Function, revision: p.Revision, due: p.due(), expires: p.Info.Expires, inReady: -1, inExpiring: -1,
 		stays: p.Info.Revision == quipu.RevisionAttached}
-	if w.due.IsZero() { // fresh ones come in their turn among those that are tried again
-		w.due = p.Info.Queued
-	}
-	return w
 }
 
 func (q *queue) lane(function string) *lane {

@@ -276,6 +276,7 @@ func TestANodeKilledAtRandomMakesEveryAcceptedCallOnce(t *testing.T) {
 	t.Logf("seed %d", seed)
 	k := spawn(t, t.TempDir(), "serve")
 	k.worker("scale: {max: 4}")
+	url := "http://" + k.info.HTTP + "/f/"
 	var accepted sync.Map // key -> call
 	over := make(chan struct{})
 	var wg sync.WaitGroup
@@ -289,7 +290,7 @@ func TestANodeKilledAtRandomMakesEveryAcceptedCallOnce(t *testing.T) {
 				}
 				key := fmt.Sprintf("%d-%d", c, i)
 				if !poll(func() bool {
-					a := ask("POST", "http://"+k.info.HTTP+"/f/", key, quipu.HeaderPrefer, quipu.PreferAsync, quipu.HeaderIdempotency, key)
+					a := ask("POST", url, key, quipu.HeaderPrefer, quipu.PreferAsync, quipu.HeaderIdempotency, key)
 					if a.status == 202 {
 						accepted.Store(key, a.header.Get(quipu.HeaderCallID))
 					}
