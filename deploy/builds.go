@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/blob"
@@ -22,7 +23,8 @@ const readyFile = ".quipu-ready"
 type builds struct {
 	dir   string
 	blobs Blobs
-	busy  sync.Map // revision folder -> *sync.Mutex: who builds it
+	time  time.Duration // that one command may take
+	busy  sync.Map      // revision folder -> *sync.Mutex: who builds it
 }
 
 // path is the folder of a function's revision.
@@ -72,7 +74,7 @@ func (b *builds) make(ctx context.Context, f quipu.Function, packed []byte) erro
 	if err := bundle.Unpack(bytes.NewReader(packed), dir); err != nil {
 		return err
 	}
-	if err := build(ctx, f, dir); err != nil {
+	if err := b.build(ctx, f, dir); err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
 	if err := readable(dir); err != nil {

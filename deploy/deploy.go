@@ -15,6 +15,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/view"
@@ -46,6 +48,7 @@ const triesAtOnce = 8
 type Options struct {
 	Dir           string // of built sources
 	Blobs         Blobs
+	BuildTime     time.Duration // that one build command may take; 0 means 10 minutes
 	Clock         quipu.Clock
 	CheckRoutes   func([]quipu.Function) error // refuses routes that collide
 	CheckSchedule func(cron, timezone string) error
@@ -84,7 +87,7 @@ func New(o Options) *View {
 	if o.Busy == nil {
 		o.Busy = func(string) []string { return nil }
 	}
-	return &View{o: o, built: builds{dir: o.Dir, blobs: o.Blobs}}
+	return &View{o: o, built: builds{dir: o.Dir, blobs: o.Blobs, time: cmp.Or(o.BuildTime, buildTimeDefault)}}
 }
 
 // Name is the constant Name.

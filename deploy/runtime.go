@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -11,13 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/quipu-run/quipu"
 )
-
-// buildTimeMax bounds one build command.
-const buildTimeMax = 10 * time.Minute
 
 // goBinary is where the Go runtime puts what it builds, beside the sources.
 const goBinary = ".quipu-function"
@@ -70,7 +65,7 @@ func workDir(app, source string) (string, error) {
 }
 
 // build makes the function in the unpacked application app ready to start. CodeNoTool, CodeBuild.
-func build(ctx context.Context, f quipu.Function, app string) error {
+func (b *builds) build(ctx context.Context, f quipu.Function, app string) error {
 	if tool := runtimes[f.Spec.Runtime].tool; tool != "" {
 		if _, err := exec.LookPath(tool); err != nil {
 			return &quipu.Error{Code: quipu.CodeNoTool, Op: "deploy",
@@ -83,7 +78,7 @@ func build(ctx context.Context, f quipu.Function, app string) error {
 		return err
 	}
 	if len(f.Spec.Build) > 0 {
-		if err := runBuild(ctx, f, dir, f.Spec.Build); err != nil {
+		if err := b.run(ctx, f, dir, f.Spec.Build); err != nil {
 			return err
 		}
 	}
@@ -94,7 +89,7 @@ func build(ctx context.Context, f quipu.Function, app string) error {
 	if err != nil {
 		return err
 	}
-	return runBuild(ctx, f, dir, command)
+	return b.run(ctx, f, dir, command)
 }
 
 // goBuild is the command that compiles a function: as part of its module, or, where the application has no
@@ -122,27 +117,4 @@ func goBuild(app, dir, source string) ([]string, error) {
 		}
 	}
 	return command, nil
-}
-
-func runBuild(ctx context.Context, f quipu.Function, dir string, command []string) error {
-	ctx, cancel := context.WithTimeout(ctx, buildTimeMax)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=mod")
-	cmd.WaitDelay = time.Second
-	output, err := cmd.CombinedOutput()
-	if err == nil {
-		return nil
-	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		err = fmt.Errorf("not done after %s", buildTimeMax)
-	}
-	const shown = 4 << 10
-	if len(output) > shown {
-		output = append([]byte("…"), output[len(output)-shown:]...)
-	}
-	return &quipu.Error{Code: quipu.CodeBuild, Op: "deploy",
-		Text: fmt.Sprintf("function %s: %s: %v\n%s", f.Name, strings.Join(command, " "), err, strings.TrimSpace(string(output))),
-		Hint: "nothing was deployed; mend it and deploy again"}
 }
