@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -48,30 +49,15 @@ type position struct {
 // everything that was in the book has been applied. CodeCorrupt if the store is ahead of the log, or so
 // far behind that records it needs were trimmed.
 func OpenBook(ctx context.Context, store *Store, log quipu.Log, id quipu.Book, clock quipu.Clock, machines ...Machine) (*Book, error) {
-	b := &Book{store: store, log: log, id: id, clock: clock, prefix: bookPrefix(id),
-		machines: map[string]Machine{}, hooks: map[string]func() error{},
-		stopped: make(chan struct{}), failed: make(chan struct{})}
-	for _, m := range machines {
-		b.machines[m.Name()] = m
-	}
-	at, err := readPosition(store.db, b.prefix)
-	if err != nil {
+	b := newBook(store, log, id, clock, bookPrefix(cmp.Or(store.o.Keys, id)), machines)
+	if err := b.load(machines); err != nil {
 		return nil, err
-	}
-	b.applied = at
-	b.settled.Store(uint64(at.seq))
-	for _, m := range machines {
-		if l, ok := m.(Loader); ok {
-			if err := l.Load(Reader{b, store.db}); err != nil {
-				return nil, fmt.Errorf("load view %s: %w", m.Name(), err)
-			}
-		}
 	}
 	tail, err := log.Tail(ctx, id, quipu.Linearizable)
 	if err != nil {
 		return nil, fmt.Errorf("tail of book %d: %w", id, err)
 	}
-	if at.seq > tail {
+	if at := b.applied; at.seq > tail {
 		return nil, &quipu.Error{Code: quipu.CodeCorrupt, Op: "view.open",
 			Text: fmt.Sprintf("the views have applied seq %s of book %d, whose log ends at %s: acknowledged records are missing", at.seq, id, tail),
 			Hint: "restore the data directory from a backup"}
@@ -84,6 +70,32 @@ func OpenBook(ctx context.Context, store *Store, log quipu.Log, id quipu.Book, c
 	b.stop = cancel
 	go b.run(run)
 	return b, nil
+}
+
+func newBook(store *Store, log quipu.Log, id quipu.Book, clock quipu.Clock, prefix []byte, machines []Machine) *Book {
+	b := &Book{store: store, log: log, id: id, clock: clock, prefix: prefix,
+		machines: map[string]Machine{}, hooks: map[string]func() error{},
+		stopped: make(chan struct{}), failed: make(chan struct{})}
+	for _, m := range machines {
+		b.machines[m.Name()] = m
+	}
+	return b
+}
+
+// load takes from the store how far the book was applied, and what its machines keep in memory.
+func (b *Book) load(machines []Machine) (err error) {
+	if b.applied, err = readPosition(b.store.db, b.prefix); err != nil {
+		return err
+	}
+	b.settled.Store(uint64(b.applied.seq))
+	for _, m := range machines {
+		if l, ok := m.(Loader); ok {
+			if err := l.Load(Reader{b, b.store.db}); err != nil {
+				return fmt.Errorf("load view %s: %w", m.Name(), err)
+			}
+		}
+	}
+	return nil
 }
 
 // OnApply has hook called after each record with operations of view, when readers can see

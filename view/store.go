@@ -12,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/quipu-run/quipu"
 )
 
 // Options of a Store; a zero field gets the default it names.
@@ -19,9 +20,10 @@ type Options struct {
 	Dir           string // required
 	FS            vfs.FS // nil: the machine's
 	Logger        *slog.Logger
-	SnapshotBytes int64 // log bytes between snapshots; 0 means 64 MiB
-	MemTableBytes int64 // 0 means 4 MiB
-	CacheBytes    int64 // 0 means 8 MiB
+	SnapshotBytes int64      // log bytes between snapshots; 0 means 64 MiB
+	MemTableBytes int64      // 0 means 4 MiB
+	CacheBytes    int64      // 0 means 8 MiB
+	Keys          quipu.Book // of a fork: the keys of its book begin as those of this one do; 0 means as its own
 	// Reading is called before a transaction takes its snapshot, pinned when it has it, and done when that is gone. It says
 	// who may still need what the views do not refer to any more. nil: nobody asks.
 	Reading func() (pinned, done func())
