@@ -159,6 +159,24 @@ type CallBody struct {
 	Truncated bool   `json:"truncated,omitempty"`
 }
 
+// CallReplay compares a call with the same call made again, on what it had read.
+type CallReplay struct {
+	Call        CallInfo         `json:"call"`
+	Again       CallInfo         `json:"again"`
+	At          Seq              `json:"at"`   // the last record that the second one could see
+	Same        bool             `json:"same"` // nothing differs
+	Differences []CallDifference `json:"differences"`
+	// Note says what could not be compared.
+	Note string `json:"note,omitempty"`
+}
+
+// CallDifference is one thing that a call and its replay did not do alike; "" stands for not at all.
+type CallDifference struct {
+	What string `json:"what"`
+	Was  string `json:"was"`
+	Is   string `json:"is"`
+}
+
 // CallKey is a key of a view, as people know it.
 type CallKey struct {
 	View string `json:"view"`

@@ -165,7 +165,7 @@ func (c *Caller) end(tx *view.Tx, p *pending, e ending) error {
 	}
 	e.info.Cause = delivery.Cause(e.info.Cause)
 	r := &result{Info: e.info, Header: e.header, Key: p.Key, Hash: p.Hash, Query: p.Query, body: e.body}
-	r.sent(p.body)
+	r.sent(p.body, p.Header)
 	tx.TagUpTo(tagsMax, functionTag(p.Info.Function))
 	return c.o.Results.keep(tx, r)
 }

@@ -107,9 +107,12 @@ func (c *Caller) deliver(tx *view.Tx, p *pending, to quipu.Destination, event qu
 	return c.o.Topics.Publish(tx, []quipu.Message{event})
 }
 
+// triggerDestination is the trigger of a call that a destination makes.
+const triggerDestination = "destination"
+
 // follow adds a call of a function with an event about the end of another. CodeNoFunction, CodeCallQueue, CodeDepth.
 func (c *Caller) follow(tx *view.Tx, p *pending, function string, event quipu.Message) error {
-	r, id := quipu.CallRequest{Function: function, Method: http.MethodPost, Path: "/", Trigger: "destination"}, ulid.Make().String()
+	r, id := quipu.CallRequest{Function: function, Method: http.MethodPost, Path: "/", Trigger: triggerDestination}, ulid.Make().String()
 	f, err := c.o.Find(r, id)
 	if err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,8 +60,9 @@ type result struct {
 	Key    string              `json:"key,omitempty"`  // idempotency key
 	Hash   string              `json:"hash,omitempty"` // of the request that came with it
 	Query  string              `json:"query,omitempty"`
-	Sent   int                 `json:"sent,omitempty"` // bytes of the request's body
-	Kept   int                 `json:"kept,omitempty"` // of them here, up to CallBodyKept
+	Sent   int                 `json:"sent,omitempty"`  // bytes of the request's body
+	Kept   int                 `json:"kept,omitempty"`  // of them here, up to CallBodyKept
+	Asked  map[string][]string `json:"asked,omitempty"` // headers of the request that say what its body is
 	body   []byte
 	input  []byte
 }
@@ -108,14 +111,31 @@ const (
 // record adds the result of q to its transaction.
 func (s *Results) record(tx *view.Tx, q *request, h *held) error {
 	r := &result{Info: q.info, Header: h.header, Key: q.IdempotencyKey, Hash: q.hash, body: h.body, Query: q.RawQuery}
-	r.sent(q.body)
+	r.sent(q.body, q.Header)
 	return s.keep(tx, r)
 }
 
-// sent keeps the start of the request's body.
-func (r *result) sent(body []byte) {
+// sent keeps the start of the request's body, and the headers that say what it is. No others: they may be secret.
+func (r *result) sent(body []byte, header http.Header) {
 	r.Sent, r.Kept = len(body), min(len(body), quipu.CallBodyKept)
 	r.input = body[:r.Kept]
+	for name, values := range header {
+		if !saysWhatTheBodyIs(name) {
+			continue
+		}
+		if r.Asked == nil {
+			r.Asked = map[string][]string{}
+		}
+		r.Asked[name] = values
+	}
+}
+
+func saysWhatTheBodyIs(name string) bool {
+	switch name {
+	case "Content-Type", "Content-Encoding", "Accept":
+		return true
+	}
+	return strings.HasPrefix(name, "Ce-")
 }
 
 // keep adds a result to a transaction.

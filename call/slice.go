@@ -22,6 +22,9 @@ type Words struct {
 	Key func(key string) string
 	// Op is what an operation does, in a few words and without values.
 	Op func(op []byte) string
+	// Effect is what an operation of a user does and the value that it leaves, without what is another each time it is done;
+	// false for one of the platform's own.
+	Effect func(op []byte) (what, value string, ok bool)
 	// Events are those that an operation publishes.
 	Events func(op []byte) []quipu.CallEvent
 }
@@ -103,20 +106,31 @@ func (c *Caller) addRecord(ctx context.Context, s *quipu.CallSlice) error {
 		s.Missing = "the node does not read its log for this"
 		return nil
 	}
-	rec, err := c.o.Log.Next(ctx, c.o.LogBook, quipu.TagAll, s.Seq)
-	switch code := quipu.CodeOf(err); {
-	case code == quipu.CodeTrimmed, code == quipu.CodeNotFound, err == nil && rec.Seq != s.Seq:
-		s.Missing = fmt.Sprintf("the record %s of the call was trimmed away; its result is kept %s", s.Seq, quipu.ResultKept)
+	tx, err := c.recordOf(ctx, s.CallInfo)
+	if quipu.CodeOf(err) == quipu.CodeTrimmed {
+		s.Missing = quipu.AsError(err).Text
 		return nil
+	}
+	if err == nil {
+		c.addTx(s, tx)
+	}
+	return err
+}
+
+// recordOf reads the record of a call. CodeTrimmed.
+func (c *Caller) recordOf(ctx context.Context, i quipu.CallInfo) (tx quipu.Tx, err error) {
+	rec, err := c.o.Log.Next(ctx, c.o.LogBook, quipu.TagAll, i.Seq)
+	switch code := quipu.CodeOf(err); {
+	case code == quipu.CodeTrimmed, code == quipu.CodeNotFound, err == nil && rec.Seq != i.Seq:
+		return tx, &quipu.Error{Code: quipu.CodeTrimmed, Op: "call.record",
+			Text: fmt.Sprintf("the record %s of the call was trimmed away; its result is kept %s", i.Seq, quipu.ResultKept)}
 	case err != nil:
-		return fmt.Errorf("record of call %s: %w", s.ID, err)
+		return tx, fmt.Errorf("record of call %s: %w", i.ID, err)
 	}
-	tx, err := codec.DecodeTx(rec.Data)
-	if err != nil {
-		return fmt.Errorf("record %s of call %s: %w", s.Seq, s.ID, err)
+	if tx, err = codec.DecodeTx(rec.Data); err != nil {
+		return tx, fmt.Errorf("record %s of call %s: %w", i.Seq, i.ID, err)
 	}
-	c.addTx(s, tx)
-	return nil
+	return tx, nil
 }
 
 func (c *Caller) addTx(s *quipu.CallSlice, tx quipu.Tx) {
@@ -166,13 +180,16 @@ func (c *Caller) rangeOf(r quipu.KeyRange) quipu.CallRange {
 func (c *Caller) words(view string) Words {
 	w := c.o.Describe[view]
 	if view == Name {
-		w = Words{Key: keyWords, Op: opWords}
+		w = Words{Key: keyWords, Op: opWords, Effect: effectWords}
 	}
 	if w.Key == nil {
 		w.Key = func(key string) string { return strings.ReplaceAll(key, "\x00", "/") }
 	}
 	if w.Op == nil {
 		w.Op = func(op []byte) string { return fmt.Sprintf("an operation of %d bytes", len(op)) }
+	}
+	if w.Effect == nil {
+		w.Effect = func([]byte) (string, string, bool) { return "", "", false }
 	}
 	if w.Events == nil {
 		w.Events = func([]byte) []quipu.CallEvent { return nil }

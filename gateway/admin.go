@@ -61,10 +61,11 @@ type param struct{ name, kind, about string }
 // ask is one request to one operation.
 type ask struct {
 	http.ResponseWriter
-	Request *http.Request
-	ns      Namespace
-	values  map[string]string // of the path, unescaped
-	query   url.Values
+	Request   *http.Request
+	namespace string // its name
+	ns        Namespace
+	values    map[string]string // of the path, unescaped
+	query     url.Values
 }
 
 // Context ends when the client leaves.
@@ -115,7 +116,7 @@ var (
 
 // adminRoutes is the table of the admin API.
 func (g *Gateway) adminRoutes() []adminRoute {
-	return slices.Concat(g.nodeRoutes(), asyncRoutes(), g.functionRoutes(), g.revisionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.recordRoutes(), g.attachRoutes())
+	return slices.Concat(g.nodeRoutes(), asyncRoutes(), g.functionRoutes(), g.revisionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.recordRoutes(), g.attachRoutes(), g.namespaceRoutes())
 }
 
 func (g *Gateway) nodeRoutes() []adminRoute {
@@ -266,7 +267,7 @@ func (g *Gateway) serveOperation(w http.ResponseWriter, r *http.Request, op admi
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, most)
 	}
-	return op.serve(&ask{ResponseWriter: w, Request: r, ns: ns, values: values, query: query})
+	return op.serve(&ask{ResponseWriter: w, Request: r, namespace: name, ns: ns, values: values, query: query})
 }
 
 // matchPath compares an escaped path with the path of an operation, without cleaning it: a key may have

@@ -112,6 +112,11 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"putAux":           {"PUT", oddPath + "/records/9/aux", "new hint", ""},
 	"tailBook":         {"GET", "/books/quipu%2Fdefault/tail?from=0", "", ""},
 	"backup":           {"POST", "/backup", "", ""},
+	"listNamespaces":   {"GET", "/namespaces", "", ""},
+	"forkNamespace":    {"POST", "/forks", `{"name":"preview"}`, ""},
+	"resumeFork":       {"POST", "/namespaces/fork/resume", "", ""},
+	"removeNamespace":  {"DELETE", "/namespaces/fork", "", ""},
+	"replayCall":       {"POST", "/calls/call-1/replay", `{}`, ""},
 	"verifyBook":       {"POST", "/books/quipu%2Fdefault/verify", "", ""},
 }
 

@@ -65,6 +65,7 @@ type Options struct {
 	Sync     string                                      // when the log acknowledges, for listings of books
 	// Backup writes an archive of all that the node has. Nil means that it cannot.
 	Backup       func(ctx context.Context, to io.Writer) error
+	Travel       Travel               // required to list, fork, replay and remove
 	Token        string               // "" means none: only loopback may use /-/
 	Registry     *prometheus.Registry // nil means an empty one
 	Logger       *slog.Logger         // nil means slog.Default
@@ -128,7 +129,10 @@ func (g *Gateway) SetRoutes(namespace string, functions []quipu.Function) error 
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	next := map[string]*table{namespace: t}
+	next := map[string]*table{}
+	if len(functions) > 0 {
+		next[namespace] = t
+	}
 	for name, old := range *g.tables.Load() {
 		if name != namespace {
 			next[name] = old

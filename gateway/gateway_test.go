@@ -40,7 +40,8 @@ func open(t *testing.T, token string) *house {
 			_, err := io.WriteString(to, "an archive")
 			return err
 		},
-		Node: func() sdk.Node { return sdk.Node{PID: 1, HTTP: "127.0.0.1:8080", Version: "test", Started: fake.Epoch} },
+		Travel: travel{},
+		Node:   func() sdk.Node { return sdk.Node{PID: 1, HTTP: "127.0.0.1:8080", Version: "test", Started: fake.Epoch} },
 		Namespaces: func(name string) (Namespace, error) {
 			if name != sdk.NamespaceDefault {
 				return nil, &quipu.Error{Code: quipu.CodeNotFound, Text: fmt.Sprintf("no namespace %q", name)}
@@ -412,4 +413,50 @@ func appBundle(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// travel answers as a node with one fork does.
+type travel struct{}
+
+func (travel) ListNamespaces() []sdk.Namespace {
+	return []sdk.Namespace{{Name: "default", Functions: 1}, {Name: "fork", Fork: &sdk.Fork{Of: "default", At: 7}}}
+}
+
+func (travel) Fork(_ context.Context, from, name string, at quipu.Seq, running bool) (sdk.Namespace, error) {
+	return sdk.Namespace{Name: name, Fork: &sdk.Fork{Of: from, At: at, Running: running}}, nil
+}
+
+func (travel) Resume(_ context.Context, name string) (sdk.Namespace, error) {
+	return sdk.Namespace{Name: name, Fork: &sdk.Fork{Of: "default", Running: true}}, nil
+}
+
+func (travel) RemoveNamespace(_ context.Context, name string) error {
+	if name == sdk.NamespaceDefault {
+		return usage("it stays")
+	}
+	return nil
+}
+
+func (travel) Replay(_ context.Context, namespace, call string, o sdk.ReplayOptions) (quipu.CallReplay, error) {
+	return quipu.CallReplay{Call: quipu.CallInfo{ID: call, Function: namespace}, Again: quipu.CallInfo{ID: call, Revision: o.Revision},
+		Differences: []quipu.CallDifference{{What: "reply", Was: "a", Is: "b"}}}, nil
+}
+
+// Who asks in a namespace forks that one.
+func TestAForkIsOfTheNamespaceThatIsAsked(t *testing.T) {
+	h := open(t, "")
+	for body, want := range map[string]string{
+		`{"name":"new"}`: `"of":"default","at":"0000000000000000","running":false`,
+		`{"name":"new","at":"000000000000002a","running":true}`: `"at":"000000000000002a","running":true`,
+	} {
+		if got := text(t, h.ask("POST", "/-/v1/forks", body, "Content-Type: application/json")); !strings.Contains(got, want) {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	if r := h.ask("POST", "/-/v1/forks", `{"name":"new","at":42}`, "Content-Type: application/json"); r.StatusCode != 400 {
+		t.Errorf("a seq that is a number: %d", r.StatusCode)
+	}
+	if r := h.ask("DELETE", "/-/v1/namespaces/default", ""); r.StatusCode != 400 {
+		t.Errorf("the default namespace was removed: %d", r.StatusCode)
+	}
 }

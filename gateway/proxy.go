@@ -21,11 +21,7 @@ import (
 func (g *Gateway) serveFunction(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	name := namespaceOf(r)
-	t := (*g.tables.Load())[name]
-	if t == nil {
-		t = noRoutes
-	}
-	function, allow, slash := t.find(r.Method, r.URL)
+	function, allow, slash := g.tableOf(name).find(r.Method, r.URL)
 	switch {
 	case function != "":
 		seen := &watcher{ResponseWriter: w}
@@ -43,6 +39,13 @@ func (g *Gateway) serveFunction(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (g *Gateway) tableOf(namespace string) *table {
+	if t := (*g.tables.Load())[namespace]; t != nil {
+		return t
+	}
+	return noRoutes
+}
+
 var noRoutes = func() *table {
 	t, err := newTable(nil)
 	if err != nil {
@@ -58,7 +61,7 @@ func (g *Gateway) callRoute(w http.ResponseWriter, r *http.Request, namespace, f
 		return
 	}
 	g.call(w, r, &following{caller: ns, moved: func() string {
-		to, _, _ := (*g.tables.Load())[namespace].find(r.Method, r.URL)
+		to, _, _ := g.tableOf(namespace).find(r.Method, r.URL)
 		return to
 	}}, CallOf(r, function, r.URL.EscapedPath(), TriggerRoute))
 }

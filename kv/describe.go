@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"encoding/binary"
 	"fmt"
 	"strings"
 )
@@ -39,14 +38,30 @@ func DescribeOp(op []byte) string {
 }
 
 func describeSet(body []byte) string {
-	if len(body) < 9 {
+	key, e, ok := parseSet(body)
+	if !ok {
 		return errOp.Error()
 	}
-	size, n := binary.Uvarint(body[9:])
-	rest := body[9+max(n, 0):]
-	if n <= 0 || size > uint64(len(rest)) {
-		return errOp.Error()
+	return fmt.Sprintf("set %s, %d bytes", DescribeKey(key), e.size())
+}
+
+// DescribeEffect is what an operation of a user does, and the value that it leaves; false for one of the platform's own.
+func DescribeEffect(op []byte) (what, value string, ok bool) {
+	if len(op) == 0 {
+		return "", "", false
 	}
-	e := entry{form: body[8], value: rest[size:]}
-	return fmt.Sprintf("set %s, %d bytes", DescribeKey(string(rest[:size])), e.size())
+	switch body := op[1:]; op[0] {
+	case opSet:
+		key, e, ok := parseSet(body)
+		if !ok {
+			return "", "", false
+		}
+		if e.form == inBlob {
+			return "set " + DescribeKey(key), fmt.Sprintf("%d bytes with SHA-256 %x", e.size(), e.value[:min(len(e.value), 32)]), true
+		}
+		return "set " + DescribeKey(key), string(e.value), true
+	case opDelete:
+		return "delete " + DescribeKey(string(body)), "", true
+	}
+	return "", "", false
 }

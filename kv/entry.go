@@ -141,21 +141,28 @@ func (s *Store) Apply(b *view.Batch, op []byte, at view.At) error {
 }
 
 func applySet(b *view.Batch, body []byte, at view.At) error {
-	if len(body) < 9 {
+	name, e, ok := parseSet(body)
+	if !ok {
 		return errOp
 	}
-	e := entry{seq: at.Seq, expires: int64(binary.LittleEndian.Uint64(body)), form: body[8]}
-	size, n := binary.Uvarint(body[9:])
-	rest := body[9+max(n, 0):]
-	if n <= 0 || size > uint64(len(rest)) {
-		return errOp
-	}
-	name := string(rest[:size])
-	e.value = rest[size:]
+	e.seq = at.Seq
 	if e.expires != 0 {
 		if err := b.Set(Name, indexKey(e.expires, name), nil); err != nil {
 			return err
 		}
 	}
 	return b.Set(Name, name, e.encode())
+}
+
+// parseSet takes the operation set apart, but for its seq.
+func parseSet(body []byte) (key string, e entry, ok bool) {
+	if len(body) < 9 {
+		return "", e, false
+	}
+	size, n := binary.Uvarint(body[9:])
+	rest := body[9+max(n, 0):]
+	if n <= 0 || size > uint64(len(rest)) {
+		return "", e, false
+	}
+	return string(rest[:size]), entry{expires: int64(binary.LittleEndian.Uint64(body)), form: body[8], value: rest[size:]}, true
 }

@@ -26,6 +26,21 @@ type Node struct {
 	UptimeSec int64     `json:"uptimeSeconds"`
 }
 
+// Namespace is one of those of a node.
+type Namespace struct {
+	Name      string    `json:"name"`
+	Functions int       `json:"functions"`
+	Applied   quipu.Seq `json:"applied"` // the last record that its views have
+	Fork      *Fork     `json:"fork,omitempty"`
+}
+
+// Fork is where a namespace comes from that began as another one.
+type Fork struct {
+	Of      string    `json:"of"`
+	At      quipu.Seq `json:"at"`      // the last record that they share
+	Running bool      `json:"running"` // else nothing happens in it by itself: no triggers, schedules, or calls that wait
+}
+
 // Route is one way from outside to a function.
 type Route struct {
 	Path     string   `json:"path"`

@@ -76,8 +76,8 @@ func route(t quipu.TopicTrigger) (func(event []byte) string, error) {
 
 // words are how views call what they have in a record.
 var words = map[string]call.Words{
-	kv.Name:    {Key: kv.DescribeKey, Op: kv.DescribeOp},
-	topic.Name: {Key: topic.DescribeKey, Op: topic.DescribeOp, Events: topic.DescribeEvents},
+	kv.Name:    {Key: kv.DescribeKey, Op: kv.DescribeOp, Effect: kv.DescribeEffect},
+	topic.Name: {Key: topic.DescribeKey, Op: topic.DescribeOp, Effect: topic.DescribeEffect, Events: topic.DescribeEvents},
 }
 
 // complete gives a subscription of Dapr what a trigger of quipu.yaml has by default.

@@ -138,3 +138,8 @@ func (o ownBooks) SetAux(ctx context.Context, book quipu.Book, seq quipu.Seq, au
 	}
 	return o.Log.SetAux(ctx, book, seq, aux)
 }
+
+// isBookOf tells whether a raw book belongs to a namespace that is not the default one.
+func isBookOf(stored, namespace string) bool {
+	return strings.HasPrefix(stored, foreignPrefix+namespace+"/")
+}

@@ -50,7 +50,7 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 		env = append(env, name+"="+value)
 	}
 	return quipu.InstanceSpec{ID: instance, Function: f.Name, Revision: f.Revision, Dir: dir, Root: ns.Folder(f),
-		Command: f.Spec.Command, Env: env, Doors: own.doors(), Sandbox: f.Spec.Sandbox, Memory: f.Spec.Memory, CPU: f.Spec.CPU,
+		Command: f.Spec.Command, Env: env, Doors: own.doors(), Sandbox: ns.walls(f), Memory: f.Spec.Memory, CPU: f.Spec.CPU,
 		Output: ns.output(f, instance)}, release, nil
 }
 

@@ -34,8 +34,32 @@ var namespaceForm = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 // namespaces are those of the node, by name.
 type namespaces struct {
-	mu sync.Mutex // held while one is opened, so that it is opened once
+	changing sync.Mutex // held while one is opened or removed, so that it is so once
+
+	mu sync.Mutex // guards of
 	of map[string]*namespace
+}
+
+// find answers nil if there is none of that name.
+func (s *namespaces) find(name string) *namespace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.of[name]
+}
+
+func (s *namespaces) add(ns *namespace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of == nil {
+		s.of = map[string]*namespace{}
+	}
+	s.of[ns.name] = ns
+}
+
+func (s *namespaces) remove(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.of, name)
 }
 
 // namespace is one book with its views, functions and instances. It is gateway.Namespace.
@@ -46,7 +70,9 @@ type namespace struct {
 
 	node     *Node
 	name     string
-	id       quipu.Book // of its own book
+	id       quipu.Book  // of its own book
+	origin   *origin     // of a fork; nil for what began empty
+	store    *view.Store // its own, or the node's
 	kv       *kv.Store
 	results  *call.Results
 	topic    *topic.View
@@ -73,6 +99,9 @@ func (n *Node) openNamespaces(ctx context.Context) error {
 			names[name] = true
 		}
 	}
+	if err := errors.Join(n.tidyForks(ctx, names), n.pruneStore(ctx)); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if _, err := n.createNamespace(ctx, name); err != nil {
 			return fmt.Errorf("open namespace %s: %w", name, err)
@@ -83,9 +112,7 @@ func (n *Node) openNamespaces(ctx context.Context) error {
 
 // namespace finds a namespace. CodeNotFound.
 func (n *Node) namespace(name string) (*namespace, error) {
-	n.namespaces.mu.Lock()
-	defer n.namespaces.mu.Unlock()
-	if ns := n.namespaces.of[name]; ns != nil {
+	if ns := n.namespaces.find(name); ns != nil {
 		return ns, nil
 	}
 	return nil, &quipu.Error{Code: quipu.CodeNotFound, Op: "namespace.find",
@@ -112,61 +139,109 @@ func (n *Node) createNamespaceAPI(ctx context.Context, name string) (gateway.Nam
 
 // createNamespace finds a namespace, or makes it with its book.
 func (n *Node) createNamespace(ctx context.Context, name string) (*namespace, error) {
-	n.namespaces.mu.Lock()
-	defer n.namespaces.mu.Unlock()
-	if ns := n.namespaces.of[name]; ns != nil {
+	n.namespaces.changing.Lock()
+	defer n.namespaces.changing.Unlock()
+	if ns := n.namespaces.find(name); ns != nil {
 		return ns, nil
 	}
-	if !namespaceForm.MatchString(name) {
-		return nil, &quipu.Error{Code: quipu.CodeUsage, Op: "namespace.create",
-			Text: fmt.Sprintf("%q cannot be the name of a namespace", name),
-			Hint: "use lower-case letters, digits and hyphens, at most 63, a letter first"}
-	}
-	ns, err := n.openNamespace(ctx, name)
-	if err != nil {
+	if err := checkNamespace(name); err != nil {
 		return nil, err
 	}
-	if n.namespaces.of == nil {
-		n.namespaces.of = map[string]*namespace{}
+	return n.openNamespace(ctx, name)
+}
+
+func checkNamespace(name string) error {
+	if namespaceForm.MatchString(name) {
+		return nil
 	}
-	n.namespaces.of[name] = ns
+	return &quipu.Error{Code: quipu.CodeUsage, Op: "namespace.create",
+		Text: fmt.Sprintf("%q cannot be the name of a namespace", name),
+		Hint: "use lower-case letters, digits and hyphens, at most 63, a letter first"}
+}
+
+// openNamespace opens one, whose book is made if it is missing, and adds it to those of the node.
+func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, error) {
+	ns := n.newNamespace(name)
+	if err := ns.open(ctx); err != nil {
+		return nil, err
+	}
+	n.namespaces.add(ns)
 	return ns, nil
 }
 
-func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, error) {
-	id, err := n.log.OpenBook(ctx, quipu.PlatformPrefix+name)
-	if quipu.CodeOf(err) == quipu.CodeNoBook {
-		id, err = n.log.CreateBook(ctx, quipu.PlatformPrefix+name, quipu.BookOptions{})
-	}
-	if err != nil {
-		return nil, err
-	}
-	ns := &namespace{node: n, name: name, id: id, kv: kv.New(n.blobs), topic: topic.New()}
-	ns.lines, err = linelog.New(n.path("logs", name))
-	if err != nil {
-		return nil, err
-	}
+// newNamespace makes the views of a namespace, which read and write nothing before it is opened.
+func (n *Node) newNamespace(name string) *namespace {
+	ns := &namespace{node: n, name: name, store: n.store, kv: kv.New(n.blobs), topic: topic.New(), results: call.NewResults(n.blobs)}
 	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger,
 		Started: n.observeStart(name), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
 		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
 		Commit: ns.deployed, Changed: ns.changed})
-	ns.results = call.NewResults(n.blobs)
 	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.Functions, Put: ns.topic.Put})
-	ns.book, err = view.OpenBook(ctx, n.store, n.log, id, n.clock, ns.kv, ns.View, ns.results, ns.topic, ns.ticker)
-	if err != nil {
-		return nil, err
+	return ns
+}
+
+// machines are the views of the namespace.
+func (ns *namespace) machines() []view.Machine {
+	return []view.Machine{ns.kv, ns.View, ns.results, ns.topic, ns.ticker}
+}
+
+// open brings a namespace up. What was opened is closed again if a later part fails.
+func (ns *namespace) open(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ns.release())
+		}
+	}()
+	if err := ns.openStorage(ctx); err != nil {
+		return err
 	}
-	publisher := topic.Outside{View: ns.topic, Book: ns.book}
+	n, publisher := ns.node, topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
 		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observe, Ended: n.observeEnd(name), Log: n.log, LogBook: id, Describe: words})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observe, Ended: n.observeEnd(ns.name), Log: n.log, LogBook: ns.id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
-		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(name)})
-	if err := ns.start(); err != nil {
-		return nil, errors.Join(err, ns.book.Close())
+		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(ns.name)})
+	return ns.start()
+}
+
+// openStorage opens the output, the store if it is the namespace's own, and the book with its views.
+func (ns *namespace) openStorage(ctx context.Context) (err error) {
+	n := ns.node
+	if ns.lines, err = linelog.New(n.path("logs", ns.name)); err != nil {
+		return err
 	}
-	return ns, nil
+	if ns.origin, err = n.originOf(ns.name); err != nil {
+		return err
+	}
+	if ns.origin != nil {
+		if ns.store, err = n.storeOf(ns.name, ns.origin); err != nil {
+			return err
+		}
+	}
+	ns.id, err = n.log.OpenBook(ctx, quipu.PlatformPrefix+ns.name)
+	if quipu.CodeOf(err) == quipu.CodeNoBook {
+		ns.id, err = n.log.CreateBook(ctx, quipu.PlatformPrefix+ns.name, quipu.BookOptions{})
+	}
+	if err != nil {
+		return err
+	}
+	ns.book, err = view.OpenBook(ctx, ns.store, n.log, ns.id, n.clock, ns.machines()...)
+	return err
+}
+
+// release closes the book, the output, and the store if it is the namespace's own.
+func (ns *namespace) release() (err error) {
+	if ns.book != nil {
+		err = ns.book.Close()
+	}
+	if ns.store != nil && ns.store != ns.node.store {
+		err = errors.Join(err, ns.store.Close())
+	}
+	if ns.lines != nil {
+		err = errors.Join(err, ns.lines.Close())
+	}
+	return err
 }
 
 // start follows the book, and begins what runs by itself.
@@ -175,13 +250,16 @@ func (ns *namespace) start() error {
 	if err := ns.View.Start(ns.book); err != nil {
 		return err
 	}
-	if err := ns.Caller.Start(); err != nil {
-		return err
-	}
 	tasks, stop := context.WithCancel(context.Background())
 	ns.stop = stop
 	ns.tasks.Go(func() { ns.sweep(tasks) })
 	ns.tasks.Go(func() { ns.watch(tasks) })
+	if ns.quiet() {
+		return nil
+	}
+	if err := ns.Caller.Start(); err != nil {
+		return err
+	}
 	ns.tasks.Go(func() { ns.ticker.Run(tasks, ns.book) })
 	ns.Engine.Start()
 	return nil
@@ -291,7 +369,7 @@ func (ns *namespace) close(ctx context.Context) error {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
 		err = nil
 	}
-	return errors.Join(err, ns.book.Close(), ns.lines.Close())
+	return errors.Join(err, ns.release())
 }
 
 // drain has everything end that goes on by itself.

@@ -58,7 +58,7 @@ func (ns *namespace) changed(before, after []deploy.Deployed) {
 			return b.Head.Name == d.Head.Name && sameRevisions(b.Live, d.Live) && sameRevisions(b.Named, d.Named)
 		}
 		if !slices.ContainsFunc(before, same) {
-			ns.pool.Set(d.Head.Name, d.Live, d.Named)
+			ns.pool.Set(d.Head.Name, ns.tame(d.Live), ns.tame(d.Named))
 		}
 	}
 	if err := ns.node.gateway.SetRoutes(ns.name, heads); err != nil {

@@ -135,7 +135,7 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	n.info = n.describe()
 	n.gateway = gateway.New(gateway.Options{Namespaces: n.namespaceAPI, Create: n.createNamespaceAPI, Node: n.status,
-		Backup: n.Backup, LogStats: n.logStats, Sync: cfg.Sync,
+		Backup: n.Backup, Travel: n, LogStats: n.logStats, Sync: cfg.Sync,
 		Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
 	n.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

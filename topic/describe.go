@@ -1,6 +1,7 @@
 package topic
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -52,4 +53,33 @@ func DescribeEvents(op []byte) []quipu.CallEvent {
 	}
 	m := r.message()
 	return []quipu.CallEvent{{Topic: m.Topic, ID: m.ID, Size: int64(len(m.Data))}}
+}
+
+// DescribeEffect is what an operation of a user publishes, without what is another each time: id, time, trace. false for one of
+// the platform's own, such as an acknowledgement.
+func DescribeEffect(op []byte) (what, value string, ok bool) {
+	if len(op) == 0 || op[0] != opPublish && op[0] != opDelay {
+		return "", "", false
+	}
+	r := &reader{rest: op[1:]}
+	if what = "publish to "; op[0] == opDelay {
+		r.uint()
+		what = "publish later to "
+	}
+	m := r.message()
+	if m.ContentType != quipu.MediaCloudEvent {
+		return what + m.Topic, string(m.Data), true
+	}
+	var event map[string]any
+	if json.Unmarshal(m.Data, &event) != nil {
+		return what + m.Topic, string(m.Data), true
+	}
+	if kind, _ := event["type"].(string); strings.HasPrefix(kind, "dev.quipu.") {
+		return "", "", false
+	}
+	for _, name := range []string{"id", "time", "traceid", "traceparent", "tracestate"} {
+		delete(event, name)
+	}
+	text, err := json.Marshal(event)
+	return what + m.Topic, string(text), err == nil
 }

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -117,6 +118,11 @@ func (s *Store) openDB() error {
 		if err = s.restore(s.snaps[i]); err == nil {
 			db, err = s.tryOpen()
 		}
+	}
+	if err != nil && isDamage(err) && s.o.Keys != 0 {
+		return &quipu.Error{Code: quipu.CodeCorrupt, Op: "view.open", Err: err,
+			Text: "the view store of a fork and its snapshots cannot be used, and what it began with is in no log of its own",
+			Hint: "quipu rm namespace NAME removes it, or restore the data directory from a backup"}
 	}
 	if err != nil && isDamage(err) {
 		s.o.Logger.Error("view store and its snapshots cannot be used, rebuilding it from the log", "err", err)
@@ -249,6 +255,35 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 }
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	panic(fmt.Sprintf("view store: "+format, args...))
+}
+
+// Prune takes away the keys of books that are not there any more. It looks at no key of one that is.
+func (s *Store) Prune(there func(quipu.Book) bool) error {
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return fmt.Errorf("find books: %w", err)
+	}
+	var gone [][]byte
+	for ok := it.First(); ok && err == nil; {
+		if len(it.Key()) < len(bookPrefix(0)) {
+			err = &quipu.Error{Code: quipu.CodeCorrupt, Op: "view.prune", Text: fmt.Sprintf("the view store has the key %x", it.Key()), Hint: "restore the data directory from a backup"}
+			break
+		}
+		prefix := bytes.Clone(it.Key()[:len(bookPrefix(0))])
+		if !there(keysOf(prefix)) {
+			gone = append(gone, prefix)
+		}
+		ok = it.SeekGE(after(prefix))
+	}
+	if err = errors.Join(err, it.Close()); err != nil {
+		return err
+	}
+	for _, prefix := range gone {
+		if err := s.db.DeleteRange(prefix, after(prefix), pebble.NoSync); err != nil {
+			return fmt.Errorf("take a book away: %w", err)
+		}
+	}
+	return nil
 }
 
 // Digest is a hash of everything the machines of a book have written: equal digests mean equal views.

@@ -125,6 +125,8 @@ var kinds = []kind{
 				return []any{i.ID, i.Function, i.Status, i.Start.Format(time.RFC3339)}
 			}),
 		get: getCallView},
+	{name: "namespaces", list: listing(namespaceHead, (*sdk.Client).Namespaces, namespaceRow),
+		rm: func(ctx context.Context, node *sdk.Client, name string) error { return node.RemoveNamespace(ctx, name) }},
 	{name: "books", list: listing(bookHead, (*sdk.Client).Books, bookRow),
 		get: func(ctx context.Context, node *sdk.Client, name string) (any, error) { return node.Book(ctx, name) },
 		rm:  func(ctx context.Context, node *sdk.Client, name string) error { return node.DeleteBook(ctx, name) }},
@@ -237,7 +239,7 @@ type printer interface{ print(*cli) error }
 
 func (c *cli) removeCommand() *cobra.Command {
 	can := func(k kind) bool { return k.rm != nil }
-	return &cobra.Command{Use: "rm KIND NAME", Short: "Take a function or a topic away", SuggestFor: []string{"delete", "remove"}, Args: cobra.ExactArgs(2), ValidArgsFunction: c.completeKind(can), RunE: func(cmd *cobra.Command, args []string) error {
+	return &cobra.Command{Use: "rm KIND NAME", Short: "Take a function, a topic or a namespace away", SuggestFor: []string{"delete", "remove"}, Args: cobra.ExactArgs(2), ValidArgsFunction: c.completeKind(can), RunE: func(cmd *cobra.Command, args []string) error {
 		k, err := kindOf(args[0], "rm", can)
 		if err != nil {
 			return err

@@ -109,7 +109,7 @@ func (s *Store) Release(ref quipu.BlobRef) {
 }
 
 func (s *Store) keep(ref quipu.BlobRef, data []byte) error {
-	if s.has(ref) {
+	if s.Has(ref) {
 		return s.settle(ref, "")
 	}
 	temp, err := s.write(data)
@@ -126,7 +126,8 @@ func (s *Store) keep(ref quipu.BlobRef, data []byte) error {
 	return err
 }
 
-func (s *Store) has(ref quipu.BlobRef) bool {
+// Has tells whether the bytes of ref are there. It does not read them.
+func (s *Store) Has(ref quipu.BlobRef) bool {
 	info, err := s.fs.Stat(s.path(ref))
 	return err == nil && info.Size() == ref.Size
 }
@@ -141,7 +142,7 @@ func (s *Store) settle(ref quipu.BlobRef, temp string) error {
 		if err := s.fs.MkdirAll(parent, 0o700); err != nil {
 			return fmt.Errorf("make blob folder: %w", err)
 		}
-		first := !s.has(ref) // another Put of the same bytes may have been faster
+		first := !s.Has(ref) // another Put of the same bytes may have been faster
 		if err := s.fs.Rename(temp, s.path(ref)); err != nil {
 			return fmt.Errorf("name blob: %w", err)
 		}

@@ -27,3 +27,18 @@ func Folders(dir string) error {
 		return Sync(path)
 	})
 }
+
+// Replace gives a file new content: after a crash it has the old or the new, whole.
+func Replace(path string, content []byte) error {
+	temp := path + ".tmp"
+	if err := os.WriteFile(temp, content, 0o600); err != nil {
+		return err
+	}
+	if err := Sync(temp); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return err
+	}
+	return Sync(filepath.Dir(path))
+}
