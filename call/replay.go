@@ -74,13 +74,24 @@ func (c *Caller) recording(ctx context.Context, r *result) (rec Recording, err e
 		return rec, err
 	}
 	rec.see(c, tx)
-	if rec.At != 0 {
-		return rec, nil
+	if !c.atomicOf(rec) {
+		rec.read, rec.effects = nil, nil
+		rec.Note = "the function is plain: what it did before it answered is not in the call's record, so only the reply is compared"
+		rec.At = 0 // what was read for the record was read at its end
 	}
-	if rec.At, err = c.before(ctx, r.Info); len(rec.effects) == 0 {
-		rec.Note = "what its function did before it answered is not in its record, which a plain function's is not: only the reply is compared"
+	if rec.At == 0 {
+		rec.At, err = c.before(ctx, r.Info)
 	}
 	return rec, err
+}
+
+// atomicOf tells whether the function was atomic; of a revision that is forgotten the record tells, if it has something.
+func (c *Caller) atomicOf(rec Recording) bool {
+	f, err := c.o.Find(quipu.CallRequest{Function: rec.Info.Function, Revision: rec.Info.Revision}, rec.Info.ID)
+	if err != nil {
+		return len(rec.read)+len(rec.effects) > 0
+	}
+	return f.Spec.Atomic
 }
 
 // see takes from a record what the call read and did.
@@ -135,14 +146,28 @@ func (c *Caller) Replay(ctx context.Context, rec Recording) (again Recording, er
 	if err = errors.Join(err, reply.Body.Close()); err != nil {
 		return again, err
 	}
-	if again.Info, err = c.Call(ctx, rec.Info.ID); err != nil || again.Info.Seq == 0 {
-		return again, err
+	err = c.seeAgain(ctx, rec.Info.ID, &again)
+	return again, err
+}
+
+// seeAgain adds what a replay did, if it has a record.
+func (c *Caller) seeAgain(ctx context.Context, id string, again *Recording) error {
+	look := c.o.Book.Look()
+	r, _, err := c.o.Results.load(look, id)
+	err = errors.Join(err, look.Close())
+	if quipu.CodeOf(err) == quipu.CodeNotFound {
+		again.Info, err = c.Call(ctx, id)
+		return err
 	}
-	tx, err := c.recordOf(ctx, again.Info)
+	if err != nil {
+		return err
+	}
+	again.Info = r.Info
+	tx, err := c.recordOf(ctx, r.Info)
 	if err == nil {
 		again.see(c, tx)
 	}
-	return again, err
+	return err
 }
 
 // Compare tells what a call and its replay did not do alike.

@@ -206,6 +206,7 @@ type Backup struct {
 
 // BackupSnapshot is a snapshot of the views in a backup.
 type BackupSnapshot struct {
+	Fork   string    `json:"fork,omitempty"` // whose views it is of; none: the node's
 	Folder string    `json:"folder"`
 	Upto   quipu.Seq `json:"upto"` // the newest record that it covers
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -26,6 +27,7 @@ import (
 //	backup.json     what it is: sdk.Backup
 //	log/…           the log as a power cut would have left it
 //	views/snap/…    the snapshots of the views that fit it
+//	forks/NAME/…    of a fork: where it comes from, and the snapshots of its own views
 //	blobs/…         large values and sources
 //	SHA256SUMS      one line for each file before, as sha256sum -c reads it; an archive without it was cut short
 const (
@@ -50,26 +52,28 @@ func (n *Node) Backup(ctx context.Context, to io.Writer) (err error) {
 	pinned, done := n.blobs.Reading()
 	defer done()
 	var log *locallog.Backup
-	snapshots, err := n.store.Backup(filepath.Join(staging, "views"), func() (err error) {
+	n.namespaces.changing.Lock() // no fork comes or goes
+	stores, err := n.backupStores(staging, n.storesKept(), func() (err error) {
 		log, err = n.log.Backup(filepath.Join(staging, "log"))
 		return err
 	})
+	n.namespaces.changing.Unlock()
 	if err != nil {
 		return err
 	}
 	pinned()
 	defer func() { err = errors.Join(err, log.Close()) }()
 	out := &archive{ctx: ctx, tar: tar.NewWriter(to), now: n.clock.Now()}
-	if err := out.json(backupInfoFile, n.describeBackup(log, snapshots)); err != nil {
+	if err := out.json(backupInfoFile, n.describeBackup(log, stores)); err != nil {
 		return err
 	}
 	err = log.Each(func(path string, size int64, r io.Reader) error { return out.add("log/"+path, size, r) })
 	if err == nil {
-		err = out.folder("views/snap", filepath.Join(staging, "views"))
+		err = out.stores(staging, stores)
 	}
 	if err == nil {
 		// Blobs come last: one is there before the record that refers to it, and stays while we read at what the log held.
-		err = out.folder("blobs", n.path("blobs"))
+		err = out.files("blobs", n.path("blobs"))
 	}
 	if err != nil {
 		return err
@@ -77,15 +81,75 @@ func (n *Node) Backup(ctx context.Context, to io.Writer) (err error) {
 	return out.end()
 }
 
-func (n *Node) describeBackup(log *locallog.Backup, snapshots []view.SnapshotCopy) sdk.Backup {
-	b := sdk.Backup{Format: backupFormat, Version: n.cfg.Version, Time: n.clock.Now().UTC(), Tail: log.Tail, Snapshots: []sdk.BackupSnapshot{}}
-	for _, s := range snapshots {
-		b.Snapshots = append(b.Snapshots, sdk.BackupSnapshot{Folder: s.Folder, Upto: s.Upto})
+// keptStore is a store of views that a backup holds.
+type keptStore struct {
+	*view.Store
+	fork      string // its name; "" for the node's own store
+	origin    []byte // fork.json
+	snapshots []view.SnapshotCopy
+}
+
+// folder is where a backup and a data directory keep what belongs to it.
+func (k keptStore) folder() string {
+	if k.fork == "" {
+		return "views"
 	}
-	if len(snapshots) > 0 {
-		b.From = snapshots[0].Upto
+	return "forks/" + k.fork
+}
+
+// storesKept are the node's own and those of the forks; what serves a replay is not kept. changing is held.
+func (n *Node) storesKept() []keptStore {
+	list := []keptStore{{Store: n.store}}
+	for _, ns := range n.namespaces.all() {
+		if ns.origin != nil && !ns.origin.Scratch {
+			list = append(list, keptStore{Store: ns.store, fork: ns.name, origin: ns.origin.encode()})
+		}
+	}
+	return list
+}
+
+// backupStores links the snapshots of all stores, and then calls hold: until it returns, no book is trimmed.
+func (n *Node) backupStores(staging string, stores []keptStore, hold func() error) ([]keptStore, error) {
+	if len(stores) == 0 {
+		return nil, hold()
+	}
+	var rest []keptStore
+	first := stores[0]
+	snapshots, err := first.Backup(filepath.Join(staging, first.folder()), func() (err error) {
+		rest, err = n.backupStores(staging, stores[1:], hold)
+		return err
+	})
+	first.snapshots = snapshots
+	return append([]keptStore{first}, rest...), err
+}
+
+// describeBackup: a backup can be restored up to any record from where the oldest snapshot of each store ends.
+func (n *Node) describeBackup(log *locallog.Backup, stores []keptStore) sdk.Backup {
+	b := sdk.Backup{Format: backupFormat, Version: n.cfg.Version, Time: n.clock.Now().UTC(), Tail: log.Tail, Snapshots: []sdk.BackupSnapshot{}}
+	for _, k := range stores {
+		for _, s := range k.snapshots {
+			b.Snapshots = append(b.Snapshots, sdk.BackupSnapshot{Fork: k.fork, Folder: s.Folder, Upto: s.Upto})
+		}
+		if len(k.snapshots) > 0 {
+			b.From = max(b.From, k.snapshots[0].Upto)
+		}
 	}
 	return b
+}
+
+// stores adds the snapshots of all stores, and where forks come from.
+func (a *archive) stores(staging string, stores []keptStore) error {
+	for _, k := range stores {
+		if k.fork != "" {
+			if err := a.add(k.folder()+"/"+forkFile, int64(len(k.origin)), bytes.NewReader(k.origin)); err != nil {
+				return err
+			}
+		}
+		if err := a.files(k.folder()+"/snap", filepath.Join(staging, k.folder())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // archive writes files to a tar, and their sums.
@@ -120,8 +184,8 @@ func (a *archive) json(path string, v any) error {
 	return a.add(path, int64(len(text)), strings.NewReader(string(text)))
 }
 
-// folder adds the files below dir. Unfinished blobs are left out.
-func (a *archive) folder(as, dir string) error {
+// files adds the files below dir. Unfinished blobs are left out.
+func (a *archive) files(as, dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:

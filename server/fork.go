@@ -126,11 +126,15 @@ func (n *Node) linkFork(ctx context.Context, parent *namespace, name string, o o
 
 // write keeps where a fork comes from, durably.
 func (o origin) write(dir string) error {
+	return durable.Replace(filepath.Join(dir, forkFile), o.encode())
+}
+
+func (o origin) encode() []byte {
 	text, err := json.Marshal(o)
 	if err != nil {
-		return err
+		panic(fmt.Sprintf("server: %+v has no JSON: %v", o, err)) // strings and numbers
 	}
-	return durable.Replace(filepath.Join(dir, forkFile), append(text, '\n'))
+	return append(text, '\n')
 }
 
 // originOf reads where a namespace comes from; nil if it is no fork.

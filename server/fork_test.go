@@ -2,12 +2,16 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/sdk"
@@ -230,13 +234,10 @@ func TestWhatACrashLeavesOfForksIsTidied(t *testing.T) {
 	if err == nil {
 		err = gone.State("").Apply(t.Context(), quipu.StoreShared, []quipu.Change{{Key: "k", Value: []byte("v")}})
 	}
-	if err == nil {
-		err = n.log.DeleteBook(t.Context(), gone.id)
-	}
-	if err != nil {
+	n.namespaces.remove("gone")
+	if err = errors.Join(err, gone.close(t.Context()), n.log.DeleteBook(t.Context(), gone.id)); err != nil {
 		t.Fatal(err)
 	}
-	gone.book.Close() //nolint:errcheck // its book is gone
 	n.end(t)
 	n = inside(t, data)
 	defer n.end(t)
@@ -254,4 +255,94 @@ func TestWhatACrashLeavesOfForksIsTidied(t *testing.T) {
 	if items, err := again.State("").Get(t.Context(), quipu.StoreShared, "k"); err != nil || items[0].Value != nil {
 		t.Errorf("a new namespace has what one of its name had: %+v, %v", items, err)
 	}
+}
+
+// A backup has the forks, and is restored without those that were not there yet at the record that is wanted.
+func TestABackupHasTheForks(t *testing.T) {
+	n := start(t)
+	n.addBy(1)
+	n.calls("").want(t, 200, "1")
+	before := n.fork(sdk.ForkRequest{Name: "first"})
+	a := before.calls("first")
+	a.want(t, 200, "2")
+	upto, err := quipu.ParseSeq(a.header.Get(quipu.HeaderSession))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.fork(sdk.ForkRequest{Name: "second"}).calls("second").want(t, 200, "2")
+	before.calls("first").want(t, 200, "3")
+	archive := n.backup()
+	all := restored(t, archive, 0)
+	if all.state("n") != "1" || all.in("first").state("n") != "3" || all.in("second").state("n") != "2" {
+		t.Errorf("they have %s, %s and %s", all.state("n"), all.in("first").state("n"), all.in("second").state("n"))
+	}
+	some := restored(t, archive, upto)
+	if list, err := some.client.Namespaces(t.Context()); err != nil || len(list) != 2 || some.in("first").state("n") != "2" {
+		t.Errorf("there are %+v, %v", list, err)
+	}
+}
+
+// A node that is killed at any point of a fork has it whole or not at all, and its parent is as it was.
+func TestANodeKilledWhileItForksHasTheForkWholeOrNotAtAll(t *testing.T) {
+	k := spawn(t, t.TempDir(), "serve")
+	k.addBy(1)
+	k.calls("").want(t, 200, "1")
+	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	for round := range 8 {
+		name := fmt.Sprintf("fork-%d", round)
+		var asked sync.WaitGroup
+		client := k.client
+		asked.Go(func() { _, _ = client.Fork(t.Context(), sdk.ForkRequest{Name: name}) }) // it may or may not get its answer
+		<-time.After(time.Duration(rng.IntN(80)) * time.Millisecond)                      // the random point
+		k.kill()
+		asked.Wait()
+		k.up()
+		list, err := k.client.Namespaces(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ns := range list {
+			if got := k.in(ns.Name).state("n"); got != "1" || ns.Fork == nil != (ns.Name == "default") {
+				t.Errorf("%+v has %q", ns, got)
+			}
+		}
+		t.Logf("round %d: %d namespaces", round, len(list))
+	}
+}
+
+func TestTheCommandLineTravels(t *testing.T) {
+	n := start(t)
+	n.addBy(1)
+	a := n.calls("")
+	a.want(t, 200, "1")
+	id, at := a.header.Get(quipu.HeaderCallID), a.header.Get(quipu.HeaderSession)
+	n.calls("").want(t, 200, "2")
+	forked := n.on("fork", "default@"+at, "before")
+	forked.wantExit(0)
+	if !strings.Contains(forked.out, "before is default at "+at) {
+		t.Errorf("%q", forked.out)
+	}
+	if got := n.in("before").state("n"); got != "1" {
+		t.Errorf("it has %q", got)
+	}
+	list := n.on("ls", "namespaces")
+	list.wantExit(0)
+	if !strings.Contains(list.out, "when called") {
+		t.Errorf("%q", list.out)
+	}
+	n.on("fork", "resume", "before", "-o", "json").wantExit(0)
+	n.on("rm", "namespace", "before", "--yes").wantExit(0)
+	n.on("fork", "default@xyz", "before").wantExit(2)
+	same := n.on("replay", id)
+	same.wantExit(0)
+	if !strings.HasSuffix(same.out, "the same\n") {
+		t.Errorf("%q", same.out)
+	}
+	n.addBy(7)
+	other := n.on("replay", id, "--revision", "2")
+	other.wantExit(1)
+	if !strings.Contains(other.out, "set shared/n\n  was  1\n  is   7\n") {
+		t.Errorf("%q", other.out)
+	}
+	n.on("replay", "01HZZZZZZZZZZZZZZZZZZZZZZZ").wantErr(string(quipu.CodeNotFound))
 }

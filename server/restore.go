@@ -48,8 +48,10 @@ func Restore(ctx context.Context, r Restoring) (b sdk.Backup, err error) {
 		if err != nil {
 			return err
 		}
-		if err := keepOnly(filepath.Join(temp, "views", "snap"), snapshots); err != nil {
-			return err
+		for store, folders := range snapshots {
+			if err := keepOnly(filepath.Join(temp, store, "snap"), folders); err != nil {
+				return err
+			}
 		}
 		b.Tail, err = locallog.Restore(locallog.Options{Dir: filepath.Join(temp, "log")}, r.Upto)
 		return err
@@ -131,16 +133,20 @@ func place(temp, data string) error {
 	return durable.Sync(filepath.Dir(filepath.Clean(data)))
 }
 
-// usable are the folders of the snapshots that do not go beyond upto.
-func usable(b sdk.Backup, upto quipu.Seq) (folders map[string]bool, err error) {
+// usable are the folders of the snapshots that do not go beyond upto, by the folder of their store.
+func usable(b sdk.Backup, upto quipu.Seq) (folders map[string]map[string]bool, err error) {
 	if upto != 0 && upto < b.From || upto > b.Tail {
 		return nil, &quipu.Error{Code: quipu.CodeUsage, Op: "restore",
 			Text: fmt.Sprintf("the backup can be restored up to any seq from %s to %s, not to %s", b.From, b.Tail, upto),
 			Hint: "quipu restore BACKUP --show tells what is in it"}
 	}
-	folders = map[string]bool{}
+	folders = map[string]map[string]bool{keptStore{}.folder(): {}}
 	for _, s := range b.Snapshots {
-		folders[s.Folder] = upto == 0 || s.Upto <= upto
+		store := keptStore{fork: s.Fork}.folder()
+		if folders[store] == nil {
+			folders[store] = map[string]bool{}
+		}
+		folders[store][s.Folder] = upto == 0 || s.Upto <= upto
 	}
 	return folders, nil
 }
@@ -182,7 +188,7 @@ type unpacking struct {
 }
 
 // pathForm is what a path in a backup can be: nothing that leaves the folder.
-var pathForm = regexp.MustCompile(`^(log|log/index|views/snap/[0-9a-f]{16}|blobs/[0-9a-f]{2})/[0-9A-Za-z_][0-9A-Za-z._-]*$`)
+var pathForm = regexp.MustCompile(`^(log|log/index|(views|forks/[a-z][-a-z0-9]{0,62})/snap/[0-9a-f]{16}|forks/[a-z][-a-z0-9]{0,62}|blobs/[0-9a-f]{2})/[0-9A-Za-z_][0-9A-Za-z._-]*$`)
 
 func (u *unpacking) file(path string, content io.Reader) error {
 	if err := u.ctx.Err(); err != nil {
