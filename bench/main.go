@@ -1,7 +1,7 @@
 // Bench measures Quipu beside peers and physical limits, on this machine and in one run: shared machines are
 // noisy, so compare figures of one run as ratios, and repeat before you believe a small difference.
 //
-//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [-json] [-d 2s] [-max 1e6]
+//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [fork] [-json] [-d 2s] [-max 1e6]
 //
 // Without a name everything runs. Each figure is a line: a table for people, or JSON objects with -json.
 package main
@@ -33,6 +33,7 @@ var benches = []bench{
 	{"start", benchStart},
 	{"scale", benchScale},
 	{"functions", benchFunctions},
+	{"fork", benchFork},
 }
 
 var parts = []bench{{"logdoor", benchLogDoor}}

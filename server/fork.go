@@ -63,6 +63,7 @@ func (n *Node) fork(ctx context.Context, from, name string, o origin) (*namespac
 	if err := n.mayFork(name); err != nil {
 		return nil, err
 	}
+	past := o.At != 0
 	pinned, done := n.blobs.Reading() // what the fork refers to stays until it is seen to
 	defer done()
 	o, err = n.linkFork(ctx, parent, name, o, pinned)
@@ -73,7 +74,10 @@ func (n *Node) fork(ctx context.Context, from, name string, o origin) (*namespac
 	if err != nil {
 		return nil, err
 	}
-	if err := ns.whole(ctx); err != nil {
+	if past { // what is now was pinned
+		err = ns.whole(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, n.removeNamespace(ctx, ns))
 	}
 	return ns, nil

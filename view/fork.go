@@ -75,6 +75,7 @@ func (f *fork) make() (err error) {
 		return err
 	}
 	o := f.from.pebbleOptions()
+	o.DisableAutomaticCompactions = true // which would be waited for, and write what the links share
 	db, err := pebble.Open(f.path("db"), o)
 	if err != nil {
 		return fmt.Errorf("open fork: %w", err)
