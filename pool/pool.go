@@ -396,6 +396,12 @@ func (l *Lease) ID() string { return l.member.id }
 // Function is the revision that the instance runs.
 func (l *Lease) Function() quipu.Function { return l.member.fn }
 
+// Started tells when the start of the instance was begun, when it ran, and when it could be called.
+func (l *Lease) Started() (begun, ran, ready time.Time) {
+	m := l.member
+	return m.begun, m.begun.Add(m.cold.Start), m.ready
+}
+
 // Release gives the place back.
 func (l *Lease) Release() {
 	l.once.Do(func() {
