@@ -160,6 +160,9 @@ func (c *Caller) run(ctx context.Context, q *request) (*quipu.CallReply, error) 
 		q.info.Error = quipu.CodeOf(err)
 		q.info.Status = quipu.Codes[q.info.Error].Status
 		c.ended(q)
+		if q.info.Error == quipu.CodeInternal {
+			err = trace.CallError{Call: q.id, Function: q.f.Name, Err: err}
+		}
 	}
 	if err != nil || !q.streams {
 		q.finish(err)

@@ -376,6 +376,20 @@ func (p *Pool) Snapshot() []Info {
 	return infos
 }
 
+// Waiting counts the calls that wait for a place, by function that is deployed.
+func (p *Pool) Waiting() map[string]int {
+	p.mu.Lock()
+	keepers := p.all()
+	p.mu.Unlock()
+	sizes := map[string]int{}
+	for _, k := range keepers {
+		k.mu.Lock()
+		sizes[k.name] += len(k.plan.queue)
+		k.mu.Unlock()
+	}
+	return sizes
+}
+
 // all lists the keepers. The caller holds mu.
 func (p *Pool) all() []*keeper { return slices.Collect(maps.Values(p.keepers)) }
 

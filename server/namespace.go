@@ -160,7 +160,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	publisher := topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
 		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observe, Ended: n.observeEnd(name), Log: n.log, LogBook: id, Describe: words})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observeCall(name), Trace: n.trace, Ended: n.observeEnd(name), Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(name)})
 	if err := ns.start(); err != nil {

@@ -2,6 +2,7 @@ package view
 
 import (
 	"context"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/trace"
@@ -22,4 +23,20 @@ func (b *Book) commitTraced(ctx context.Context, t *Tx) (quipu.Seq, error) {
 	}
 	span.Done(err)
 	return seq, err
+}
+
+// turnShown is the shortest wait for a turn that is worth a span: most commits wait for nobody.
+const turnShown = 50 * time.Microsecond
+
+// pass waits for the turns of others on what a transaction writes.
+func (b *Book) pass(ctx context.Context, t *Tx, writes []string) (leave func(), err error) {
+	span, began := trace.Of(ctx), time.Time{}
+	if span != nil {
+		began = time.Now()
+	}
+	leave, err = b.turns.pass(ctx, t.turn, append(t.gates, writes...))
+	if span != nil && time.Since(began) > turnShown {
+		span.Past("turn", began, time.Now())
+	}
+	return leave, err
 }

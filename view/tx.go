@@ -364,9 +364,7 @@ func (b *Book) commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
 	if len(tx.Ops) == 0 {
 		return 0, nil
 	}
-	_, turn := trace.Start(ctx, "turn")
-	leave, err := b.turns.pass(ctx, t.turn, append(t.gates, tx.Writes...))
-	turn.Done(err)
+	leave, err := b.pass(ctx, t, tx.Writes)
 	if err != nil {
 		return 0, err
 	}

@@ -165,3 +165,15 @@ func (t *Tracer) Close(ctx context.Context) error {
 	}
 	return t.provider.Shutdown(ctx)
 }
+
+// Every is the configuration with a delay after which spans are sent, whatever the environment says.
+func (c Config) Every(delay time.Duration) Config {
+	c.limits.Delay = delay
+	return c
+}
+
+// Queued is the configuration with a limit of spans that wait.
+func (c Config) Queued(spans int) Config {
+	c.limits.Queue = spans
+	return c
+}
