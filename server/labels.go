@@ -47,6 +47,17 @@ func (l *labels) has(namespace, function string) bool {
 	return l.known[namespace][function]
 }
 
+// zeros is 0 for each function of a namespace that has a label of its own: a figure that is always there can be watched.
+func (l *labels) zeros(namespace string) map[string]int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	all := make(map[string]int, len(l.known[namespace]))
+	for name := range l.known[namespace] {
+		all[name] = 0
+	}
+	return all
+}
+
 // admit gives a function a label, if there is one left.
 func (l *labels) admit(namespace, function string) {
 	l.mu.Lock()

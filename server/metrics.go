@@ -87,7 +87,7 @@ func (queueMetrics) Describe(to chan<- *prometheus.Desc) { to <- callsWaiting }
 // Collect implements prometheus.Collector.
 func (m queueMetrics) Collect(to chan<- prometheus.Metric) {
 	for _, ns := range m.n.namespaces.all() {
-		sizes := map[string]int{}
+		sizes := m.n.labels.zeros(ns.name)
 		for function, size := range ns.Waiting() {
 			m.n.labels.with(ns.name, function, func(label string) { sizes[label] += size })
 		}
