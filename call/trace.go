@@ -39,6 +39,11 @@ func (c *Caller) begin(ctx context.Context, q *request) context.Context {
 	q.span.Str("quipu.trigger", q.Trigger)
 	q.span.Int("quipu.attempt", int64(max(1, q.Attempt)))
 	q.span.Bool("quipu.atomic", q.f.Spec.Atomic)
+	if topic, ok := strings.CutPrefix(q.Trigger, "topic/"); ok && q.delivery != nil {
+		q.span.Str("messaging.system", "quipu")
+		q.span.Str("messaging.operation.type", "process")
+		q.span.Str("messaging.destination.name", topic)
+	}
 	return ctx
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -124,6 +125,9 @@ func New(ctx context.Context, c Config, version string, logger *slog.Logger) (*T
 		if err != nil {
 			return nil, usage("traces cannot be exported: %v", err)
 		}
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { // of the process: exporters have no other way to tell
+			logger.Warn("traces were not exported as they should be", "err", err)
+		}))
 		t.exports = newQueue(e, c.limits.withDefaults(), logger)
 		options = append(options, sdktrace.WithSpanProcessor(t.exports))
 	}
