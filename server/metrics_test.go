@@ -216,7 +216,7 @@ lib.serve(handle)`)
 		hostile(i + 8)
 	}
 	for name := range n.series() {
-		if !before[name] {
+		if !before[name] && !strings.Contains(name, `function="f"`) { // which has more in a state, a phase or with a status that are from closed lists
 			t.Errorf("a series more: %s", name)
 		}
 	}
