@@ -415,3 +415,42 @@ func linesWith(text, part string) string {
 	}
 	return strings.Join(found, "")
 }
+
+// A function that calls another, joined in its transaction or on its own, has that call in its trace: below the operation,
+// also when it names its own span, as OpenTelemetry's SDK does.
+func TestACallOfAnotherFunctionIsBelowItsOperation(t *testing.T) {
+	const caller = `
+import http.client, lib, os
+def handle(r):
+    door = http.client.HTTPConnection("127.0.0.1", int(os.environ["DAPR_HTTP_PORT"]))
+    own = r.headers["traceparent"][:36] + "00f067aa0ba902b7-01"
+    for name in ("joined", "plain"):
+        headers = {"dapr-api-token": os.environ["DAPR_API_TOKEN"]}
+        if name == "plain":
+            headers["traceparent"] = own
+        door.request("POST", "/v1.0/invoke/" + name + "/method/x", "", headers)
+        if door.getresponse().read().decode().split(" ")[0][:36] != own[:36]:
+            return r.answer(500, "another trace")
+    r.answer(200, "ok")
+lib.serve(handle)`
+	n := start(t)
+	n.deploy(files{"quipu.yaml": function("f", "f.py", "python", "atomic: true") + function("joined", "g.py", "python", "atomic: true") + function("plain", "g.py", "python"),
+		"f.py": caller, "g.py": hello})
+	if a := n.post("/-/v1/functions/f/call/", "", "traceparent", remoteParent, quipu.HeaderTrace, quipu.TraceKeep); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	got, err := n.client.Trace(t.Context(), remoteTrace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spans := map[string]quipu.TraceSpan{}
+	for _, s := range got.Spans {
+		spans[s.Name] = s
+	}
+	for child, parent := range map[string]string{"invoke joined": spans["function f"].ID, "invoke plain": "00f067aa0ba902b7", "call joined": spans["invoke joined"].ID,
+		"call plain": spans["invoke plain"].ID, "function joined": spans["call joined"].ID, "function plain": spans["call plain"].ID} {
+		if s, there := spans[child]; !there || s.Parent != parent {
+			t.Errorf("%s is below %q, want %q", child, s.Parent, parent)
+		}
+	}
+}
