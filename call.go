@@ -131,6 +131,9 @@ type CallInfo struct {
 	Cause    string    `json:"cause,omitempty"` // what the last attempt failed with
 	// Undelivered is why its destination did not get the event about its end.
 	Undelivered Code `json:"undelivered,omitempty"`
+
+	// Trace is the id of the trace in which the call, or its last attempt, was recorded; "" if it was not.
+	Trace string `json:"trace,omitempty"`
 }
 
 // CallSlice is the part of the log that one call is: what came in, what it read, what it did, what it answered.

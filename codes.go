@@ -67,6 +67,7 @@ var Codes = map[Code]CodeInfo{
 	CodeReply:       {"malformed reply", 502, "The function answered with something that is not HTTP.", "quipu logs NAME shows its output."},
 
 	CodeCallQueue:     {"too many waiting calls", 429, "10,000 calls of the function wait or run already. Nothing was accepted.", "Retry after the time in Retry-After; raise scale.max, or cancel calls: quipu calls cancel ID."},
+	CodeNoTrace:       {"no such trace", 404, "A node remembers the newest traces that it recorded, in memory: up to 256 that were asked for and 256 others.", "quipu call NAME --trace records one and shows it."},
 	CodeCallEnded:     {"call has ended", 409, "Only a call that is queued, waits for its next attempt or runs can be cancelled.", "quipu calls get ID shows how it ended."},
 	CodeCallCancelled: {"call cancelled", 410, "The call was cancelled, so it has no result.", "Make the call again if it is wanted after all."},
 	CodeCallExpired:   {"call expired", 504, "The call did not succeed within async.maxAge of its function; no other attempt is made.", "quipu calls get ID shows what its last attempt failed with; raise async.maxAge, or scale.max if calls wait for room."},

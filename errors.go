@@ -89,6 +89,11 @@ const (
 	CodeCallPending   Code = "Q0525"
 )
 
+// Codes of traces.
+const (
+	CodeNoTrace Code = "Q0541"
+)
+
 // Codes of the gateway.
 const (
 	CodeNoRoute  Code = "Q0601"

@@ -55,6 +55,7 @@ func (c *Caller) accept(ctx context.Context, r quipu.CallRequest) (*pending, err
 	}
 	header := r.Header.Clone()
 	header.Del(quipu.HeaderSession) // the call comes later than what its caller has seen
+	header = tracedBy(ctx, header)
 	p := &pending{Info: q.info, Query: r.RawQuery, Header: header, Key: r.IdempotencyKey, Rules: f.AsyncRules(), body: q.body}
 	if p.Key != "" {
 		p.Hash = q.fingerprint()

@@ -55,7 +55,7 @@ func (q *request) contention() error {
 func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.Claim) (*quipu.CallReply, error) {
 	waitCtx, cancel := q.bound(ctx)
 	defer cancel()
-	lease, err := c.o.Acquire(waitCtx, q.f)
+	lease, err := q.acquire(waitCtx, c.o.Acquire)
 	if err != nil {
 		return nil, q.failure(waitCtx, err)
 	}
@@ -137,18 +137,25 @@ func (c *Caller) runIn(ctx context.Context, q *request, lease Lease, tx *view.Tx
 
 // exchange has the function answer, with its operations collected in tx.
 func (c *Caller) exchange(ctx context.Context, q *request, lease Lease, tx *view.Tx) (*held, error) {
-	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, tx: tx}
+	called, span := q.calling(ctx)
+	r := q.httpRequest(called)
+	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, tx: tx, traceparent: r.Header.Get(quipu.HeaderTraceparent), span: span}
 	c.open.enter(lease.ID(), open)
 	defer c.open.leave(lease.ID(), open)
 	defer open.close()
-	response, err := lease.Do(q.httpRequest(ctx))
+	response, err := lease.Do(r)
 	if err != nil {
-		return nil, q.failure(ctx, err)
+		err = q.failure(ctx, err)
+		answered(span, 0, err)
+		return nil, err
 	}
 	h, err := hold(q.f, response)
 	if err != nil {
-		return nil, q.failure(ctx, err)
+		err = q.failure(ctx, err)
+		answered(span, response.StatusCode, err)
+		return nil, err
 	}
+	answered(span, h.status, nil)
 	q.info.Status = h.status
 	return h, nil
 }
@@ -235,7 +242,9 @@ func (c *Caller) join(ctx context.Context, caller *openCall, q *request) (*quipu
 	}
 	caller.nested.Lock()
 	defer caller.nested.Unlock()
+	ctx = c.begin(ctx, q)
 	h, err := c.joined(ctx, q, caller.tx)
+	defer q.finish(err)
 	if err != nil {
 		q.info.Error = quipu.CodeOf(err)
 		c.ended(q)
@@ -246,7 +255,7 @@ func (c *Caller) join(ctx context.Context, caller *openCall, q *request) (*quipu
 }
 
 func (c *Caller) joined(ctx context.Context, q *request, tx *view.Tx) (*held, error) {
-	lease, err := c.o.AcquireJoined(ctx, q.f)
+	lease, err := q.acquire(ctx, c.o.AcquireJoined)
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/trace"
 	"github.com/quipu-run/quipu/view"
 )
 
@@ -76,6 +77,7 @@ type Options struct {
 	// AcquireJoined is Acquire for a call that joins another. It must not wait for calls that are on their own:
 	// they may wait for that other one.
 	AcquireJoined func(ctx context.Context, f quipu.Function) (Lease, error)
+	Trace         *trace.Tracer // nil means that nothing is recorded
 	Clock         quipu.Clock
 	Logger        *slog.Logger         // nil means none
 	Observe       func(quipu.CallInfo) // told of each call, and of each attempt of one that nobody waits for, when it has ended
@@ -126,6 +128,8 @@ type request struct {
 	delivery *Delivery // of a trigger
 	deferred *pending  // the call that this is an attempt of; nil if a caller waits
 	settled  bool      // the delivery, or the deferred call: done with the effects, in one record
+	span     *trace.Span
+	streams  bool // the reply's end is the call's
 }
 
 // Invoke calls a function.
@@ -150,11 +154,18 @@ func (c *Caller) newRequest(r quipu.CallRequest, f quipu.Function, id string, de
 
 // run makes the call and remembers how it failed, if it did.
 func (c *Caller) run(ctx context.Context, q *request) (*quipu.CallReply, error) {
+	ctx = c.begin(ctx, q)
 	reply, err := c.dispatch(ctx, q)
 	if err != nil {
 		q.info.Error = quipu.CodeOf(err)
 		q.info.Status = quipu.Codes[q.info.Error].Status
 		c.ended(q)
+		if q.info.Error == quipu.CodeInternal {
+			err = trace.CallError{Call: q.id, Function: q.f.Name, Err: err}
+		}
+	}
+	if err != nil || !q.streams {
+		q.finish(err)
 	}
 	return reply, err
 }
@@ -221,7 +232,9 @@ func (q *request) httpRequest(ctx context.Context) *http.Request {
 	header.Set(quipu.HeaderCallID, q.id)
 	header.Set(quipu.HeaderAttempt, strconv.Itoa(max(1, q.Attempt)))
 	header.Set(quipu.HeaderTrigger, q.Trigger)
-	header.Set("Traceparent", traceparent(header.Get("Traceparent")))
+	if span := trace.Of(ctx); span != nil { // else it goes on as it came
+		header.Set(quipu.HeaderTraceparent, span.Traceparent())
+	}
 	header.Del(quipu.HeaderSession)
 	header.Del(quipu.HeaderRevision)
 	body := q.Body

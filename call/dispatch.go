@@ -248,17 +248,17 @@ func (d *dispatcher) settle(ctx context.Context, w *waiting, q *request, reply *
 		return
 	}
 	now := d.c.o.Clock.Now()
-	d.durably(func(tx *view.Tx) error { return d.c.settle(tx, q, h, failure, now) })
+	d.durably(q, func(tx *view.Tx) error { return d.c.settle(tx, q, h, failure, now) })
 }
 
 // durably commits a change, again until it is or the dispatcher stops: then the call is tried again after the next start.
-func (d *dispatcher) durably(change func(tx *view.Tx) error) {
+func (d *dispatcher) durably(q *request, change func(tx *view.Tx) error) {
 	for {
 		_, err := d.c.o.Book.Change(context.Background(), change)
 		if err == nil || quipu.CodeOf(err) == quipu.CodeCallCancelled {
 			return
 		}
-		d.c.o.Logger.Error("what came of a call cannot be recorded; it is tried again", "err", err)
+		d.c.o.Logger.Error("what came of a call cannot be recorded; it is tried again", "call", q.id, "fn", q.f.Name, "err", err)
 		if !d.sleep(retryAfter) {
 			return
 		}

@@ -122,8 +122,8 @@ func (c *Caller) follow(tx *view.Tx, p *pending, function string, event quipu.Me
 	}
 	q := c.newRequest(r, f, id, 1)
 	next := &pending{Info: q.info, Header: http.Header{"Content-Type": {event.ContentType}}, Rules: f.AsyncRules(), Hops: p.Hops + 1, body: event.Data}
-	if trace := http.Header(p.Header).Get("Traceparent"); trace != "" {
-		http.Header(next.Header).Set("Traceparent", trace)
+	if parent := http.Header(p.Header).Get(quipu.HeaderTraceparent); parent != "" {
+		http.Header(next.Header).Set(quipu.HeaderTraceparent, parent)
 	}
 	next.Info.Queued, next.Info.Expires = q.start, q.start.Add(next.Rules.MaxAge.Std())
 	_, err = c.enqueue(tx, next)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/trace"
 	"github.com/quipu-run/quipu/view"
 )
 
@@ -19,6 +20,9 @@ type openCall struct {
 	ctx     context.Context // ends with the run
 	tx      *view.Tx        // nil for a plain function
 	made    atomic.Int32    // calls made from this one
+
+	traceparent string      // that the function got, "" if none
+	span        *trace.Span // of the function; nil if it is not recorded
 
 	nested sync.Mutex // one call joins at a time, since savepoints nest
 
@@ -107,7 +111,10 @@ func (c *Caller) Current(instance string) string {
 // Session is where operations of an instance of f belong. id is the call that they name, or "". CodeNoCall
 // for an atomic function that has no such call open.
 func (c *Caller) Session(f quipu.Function, instance, id string) (quipu.Session, error) {
-	o := c.open.find(instance, id)
+	return c.session(f, c.open.find(instance, id))
+}
+
+func (c *Caller) session(f quipu.Function, o *openCall) (quipu.Session, error) {
 	switch {
 	case f.Spec.Atomic && o == nil:
 		return nil, noCall(f.Name)

@@ -15,13 +15,15 @@ import (
 // plain runs a call whose operations are commits of their own. Its reply streams, unless it has to be
 // recorded for an idempotency key.
 func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error) {
-	lease, err := c.o.Acquire(ctx, q.f)
+	lease, err := q.acquire(ctx, c.o.Acquire)
 	if err != nil {
 		return nil, err
 	}
 	q.info.Runs = 1
 	ctx, cancel := context.WithTimeout(ctx, q.f.Spec.Timeout.Std())
-	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx}
+	ctx, span := q.calling(ctx)
+	r := q.httpRequest(ctx)
+	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, traceparent: r.Header.Get(quipu.HeaderTraceparent), span: span}
 	c.open.enter(lease.ID(), open)
 	finish := func(healthy bool) {
 		cancel()
@@ -33,9 +35,10 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 			lease.Kill()
 		}
 	}
-	response, err := lease.Do(q.httpRequest(ctx))
+	response, err := lease.Do(r)
 	if err != nil {
 		err = q.failure(ctx, err)
+		answered(span, 0, err)
 		finish(!q.breaks(err))
 		return nil, err
 	}
@@ -47,6 +50,7 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 		if err != nil {
 			err = q.failure(ctx, err)
 		}
+		answered(span, q.info.Status, err)
 		finish(!q.breaks(err))
 		if err != nil {
 			return nil, err
@@ -57,9 +61,12 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 		}
 		return c.recordPlain(context.WithoutCancel(ctx), q, h)
 	}
+	q.streams = true
 	reply.Body = &streamed{ReadCloser: response.Body, done: sync.OnceFunc(func() {
+		answered(span, q.info.Status, nil)
 		finish(ctx.Err() != context.DeadlineExceeded || q.f.Spec.Concurrency > 1)
 		c.ended(q)
+		q.finish(nil)
 	})}
 	return reply, nil
 }

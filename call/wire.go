@@ -1,12 +1,10 @@
 package call
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net/url"
-	"regexp"
 )
 
 // requestURL is the URL of a path that is already escaped; it goes to the function unchanged.
@@ -19,21 +17,6 @@ func requestURL(escaped, query string) *url.URL {
 		path, escaped = escaped, ""
 	}
 	return &url.URL{Scheme: "http", Host: "function", Path: path, RawPath: escaped, RawQuery: query}
-}
-
-var traceForm = regexp.MustCompile(`^00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})$`)
-
-// traceparent continues the trace of a request, or starts one (W3C Trace Context, version 00).
-func traceparent(incoming string) string {
-	var id [24]byte
-	rand.Read(id[:]) // never fails
-	trace, flags := hex.EncodeToString(id[8:]), "01"
-	if incoming != "" {
-		if found := traceForm.FindStringSubmatch(incoming); found != nil {
-			trace, flags = found[1], found[2]
-		}
-	}
-	return "00-" + trace + "-" + hex.EncodeToString(id[:8]) + "-" + flags
 }
 
 // fingerprint tells requests with one idempotency key apart.

@@ -116,7 +116,7 @@ var (
 
 // adminRoutes is the table of the admin API.
 func (g *Gateway) adminRoutes() []adminRoute {
-	return slices.Concat(g.nodeRoutes(), asyncRoutes(), g.functionRoutes(), g.revisionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.recordRoutes(), g.attachRoutes(), g.namespaceRoutes())
+	return slices.Concat(g.nodeRoutes(), asyncRoutes(), g.functionRoutes(), g.revisionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.recordRoutes(), g.attachRoutes(), g.namespaceRoutes(), g.traceRoutes())
 }
 
 func (g *Gateway) nodeRoutes() []adminRoute {
@@ -159,7 +159,8 @@ func (g *Gateway) functionRoutes() []adminRoute {
 			query:  []param{{"tail", "integer", "how many of the last lines; default 100, at most 10000"}, {"follow", "boolean", "go on with new lines"}},
 			status: 200, reply: jsonLinesType, shape: sdk.LogLine{}, codes: missing, serve: g.getLogs},
 		{id: "call", method: anyMethod, path: "/functions/{function}/call/{path...}", summary: "Call a function with this method, path, query and body; the reply is the function's. With Prefer: respond-async the reply is 202 as soon as the call is durable, with its id.",
-			header: []param{revisionParam, {quipu.HeaderPrefer, "string", "respond-async: do not wait for the reply"}}, body: "*/*", bodyMax: g.opt.BodyBytesMax, status: 200, reply: "*/*",
+			header: []param{revisionParam, {quipu.HeaderPrefer, "string", "respond-async: do not wait for the reply"},
+				{quipu.HeaderTrace, "string", "keep: remember the trace, which traceparent names and says is recorded"}}, body: "*/*", bodyMax: g.opt.BodyBytesMax, status: 200, reply: "*/*",
 			codes: slices.Concat(callCodes, []quipu.Code{quipu.CodeNoRevision, quipu.CodeIdempotency, quipu.CodeCallPending, quipu.CodeCallQueue}), serve: g.callFunction},
 	}
 }

@@ -46,6 +46,7 @@ func furnished(t *testing.T) *house {
 	h.ns.PutDead("mailer-dead", `{"id":"1"}`, quipu.DeadLetter{Topic: oddTopic, Subscription: "mailer", Offset: 1, Cause: "500", Attempts: 11})
 	h.ns.PutSubscription(oddTopic, "mail/er")
 	h.must(h.ns.SetAlias(t.Context(), "hello", "stable", "r1"))
+	h.ask("POST", adminPrefix+"/functions/hello/call/", "", "Traceparent: "+oddTrace, quipu.HeaderTrace+": "+quipu.TraceKeep)
 	return h
 }
 
@@ -54,6 +55,9 @@ const (
 	oddBook  = "raw/é"
 	oddPath  = "/books/raw%2F%C3%A9"
 )
+
+// oddTrace is the parent of a call that was recorded.
+const oddTrace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 // oddRecord is the second of oddBook.
 var oddRecord = quipu.MakeSeq(0, 9)
@@ -111,6 +115,7 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"getAux":           {"GET", oddPath + "/records/9/aux", "", ""},
 	"putAux":           {"PUT", oddPath + "/records/9/aux", "new hint", ""},
 	"tailBook":         {"GET", "/books/quipu%2Fdefault/tail?from=0", "", ""},
+	"getTrace":         {"GET", "/traces/" + oddTrace[3:35], "", ""},
 	"backup":           {"POST", "/backup", "", ""},
 	"listNamespaces":   {"GET", "/namespaces", "", ""},
 	"forkNamespace":    {"POST", "/forks", `{"name":"preview"}`, ""},

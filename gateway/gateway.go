@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/trace"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -66,6 +67,7 @@ type Options struct {
 	// Backup writes an archive of all that the node has. Nil means that it cannot.
 	Backup       func(ctx context.Context, to io.Writer) error
 	Travel       Travel               // required to list, fork, replay and remove
+	Trace        *trace.Tracer        // nil means that nothing is recorded
 	Token        string               // "" means none: only loopback may use /-/
 	Registry     *prometheus.Registry // nil means an empty one
 	Logger       *slog.Logger         // nil means slog.Default
@@ -113,7 +115,7 @@ func New(opt Options) *Gateway {
 	}
 	g := &Gateway{opt: opt, metrics: newMetrics(opt.Registry)}
 	g.over, g.drain = context.WithCancel(context.Background())
-	g.scrape = promhttp.HandlerFor(opt.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	g.scrape = promhttp.HandlerFor(opt.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, EnableOpenMetrics: true})
 	g.tables.Store(&map[string]*table{})
 	g.admin = g.adminRoutes()
 	g.openAPI = openAPI(g.admin)

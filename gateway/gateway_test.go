@@ -16,6 +16,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/bundle"
+	"github.com/quipu-run/quipu/internal/trace"
 	"github.com/quipu-run/quipu/sdk"
 	"github.com/quipu-run/quipu/test/fake"
 )
@@ -32,8 +33,11 @@ type house struct {
 func open(t *testing.T, token string) *house {
 	t.Helper()
 	h := &house{t: t, ns: fake.New(), log: &bytes.Buffer{}}
+	tracer, err := trace.New(t.Context(), trace.Config{}, "test", slog.New(slog.DiscardHandler))
+	h.must(err)
 	h.gw = New(Options{
 		Token:        token,
+		Trace:        tracer,
 		BodyBytesMax: 1000,
 		Logger:       slog.New(slog.NewTextHandler(h.log, nil)),
 		Backup: func(_ context.Context, to io.Writer) error {
@@ -377,7 +381,7 @@ func TestMetricsCountFunctionsAndForgetRemovedOnes(t *testing.T) {
 		t.Error("a path became a label")
 	}
 	h.must(h.gw.SetRoutes(sdk.NamespaceDefault, nil))
-	h.gw.metrics.call(sdk.NamespaceDefault, "f", 200, 0) // one that was still under way
+	h.gw.metrics.call(sdk.NamespaceDefault, "f", 200, 0, nil) // one that was still under way
 	if got := text(t, h.ask("GET", "/-/metrics", "")); strings.Contains(got, `function="f"`) {
 		t.Error("a removed function is still there")
 	}

@@ -164,11 +164,14 @@ func removeFunction(a *ask) error {
 
 func (g *Gateway) callFunction(a *ask) error {
 	_, path, _ := strings.Cut(strings.TrimPrefix(a.Request.URL.EscapedPath(), adminPrefix+"/functions/"), "/call")
-	c := CallOf(a.Request, a.values["function"], path, "cli")
+	seen := &watcher{ResponseWriter: a.ResponseWriter}
+	in, r := g.enter(seen, a.Request, a.values["function"], a.Request.Header.Get(quipu.HeaderTrace) == quipu.TraceKeep)
+	defer in.leave()
+	c := CallOf(r, a.values["function"], path, "cli")
 	if g.opt.Token != "" && TokenEqual(bearerOf(a.Request), g.opt.Token) {
 		c.Header.Del("Authorization") // it was for us: no function is to have it, and no record
 	}
-	g.call(a.ResponseWriter, a.Request, a.ns, c)
+	g.call(seen, r, a.ns, c)
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/quipu-run/quipu/internal/trace"
 )
 
 // metrics have labels from closed sets only: names of deployed functions, operations of the admin API, and
@@ -34,14 +36,14 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 	return m
 }
 
-func (m *metrics) call(namespace, function string, status int, took time.Duration) {
+func (m *metrics) call(namespace, function string, status int, took time.Duration, span *trace.Span) {
 	m.mu.RLock() // not between keep's deletion and its new set: a late call must not bring a removed function back
 	defer m.mu.RUnlock()
 	if !m.known[[2]string{namespace, function}] {
 		return
 	}
 	m.calls.WithLabelValues(namespace, function, statusLabel(status)).Inc()
-	m.seconds.WithLabelValues(namespace, function).Observe(took.Seconds())
+	trace.Observe(m.seconds.WithLabelValues(namespace, function), took.Seconds(), span.TraceID())
 }
 
 // keep forgets functions that are gone, so that deploying and removing cannot grow the metrics for ever.

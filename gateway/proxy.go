@@ -25,7 +25,11 @@ func (g *Gateway) serveFunction(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case function != "":
 		seen := &watcher{ResponseWriter: w}
-		defer func() { g.metrics.call(name, function, seen.status, time.Since(started)) }()
+		in, r := g.enter(seen, r, function, false)
+		defer func() {
+			in.leave()
+			g.metrics.call(name, function, seen.status, time.Since(started), in.span)
+		}()
 		g.callRoute(seen, r, name, function)
 	case slash:
 		// Permanent and with method and body kept, unlike what ServeMux would send.
@@ -177,7 +181,7 @@ var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy
 	"Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 // ours is set by the platform alone, or is no business of a function's.
-var ours = []string{quipu.HeaderCallID, quipu.HeaderAttempt, quipu.HeaderTrigger, quipu.HeaderRevision, sdk.HeaderToken, sdk.HeaderNamespace}
+var ours = []string{quipu.HeaderCallID, quipu.HeaderAttempt, quipu.HeaderTrigger, quipu.HeaderRevision, quipu.HeaderTrace, sdk.HeaderToken, sdk.HeaderNamespace}
 
 func forwarded(r *http.Request) http.Header {
 	h := endToEnd(r.Header)

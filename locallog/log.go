@@ -253,7 +253,9 @@ func (l *Log) append(ctx context.Context, id quipu.Book, ds []quipu.Draft) (resu
 		}
 		r.buf = appendRecord(r.buf, id, &d, i > 0)
 	}
+	r.traced = beginTrace(ctx)
 	res, err := l.queue.do(ctx, r)
+	r.traced.end(err, err == nil)
 	if err != nil {
 		return result{}, err // the writer may still hold r
 	}

@@ -22,7 +22,8 @@ type request struct {
 	book     quipu.Book
 	producer quipu.Producer
 	system   bool
-	before   int // bytes that its book has in front of it, when books take turns
+	traced   *traced // nil if it is not recorded
+	before   int     // bytes that its book has in front of it, when books take turns
 	state    atomic.Int32
 	done     chan struct{} // gets one value when res or err is set
 	res      result
@@ -48,7 +49,7 @@ func recycle(r *request) {
 	if cap(r.buf) > recycledMax {
 		return
 	}
-	r.buf, r.system, r.res, r.err = r.buf[:0], false, result{}, nil
+	r.buf, r.system, r.traced, r.res, r.err = r.buf[:0], false, nil, result{}, nil
 	r.state.Store(requestQueued)
 	requests.Put(r)
 }

@@ -92,6 +92,7 @@ func (l *Log) commit(pending []*request) ([]*request, error) {
 		return rest, err
 	}
 	stored := time.Since(storing)
+	traceAll(group, len(batch), storing, stored)
 	if err := l.enter(batch, h); err != nil {
 		answerAll(group, unknown(err))
 		return rest, err

@@ -44,8 +44,10 @@ type member struct {
 	unit     int64
 	id       string
 	fn       quipu.Function
-	instance quipu.Instance     // nil until it was started
-	cold     ColdStart          // guarded by keeper.mu, as instance
+	instance quipu.Instance // nil until it was started
+	cold     ColdStart      // guarded by keeper.mu, as instance
+	begun    time.Time      // of its start; set before it serves, as ready
+	ready    time.Time
 	cancel   context.CancelFunc // of its start
 	killed   chan struct{}      // closed: end it at once
 	stopped  chan struct{}      // closed: ask it to end
@@ -332,7 +334,8 @@ func (k *keeper) bring(ctx context.Context, m *member) (_ quipu.Instance, releas
 		return nil, release, fmt.Errorf("start instance %s: %w", m.id, err)
 	}
 	k.mu.Lock()
-	m.cold.Init = k.pool.o.Clock.Now().Sub(up)
+	m.begun, m.ready = begun, k.pool.o.Clock.Now()
+	m.cold.Init = m.ready.Sub(up)
 	k.mu.Unlock()
 	return inst, release, nil
 }

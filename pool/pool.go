@@ -376,6 +376,20 @@ func (p *Pool) Snapshot() []Info {
 	return infos
 }
 
+// Waiting counts the calls that wait for a place, by function that is deployed.
+func (p *Pool) Waiting() map[string]int {
+	p.mu.Lock()
+	keepers := p.all()
+	p.mu.Unlock()
+	sizes := map[string]int{}
+	for _, k := range keepers {
+		k.mu.Lock()
+		sizes[k.name] += len(k.plan.queue)
+		k.mu.Unlock()
+	}
+	return sizes
+}
+
 // all lists the keepers. The caller holds mu.
 func (p *Pool) all() []*keeper { return slices.Collect(maps.Values(p.keepers)) }
 
@@ -395,6 +409,12 @@ func (l *Lease) ID() string { return l.member.id }
 
 // Function is the revision that the instance runs.
 func (l *Lease) Function() quipu.Function { return l.member.fn }
+
+// Started tells when the start of the instance was begun, when it ran, and when it could be called.
+func (l *Lease) Started() (begun, ran, ready time.Time) {
+	m := l.member
+	return m.begun, m.begun.Add(m.cold.Start), m.ready
+}
 
 // Release gives the place back.
 func (l *Lease) Release() {

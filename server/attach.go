@@ -70,7 +70,11 @@ func (ns *namespace) Attach(ctx context.Context, appID string, a sdk.Attachment,
 	if err := ns.attached.add(one); err != nil {
 		return err
 	}
-	defer ns.attached.remove(one)
+	ns.node.labels.admit(ns.name, appID)
+	defer func() {
+		ns.attached.remove(one)
+		ns.label(ns.Functions())
+	}()
 	if err := tell(sdk.Attached{State: sdk.AttachedOpen, DaprHTTP: httpPort, DaprGRPC: grpcPort, Token: own.token}); err != nil {
 		return err
 	}

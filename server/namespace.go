@@ -199,7 +199,7 @@ func (ns *namespace) open(ctx context.Context) (err error) {
 	n, publisher := ns.node, topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
 		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observe, Ended: n.observeEnd(ns.name), Log: n.log, LogBook: ns.id, Describe: words})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observeCall(ns.name), Trace: n.trace, Ended: n.observeEnd(ns.name), Log: n.log, LogBook: ns.id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(ns.name)})
 	return ns.start()

@@ -61,6 +61,7 @@ func (ns *namespace) changed(before, after []deploy.Deployed) {
 			ns.pool.Set(d.Head.Name, ns.tame(d.Live), ns.tame(d.Named))
 		}
 	}
+	ns.label(heads)
 	if err := ns.node.gateway.SetRoutes(ns.name, heads); err != nil {
 		ns.node.fail(fmt.Errorf("routes of namespace %s, which were checked before: %w", ns.name, err))
 		return
@@ -118,6 +119,7 @@ func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (_ [
 		return nil, err
 	}
 	began := ns.node.clock.Now()
+	ns.node.labels.admit(ns.name, f.Name)
 	l, err := ns.pool.Try(ctx, f)
 	if err != nil {
 		return nil, ns.refusal(ctx, f, began, err)

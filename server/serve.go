@@ -40,7 +40,7 @@ func (n *Node) outside(r *http.Request) (quipu.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ns.Outside(dapr.OutsideAppID(r)), nil
+	return n.trace.Door(r.Header, ns.Outside(dapr.OutsideAppID(r)), "", nil), nil
 }
 
 func (n *Node) namespaceOf(r *http.Request) (*namespace, error) {

@@ -20,10 +20,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/internal/blob"
 	"github.com/quipu-run/quipu/internal/clock"
+	"github.com/quipu-run/quipu/internal/trace"
 	"github.com/quipu-run/quipu/locallog"
 	"github.com/quipu-run/quipu/process"
 	"github.com/quipu-run/quipu/process/egress"
@@ -51,6 +51,7 @@ type Config struct {
 	// Bounds of the functions of each namespace together: calls that run at a time, and instances. 0 means the defaults of
 	// package pool.
 	CallsMax, InstancesMax int
+	Trace                  trace.Config
 	Version                string
 	Logger                 *slog.Logger
 	Ready                  func(sdk.Node) // called once, when the node serves
@@ -69,7 +70,10 @@ type Node struct {
 	runtime    *process.Runtime
 	registry   *prometheus.Registry
 	gateway    *gateway.Gateway
-	observe    func(quipu.CallInfo)
+	trace      *trace.Tracer
+	labels     *labels
+	runs       *prometheus.CounterVec
+	took       *prometheus.HistogramVec
 	deliveries *prometheus.CounterVec
 	ends       *prometheus.CounterVec
 	starts     *prometheus.CounterVec
@@ -133,13 +137,16 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if n.runtime, err = n.openRuntime(); err != nil {
 		return n, err
 	}
+	if err := n.openTrace(ctx); err != nil {
+		return n, err
+	}
 	n.info = n.describe()
 	n.gateway = gateway.New(gateway.Options{Namespaces: n.namespaceAPI, Create: n.createNamespaceAPI, Node: n.status,
 		Backup: n.Backup, Travel: n, LogStats: n.logStats, Sync: cfg.Sync,
-		Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
+		Trace: n.trace, Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
 	n.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n.observe = n.measure()
+	n.measure()
 	if err := n.openNamespaces(ctx); err != nil {
 		return n, err
 	}
@@ -219,5 +226,6 @@ func (n *Node) close() error {
 	if n.log != nil {
 		err = errors.Join(err, n.log.Close())
 	}
+	n.closeTrace()
 	return err
 }

@@ -159,7 +159,10 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 			r.Path = c.route(event)
 		}
 		if trace := gjson.GetBytes(event, "traceparent"); trace.Type == gjson.String {
-			r.Header.Set("Traceparent", trace.String())
+			r.Header.Set(quipu.HeaderTraceparent, trace.String())
+			if state := gjson.GetBytes(event, "tracestate"); state.Type == gjson.String {
+				r.Header.Set(quipu.HeaderTracestate, state.String())
+			}
 		}
 	}
 	if c.t.Batch > 1 {

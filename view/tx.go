@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/codec"
+	"github.com/quipu-run/quipu/internal/trace"
 	"github.com/tidwall/btree"
 )
 
@@ -352,11 +353,18 @@ func (t *Tx) Claim() Claim {
 // to the log, a commit is not abandoned. CodeConflict or CodeSnapshotOld: it lost, nothing happened; run it
 // again. CodeUnknown: the node stopped, it may or may not have happened.
 func (b *Book) Commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
+	if trace.Of(ctx) != nil {
+		return b.commitTraced(ctx, t)
+	}
+	return b.commit(ctx, t)
+}
+
+func (b *Book) commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
 	tx := t.request()
 	if len(tx.Ops) == 0 {
 		return 0, nil
 	}
-	leave, err := b.turns.pass(ctx, t.turn, append(t.gates, tx.Writes...))
+	leave, err := b.pass(ctx, t, tx.Writes)
 	if err != nil {
 		return 0, err
 	}
@@ -368,7 +376,10 @@ func (b *Book) Commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
 		t.noteUnknown(err)
 		return 0, err
 	}
-	if err := b.wait(ctx, seq); err != nil {
+	_, apply := trace.Start(ctx, "apply")
+	err = b.wait(ctx, seq)
+	apply.Done(err)
+	if err != nil {
 		err = &quipu.Error{Code: quipu.CodeUnknown, Op: "tx.commit",
 			Text: "the commit is durable, but was not applied before the wait ended", Err: err,
 			Hint: quipu.Codes[quipu.CodeUnknown].Next}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,17 +23,27 @@ func (c *cli) callCommands() []*cobra.Command {
 	calls.RunE = func(cmd *cobra.Command, args []string) error {
 		return c.listCalls(cmd, strings.Join(args, ""), *limit)
 	}
-	calls.AddCommand(&cobra.Command{Use: "get ID", Short: "Show all that one call did", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+	get := &cobra.Command{Use: "get ID [--trace]", Short: "Show all that one call did", Args: cobra.ExactArgs(1)}
+	traced := get.Flags().Bool("trace", false, "show its timeline instead, if the node still remembers it")
+	get.RunE = func(cmd *cobra.Command, args []string) error {
 		node, err := c.client()
 		if err != nil {
 			return err
+		}
+		if *traced {
+			t, err := node.Trace(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return c.showTrace(t)
 		}
 		call, err := getCallView(cmd.Context(), node, args[0])
 		if err != nil {
 			return err
 		}
 		return c.showOne(call)
-	}})
+	}
+	calls.AddCommand(get)
 	calls.AddCommand(&cobra.Command{Use: "result ID", Short: "Print what a call was answered with", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		return c.callResult(cmd, args[0])
 	}})
@@ -71,23 +82,27 @@ type shown string
 func (s shown) Error() string { return string(s) }
 
 func (c *cli) callCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "call NAME [-d DATA | -f FILE] [--async]", Short: "Call a function: POST to / and print the reply", Args: cobra.ExactArgs(1), SuggestFor: []string{"invoke"}}
+	cmd := &cobra.Command{Use: "call NAME [-d DATA | -f FILE] [--async] [--trace]", Short: "Call a function: POST to / and print the reply", Args: cobra.ExactArgs(1), SuggestFor: []string{"invoke"}}
 	data := cmd.Flags().StringP("data", "d", "", "the body")
 	file := cmd.Flags().StringP("file", "f", "", "a file with the body, - for stdin")
 	revision := cmd.Flags().String("revision", "", "call this one, by number, name or alias; default: what the traffic split says")
 	async := cmd.Flags().Bool("async", false, "do not wait for the reply: print the call's id as soon as it is durable")
 	key := cmd.Flags().String("key", "", "an idempotency key: asked again with it, the call is not made again")
+	traced := cmd.Flags().Bool("trace", false, "print the call's timeline to stderr")
 	cmd.MarkFlagsMutuallyExclusive("data", "file")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		body, err := c.input([]byte(*data), *file)
 		if err != nil {
 			return err
 		}
-		header := headerOf(body, *key, *revision)
+		header, trace := headerOf(body, *key, *revision), ""
+		if *traced {
+			trace = traceRequest(header)
+		}
 		if *async {
 			return c.callAsync(cmd, args[0], header, body)
 		}
-		return c.call(cmd, args[0], header, body)
+		return c.call(cmd, args[0], header, body, trace)
 	}
 	return cmd
 }
@@ -117,18 +132,22 @@ func headerOf(body []byte, key, revision string) http.Header {
 	return h
 }
 
-func (c *cli) call(cmd *cobra.Command, name string, header http.Header, body []byte) error {
+func (c *cli) call(cmd *cobra.Command, name string, header http.Header, body []byte, trace string) error {
 	node, err := c.client()
 	if err != nil {
 		return err
 	}
-	return c.slow("waiting for "+name, func() error {
+	err = c.slow("waiting for "+name, func() error {
 		resp, err := node.Invoke(cmd.Context(), name, http.MethodPost, "/", header, bytes.NewReader(body))
 		if err != nil {
 			return err
 		}
 		return c.printReply(name, resp)
 	})
+	if trace != "" {
+		err = errors.Join(err, c.noteTrace(cmd, node, trace)) // also of a call that failed
+	}
+	return err
 }
 
 // printReply prints what a function answered, and fails if that is a failure.
@@ -152,6 +171,9 @@ func (c *cli) callAsync(cmd *cobra.Command, name string, header http.Header, bod
 	a, err := node.InvokeAsync(cmd.Context(), name, http.MethodPost, "/", header, bytes.NewReader(body))
 	if err != nil {
 		return err
+	}
+	if header.Get(quipu.HeaderTrace) != "" {
+		c.note("quipu calls get %s --trace shows its timeline, as far as it has come", a.ID)
 	}
 	return c.accepted(a)
 }

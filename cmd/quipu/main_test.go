@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/internal/trace"
 	"github.com/quipu-run/quipu/sdk"
 	"github.com/quipu-run/quipu/test/fake"
 )
@@ -55,9 +57,14 @@ func fakeNode() (*httptest.Server, error) {
 	ns.Book.Put("quipu/bad", "x")
 	ns.PutDead("mailer-dead", `{"id":"1","data":"<x>"}`, quipu.DeadLetter{Topic: "orders", Subscription: "mailer", Offset: 1, Cause: "status 500", Attempts: 11})
 	ns.PutSubscription("orders", "mailer")
+	tracer, err := trace.New(context.Background(), trace.Config{}, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
 	gw := gateway.New(gateway.Options{
-		Sync: "always",
-		Node: func() sdk.Node { return sdk.Node{PID: 1, HTTP: "127.0.0.1:8080", Version: "test"} },
+		Trace: tracer,
+		Sync:  "always",
+		Node:  func() sdk.Node { return sdk.Node{PID: 1, HTTP: "127.0.0.1:8080", Version: "test"} },
 		Namespaces: func(name string) (gateway.Namespace, error) {
 			if name != sdk.NamespaceDefault {
 				return nil, &quipu.Error{Code: quipu.CodeNotFound, Text: fmt.Sprintf("no namespace %q", name)}

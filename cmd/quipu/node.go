@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 
 	"github.com/quipu-run/quipu"
@@ -27,6 +26,7 @@ type NodeConfig struct {
 	InstancesMax int    // of a namespace
 	RequireToken bool   // instances must send DAPR_API_TOKEN
 	Version      string
+	observeFlags
 	// Ready is called once, when the node serves and its node.json is in place.
 	Ready func(sdk.Node)
 }
@@ -43,11 +43,19 @@ func runNode(ctx context.Context, n NodeConfig) error {
 	if n.CallsMax < 0 || n.InstancesMax < 0 {
 		return &quipu.Error{Code: quipu.CodeUsage, Text: "--calls-max and --instances-max cannot be negative"}
 	}
+	logger, err := n.logger(os.Stderr)
+	if err != nil {
+		return err
+	}
+	traces, err := n.traces()
+	if err != nil {
+		return err
+	}
 	go paceCollector(ctx.Done())
 	return server.Run(ctx, server.Config{
 		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort, FreePorts: n.FreePorts, Sync: n.Sync,
 		Token: token, InstanceToken: n.RequireToken, Unconfined: n.Sandbox == "off", CallsMax: n.CallsMax, InstancesMax: n.InstancesMax, Version: n.Version, Ready: n.Ready,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Logger: logger, Trace: traces,
 	})
 }
 

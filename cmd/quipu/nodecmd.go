@@ -46,6 +46,7 @@ func nodeFlags(cmd *cobra.Command) *NodeConfig {
 	f.IntVar(&n.InstancesMax, "instances-max", pool.InstancesMaxDefault, "instances of a namespace")
 	f.StringVar(&n.Sandbox, "sandbox", "auto", "walls around functions: auto, all that can be had here (quipu doctor lists them); off")
 	f.StringVar(&n.TokenFile, "token-file", "", "file with the token that the admin API asks for")
+	n.register(cmd)
 	return n
 }
 

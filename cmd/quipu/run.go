@@ -146,7 +146,7 @@ func (c *cli) ensureNode(ctx context.Context, cancel context.CancelCauseFunc, da
 	ready, ended := make(chan sdk.Node, 1), make(chan error, 1)
 	go func() {
 		err := runNode(running, NodeConfig{Data: data, Version: version, FreePorts: true, Port: 8080, DaprHTTPPort: 3500, DaprGRPCPort: 50001,
-			Ready: func(n sdk.Node) { ready <- n }})
+			observeFlags: observeFlags{TraceRatio: -1}, Ready: func(n sdk.Node) { ready <- n }})
 		ended <- err
 		cancel(err)
 	}()

@@ -3,6 +3,7 @@ package dapr
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/grpcwire"
+	"github.com/quipu-run/quipu/internal/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -100,6 +102,9 @@ func (c *Client) through(r *http.Request) (*http.Response, error) {
 	out.Header.Set("Te", "trailers")
 	if c.o.Token != "" {
 		out.Header.Set(tokenHeader, c.o.Token)
+	}
+	if old := trace.Binary(out.Header.Get(quipu.HeaderTraceparent)); old != nil { // Dapr sends both
+		out.Header.Set("Grpc-Trace-Bin", base64.RawStdEncoding.EncodeToString(old))
 	}
 	resp, err := c.transport.RoundTrip(out)
 	if err != nil {

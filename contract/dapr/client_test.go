@@ -16,6 +16,7 @@ import (
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/grpcwire"
+	"github.com/quipu-run/quipu/internal/trace"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -119,6 +120,22 @@ func TestARequestIsAnInvocationOverGRPC(t *testing.T) {
 	status, body, resp := do(t, c, "PUT /a/b?x=1", "hello", "Content-Type: text/plain", "Quipu-Call-Id: c1", "Accept: a/b", "Z-Bin: AP8=")
 	if status != 200 || body != "PUT a/b?x=1 text/plain hello" || resp.Header.Get("Content-Type") != "text/own" || resp.Header.Get("X-Own") != "1" || resp.Header.Get("Y-Bin") != "YS9iAP8" {
 		t.Errorf("%d %s %v", status, body, resp.Header)
+	}
+}
+
+// Dapr tells a trace in both ways; OpenCensus reads the older.
+func TestAnApplicationGetsItsTraceInBothForms(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	c := serveApp(t, &app{onInvoke: func(ctx context.Context, _ *commonv1.InvokeRequest) (*commonv1.InvokeResponse, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		old := md.Get("grpc-trace-bin")
+		if md.Get("traceparent")[0] != parent || len(old) != 1 || trace.FromBinary([]byte(old[0])) != parent {
+			t.Errorf("metadata %v", md)
+		}
+		return &commonv1.InvokeResponse{}, nil
+	}})
+	if status, body, _ := do(t, c, "POST /x", "", "Traceparent: "+parent); status != 200 {
+		t.Errorf("%d %s", status, body)
 	}
 }
 
