@@ -59,7 +59,7 @@ type Topics interface {
 	Cancel(tx *view.Tx, topic, id string) error
 }
 
-// Options of a Caller. All fields are required but Observe, Ended, Logger and what Slice needs.
+// Options of a Caller. All fields are required but Meter, Observe, Ended, Logger and what Slice needs.
 type Options struct {
 	Book    *view.Book
 	Results *Results
@@ -77,6 +77,7 @@ type Options struct {
 	// they may wait for that other one.
 	AcquireJoined func(ctx context.Context, f quipu.Function) (Lease, error)
 	Clock         quipu.Clock
+	Meter         Meter                // nil counts nothing
 	Logger        *slog.Logger         // nil means none
 	Observe       func(quipu.CallInfo) // told of each call, and of each attempt of one that nobody waits for, when it has ended
 	// Ended, if set, is told of each end of a call that nobody waits for, when it is durable. It must not wait.
@@ -104,6 +105,9 @@ func New(o Options) *Caller {
 	if o.Ended == nil {
 		o.Ended = func(quipu.CallInfo) {}
 	}
+	if o.Meter == nil {
+		o.Meter = noMeter{}
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -126,6 +130,7 @@ type request struct {
 	delivery *Delivery // of a trigger
 	deferred *pending  // the call that this is an attempt of; nil if a caller waits
 	settled  bool      // the delivery, or the deferred call: done with the effects, in one record
+	taken    taken
 }
 
 // Invoke calls a function.
@@ -135,6 +140,9 @@ func (c *Caller) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallRe
 
 func (c *Caller) invoke(ctx context.Context, r quipu.CallRequest, id string, depth int) (*quipu.CallReply, error) {
 	f, err := c.o.Find(r, id)
+	if err == nil && depth == 1 { // what a call makes is part of it
+		err = c.o.Meter.Allow(f.Name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -227,6 +235,9 @@ func (q *request) httpRequest(ctx context.Context) *http.Request {
 	body := q.Body
 	if q.body != nil {
 		body = bytes.NewReader(q.body)
+	} else if body != nil {
+		q.taken.in = &counted{Reader: body}
+		body = q.taken.in
 	}
 	r := (&http.Request{
 		Method: q.Method, Header: header, ContentLength: q.ContentLength, Host: "function",
@@ -245,6 +256,9 @@ func (q *request) httpRequest(ctx context.Context) *http.Request {
 func (c *Caller) ended(q *request) {
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
 	if q.deferred == nil {
+		if !q.taken.joins {
+			c.rest(q)
+		}
 		c.recent.add(q.info)
 	}
 	c.o.Observe(q.info)

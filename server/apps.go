@@ -17,6 +17,7 @@ import (
 	contract "github.com/quipu-run/quipu/contract/http"
 	"github.com/quipu-run/quipu/internal/secret"
 	"github.com/quipu-run/quipu/kv"
+	"github.com/quipu-run/quipu/meter"
 	"github.com/quipu-run/quipu/pool"
 	"github.com/quipu-run/quipu/topic"
 )
@@ -77,6 +78,7 @@ func route(t quipu.TopicTrigger) (func(event []byte) string, error) {
 // words are how views call what they have in a record.
 var words = map[string]call.Words{
 	kv.Name:    {Key: kv.DescribeKey, Op: kv.DescribeOp},
+	meter.Name: {Op: meter.DescribeOp},
 	topic.Name: {Key: topic.DescribeKey, Op: topic.DescribeOp, Events: topic.DescribeEvents},
 }
 

@@ -26,7 +26,7 @@ func (n *Node) measure() func(quipu.CallInfo) {
 	n.cold = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "quipu_cold_start_seconds", Help: "Time of starts of instances by phase: wait, of the call that waited longest, until the start was begun, where one waited; start, until it ran; init, until it listened and was healthy.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"namespace", "function", "phase"})
-	n.registry.MustRegister(runs, took, n.deliveries, n.ends, n.starts, n.cold, topicMetrics{n}, queueMetrics{n})
+	n.registry.MustRegister(runs, took, n.deliveries, n.ends, n.starts, n.cold, topicMetrics{n}, queueMetrics{n}, budgetMetrics{n})
 	return func(i quipu.CallInfo) {
 		if i.Error == quipu.CodeNoFunction {
 			return // names of functions that are not there are without limit

@@ -118,6 +118,7 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(c.appCommands()...)
 	root.AddCommand(c.revisionCommands()...)
 	root.AddCommand(c.callCommands()...)
+	root.AddCommand(c.billCommand(), c.budgetCommand())
 	root.AddCommand(c.topicCommands()...)
 	root.AddCommand(c.stateCommand(), c.logCommand(), c.doctorCommand(), c.explainCommand(), c.versionCommand(), c.runCommand())
 	return root
