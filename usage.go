@@ -3,6 +3,7 @@ package quipu
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/big"
 	"strings"
 )
@@ -38,27 +39,33 @@ const UsageKept = 400
 
 // Add adds other to u. What would not fit stays at the largest value.
 func (u *Usage) Add(other Usage) {
-	to, from := u.sums(), other.sums()
-	for i, n := range to {
-		if sum := *n + *from[i]; sum >= *n {
-			*n = sum
-		} else {
-			*n = 1<<63 - 1
-		}
-	}
+	u.Calls = plus(u.Calls, other.Calls)
+	u.Runs = plus(u.Runs, other.Runs)
+	u.Errors = plus(u.Errors, other.Errors)
+	u.Starts = plus(u.Starts, other.Starts)
+	u.StartMillis = plus(u.StartMillis, other.StartMillis)
+	u.InitMillis = plus(u.InitMillis, other.InitMillis)
+	u.BilledMillis = plus(u.BilledMillis, other.BilledMillis)
 	u.MemoryMB = max(u.MemoryMB, other.MemoryMB)
+	u.MemoryMBMillis = plus(u.MemoryMBMillis, other.MemoryMBMillis)
+	u.CPUMicros = plus(u.CPUMicros, other.CPUMicros)
+	u.BytesIn = plus(u.BytesIn, other.BytesIn)
+	u.BytesOut = plus(u.BytesOut, other.BytesOut)
+	u.LogAppends = plus(u.LogAppends, other.LogAppends)
+	u.StoredByteHours = plus(u.StoredByteHours, other.StoredByteHours)
 }
 
-// sums are the fields that are added, in a fixed order that Fields shares.
-func (u *Usage) sums() [13]*int64 {
-	return [13]*int64{&u.Calls, &u.Runs, &u.Errors, &u.Starts, &u.StartMillis, &u.InitMillis, &u.BilledMillis,
-		&u.MemoryMBMillis, &u.CPUMicros, &u.BytesIn, &u.BytesOut, &u.LogAppends, &u.StoredByteHours}
+func plus(a, b int64) int64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxInt64
 }
 
 // Fields are all values, for who stores them: their order never changes, and new ones come last.
-func (u *Usage) Fields() []*int64 {
-	sums := u.sums()
-	return append(sums[:], &u.MemoryMB)
+func (u *Usage) Fields() [14]*int64 {
+	return [14]*int64{&u.Calls, &u.Runs, &u.Errors, &u.Starts, &u.StartMillis, &u.InitMillis, &u.BilledMillis,
+		&u.MemoryMBMillis, &u.CPUMicros, &u.BytesIn, &u.BytesOut, &u.LogAppends, &u.StoredByteHours, &u.MemoryMB}
 }
 
 // IsZero tells whether nothing was taken.

@@ -43,8 +43,11 @@ type taken struct {
 // ran counts a run that began at a time and is over now.
 func (c *Caller) ran(q *request, began time.Time, joined []quipu.FunctionUsage) {
 	millis := max(1, int64((c.o.Clock.Now().Sub(began)+time.Millisecond-1)/time.Millisecond))
-	memory := memoryMB(q.f)
-	q.taken.runs.Add(quipu.Usage{Runs: 1, BilledMillis: millis, MemoryMB: memory, MemoryMBMillis: millis * memory})
+	u := &q.taken.runs
+	u.Runs++
+	u.BilledMillis += millis
+	u.MemoryMB = memoryMB(q.f)
+	u.MemoryMBMillis = u.BilledMillis * u.MemoryMB
 	q.taken.joined = append(q.taken.joined, joined...)
 }
 
@@ -56,11 +59,8 @@ func memoryMB(f quipu.Function) int64 {
 	return (int64(f.Spec.Memory)-1)>>20 + 1
 }
 
-// bill is what the request and its parts have taken so far; nil if it did not get as far as the function.
-func (q *request) bill(appends int64) []quipu.FunctionUsage {
-	if q.taken.runs.Runs == 0 {
-		return nil
-	}
+// own is what the request has taken so far without its parts, with the records that it makes. It is remembered with the call.
+func (q *request) own(appends int64) quipu.FunctionUsage {
 	u := q.taken.runs
 	u.Calls, u.LogAppends, u.BytesIn, u.BytesOut = 1, appends, int64(len(q.body)), q.taken.out
 	if q.taken.in != nil {
@@ -70,7 +70,15 @@ func (q *request) bill(appends int64) []quipu.FunctionUsage {
 		u.Errors = 1
 	}
 	q.info.Usage = u
-	return append([]quipu.FunctionUsage{{Function: q.f.Name, Usage: u}}, q.taken.joined...)
+	return quipu.FunctionUsage{Function: q.f.Name, Usage: u}
+}
+
+// bill is what the request and its parts have taken so far; nil if it did not get as far as the function.
+func (q *request) bill(appends int64) []quipu.FunctionUsage {
+	if q.taken.runs.Runs == 0 {
+		return nil
+	}
+	return append([]quipu.FunctionUsage{q.own(appends)}, q.taken.joined...)
 }
 
 // ride adds what was taken to the transaction that becomes the record of the call, before its result. Once that has
@@ -88,7 +96,11 @@ func (q *request) counted() { q.taken = taken{} }
 
 // rest counts what a request has taken that got no record.
 func (c *Caller) rest(q *request) {
-	for _, one := range q.bill(0) {
+	if q.taken.runs.Runs == 0 {
+		return
+	}
+	c.o.Meter.Note(q.own(0))
+	for _, one := range q.taken.joined {
 		c.o.Meter.Note(one)
 	}
 	q.counted()

@@ -182,7 +182,7 @@ func TestOnlyCallsFromOutsideAreRefusedForABudget(t *testing.T) {
 
 // What counting adds to a call that has no record, without the clock of the machine.
 func BenchmarkCountingACall(b *testing.B) {
-	w, _ := metered(b)
+	w := newWorld(b)
 	q := &request{id: "c", f: quipu.Function{Name: "f"}}
 	began := w.o.Clock.Now()
 	b.ReportAllocs()

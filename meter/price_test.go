@@ -18,7 +18,6 @@ func digits(t *rapid.T) string {
 	return s
 }
 
-
 // halfUp rounds to an integer by the definition: the largest that is not more than r + 1/2.
 func halfUp(r *big.Rat) *big.Int {
 	r = new(big.Rat).Add(r, big.NewRat(1, 2))
