@@ -158,6 +158,26 @@ func TestAfterACrashOnlyWhatWasAddedUpSinceTheLastRecordIsMissing(t *testing.T) 
 	}
 }
 
+func TestABookFromBeforeThereWasAMeterOpens(t *testing.T) {
+	w := newWorld(t)
+	w.close()
+	var err error
+	w.store, err = view.OpenStore(view.Options{Dir: "/before", FS: w.fs})
+	w.must(err)
+	topics := topic.New()
+	w.book, err = view.OpenBook(t.Context(), w.store, w.log, w.id, w.clock, topics)
+	w.must(err)
+	topics.Start(w.book, func(delivery.Subscription) {})
+	_, err = w.book.Change(t.Context(), func(tx *view.Tx) error { return topics.Put(tx, quipu.Message{Topic: "old", ID: "1"}) })
+	w.must(err)
+	w.crash()
+	w.note("f", quipu.Usage{Calls: 1})
+	w.second()
+	if b := w.bill(""); b.Usage.Calls != 1 || b.Currency != DefaultPrices().Currency {
+		t.Errorf("the bill is %+v", b)
+	}
+}
+
 // A view that is built anew from the log is the same byte for byte, days and months later.
 func TestAViewThatIsBuiltAnewIsTheSame(t *testing.T) {
 	w := newWorld(t)
