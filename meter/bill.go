@@ -14,6 +14,9 @@ import (
 	"github.com/quipu-run/quipu/view"
 )
 
+// usageRowsMax bounds the rows of one answer.
+const usageRowsMax = 100_000
+
 // Usage lists what was taken in days, by day and function.
 func (v *View) Usage(_ context.Context, from, to string) ([]quipu.DayUsage, error) {
 	for _, day := range []string{from, to} {
@@ -21,13 +24,20 @@ func (v *View) Usage(_ context.Context, from, to string) ([]quipu.DayUsage, erro
 			return nil, usage("%.40q is not a day; write it as %s", day, dayForm)
 		}
 	}
+	if to < from {
+		return nil, usage("%s is before %s", to, from)
+	}
 	list := []quipu.DayUsage{}
 	err := v.look(func(tx *view.Tx) error {
-		return eachRow(tx, dayPrefix+from+"/", dayPrefix+to+"0", func(key string, u quipu.Usage) { // 0 follows /
+		return eachRow(tx, dayPrefix+from+"/", dayPrefix+to+"0", func(key string, u quipu.Usage) bool { // 0 follows /
 			day, function, _ := strings.Cut(key[len(dayPrefix):], "/")
 			list = append(list, quipu.DayUsage{Day: day, FunctionUsage: quipu.FunctionUsage{Function: function, Usage: u}})
+			return len(list) <= usageRowsMax
 		})
 	})
+	if len(list) > usageRowsMax {
+		return nil, usage("the days from %s to %s have more than %d rows; ask for fewer days", from, to, usageRowsMax)
+	}
 	return list, err
 }
 
@@ -38,8 +48,8 @@ func (v *View) look(read func(tx *view.Tx) error) error {
 	return errors.Join(err, tx.Close())
 }
 
-// eachRow visits usages by key.
-func eachRow(tx *view.Tx, from, to string, visit func(key string, u quipu.Usage)) error {
+// eachRow visits usages by key, until visit says false.
+func eachRow(tx *view.Tx, from, to string, visit func(key string, u quipu.Usage) bool) error {
 	var bad error
 	err := tx.Peek(Name, from, to, func(key string, value []byte) bool {
 		var u quipu.Usage
@@ -47,8 +57,7 @@ func eachRow(tx *view.Tx, from, to string, visit func(key string, u quipu.Usage)
 			bad = fmt.Errorf("usage %q: %w", key, bad)
 			return false
 		}
-		visit(key, u)
-		return true
+		return visit(key, u)
 	})
 	return errors.Join(err, bad)
 }
@@ -86,10 +95,11 @@ func (v *View) bill(tx *view.Tx, month, by string) (quipu.Bill, error) {
 		prefix, end = dayPrefix+month+"-", dayPrefix+month+"."
 		keyOf = func(key string) string { return key[len(dayPrefix) : len(dayPrefix)+len(dayForm)] }
 	}
-	err = eachRow(tx, prefix, end, func(key string, u quipu.Usage) {
+	err = eachRow(tx, prefix, end, func(key string, u quipu.Usage) bool {
 		sum := sums[keyOf(key)]
 		sum.Add(u)
 		sums[keyOf(key)] = sum
+		return true
 	})
 	for key, u := range sums {
 		row := t.row(key, u)

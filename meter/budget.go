@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	"slices"
 	"strings"
@@ -55,10 +56,11 @@ func standing(tx *view.Tx, month string) ([]quipu.BudgetStatus, error) {
 	}
 	spent, all := map[string]quipu.Money{}, quipu.Money(0)
 	prefix := monthPrefix + month + "/"
-	err = eachRow(tx, prefix, monthPrefix+month+"0", func(key string, u quipu.Usage) {
+	err = eachRow(tx, prefix, monthPrefix+month+"0", func(key string, u quipu.Usage) bool {
 		cost := t.row("", u).Amount
 		spent[key[len(prefix):]] = cost
 		all = plus(all, cost)
+		return true
 	})
 	spent[""] = all
 	for i := range list {
@@ -73,7 +75,11 @@ func standing(tx *view.Tx, month string) ([]quipu.BudgetStatus, error) {
 func complete(tx *view.Tx, month string, s *quipu.BudgetStatus, spent quipu.Money) error {
 	s.Spent = spent
 	percent := new(big.Int).Mul(big.NewInt(int64(spent)), big.NewInt(100))
-	s.Percent = percent.Div(percent, big.NewInt(int64(s.Amount))).Int64()
+	if percent.Div(percent, big.NewInt(int64(s.Amount))); percent.IsInt64() {
+		s.Percent = percent.Int64()
+	} else {
+		s.Percent = math.MaxInt64
+	}
 	s.Stopped = s.Stop && s.Spent >= s.Amount
 	for _, percent := range thresholds(s.Budget) {
 		_, told, err := tx.Get(Name, toldKey(month, percent, s.Function))

@@ -340,6 +340,13 @@ func TestPricesAreAFileThatCanBeChangedAndSet(t *testing.T) {
 		t.Fatalf("a new namespace has the prices %s, %v", r.out, err)
 	}
 	file := t.TempDir() + "/prices.yaml"
+	if err := os.WriteFile(file, []byte(n.on("bill", "prices").out), 0o600); err != nil { // what is printed can be set
+		t.Fatal(err)
+	}
+	n.on("bill", "prices", "set", file).wantExit(0)
+	if again, err := n.client.Prices(t.Context()); err != nil || again != p {
+		t.Fatalf("the prices that were printed are set as %+v, %v", again, err)
+	}
 	for _, c := range []struct {
 		text string
 		exit int
