@@ -121,6 +121,8 @@ type CallInfo struct {
 	Micros   int64     `json:"micros"` // from arrival to answer
 	Reads    int       `json:"reads"`
 	Writes   int       `json:"writes"`
+	// Usage is what it took, as far as that is known of it alone. It comes with the record, or at the end of one without.
+	Usage Usage `json:"usage,omitzero"`
 
 	// Of a call that nobody waits for. Start, Status and what goes with them are of its last attempt.
 	State    CallState `json:"state,omitempty"` // "" for a call whose caller waits

@@ -65,6 +65,7 @@ var Codes = map[Code]CodeInfo{
 	CodeBusy:        {"too many calls", 429, "The function's queue is full.", "Retry after the time in Retry-After; raise scale.max, or scale.queue."},
 	CodeDepth:       {"calls too deep", 508, "Functions called each other more than 16 deep.", "Look for a loop."},
 	CodeReply:       {"malformed reply", 502, "The function answered with something that is not HTTP.", "quipu logs NAME shows its output."},
+	CodeBudget:      {"budget used up", 429, "The budget of the function, or of the namespace, is used up for this month and stops calls from outside. Calls that nobody waits for, and events, wait until it ends.", "quipu budget ls shows it; raise it with quipu budget set, or wait for the next month (UTC)."},
 
 	CodeCallQueue:     {"too many waiting calls", 429, "10,000 calls of the function wait or run already. Nothing was accepted.", "Retry after the time in Retry-After; raise scale.max, or cancel calls: quipu calls cancel ID."},
 	CodeNoTrace:       {"no such trace", 404, "A node remembers the newest traces that it recorded, in memory: up to 256 that were asked for and 256 others.", "quipu call NAME --trace records one and shows it."},

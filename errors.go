@@ -3,6 +3,7 @@ package quipu
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code is a short stable name of an error that a user can act on. The list is closed:
@@ -78,6 +79,7 @@ const (
 	CodeBusy        Code = "Q0510"
 	CodeDepth       Code = "Q0511"
 	CodeReply       Code = "Q0512"
+	CodeBudget      Code = "Q0513"
 )
 
 // Codes of calls that nobody waits for.
@@ -133,7 +135,9 @@ type Error struct {
 	Text string // what happened and why, in one sentence without a full stop
 	Hint string // what to do or type next
 	Seq  Seq    // CodeConflict: the winner; CodeTrimmed: the trim point
-	Err  error  // the cause, for logs only
+	// RetryAfter is when the same may succeed, if that is known better than "later".
+	RetryAfter time.Duration
+	Err        error // the cause, for logs only
 }
 
 // Error is the text with its code.

@@ -81,3 +81,7 @@ type Instance interface {
 	// Stop asks it to end, kills it after grace, and returns when it is gone.
 	Stop(grace time.Duration)
 }
+
+// CPUMeter is an Instance that knows what its processes have taken of the processors so far, its start included. It may be
+// asked at any time; after Done it is the whole.
+type CPUMeter interface{ CPUTime() (time.Duration, error) }

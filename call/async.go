@@ -29,10 +29,13 @@ func (c *Caller) InvokeAsync(ctx context.Context, r quipu.CallRequest) (info qui
 		}
 		defer done()
 	}
-	_, err = c.o.Book.Change(ctx, func(tx *view.Tx) error {
+	seq, err := c.o.Book.Change(ctx, func(tx *view.Tx) error {
 		info, err = c.enqueue(tx, p)
 		return err
 	})
+	if seq != 0 { // else it was there under its key
+		err = c.appended(p.Info.Function, err)
+	}
 	return info, err
 }
 
@@ -144,6 +147,7 @@ type ending struct {
 func (q *request) ending(state quipu.CallState, h *held) ending {
 	e := ending{info: q.info}
 	e.info.State = state
+	e.info.Usage.Add(q.deferred.tried.Usage) // of earlier attempts
 	if h != nil {
 		e.info.Status, e.header, e.body = h.status, h.header, h.body
 	}
@@ -174,7 +178,7 @@ func (c *Caller) end(tx *view.Tx, p *pending, e ending) error {
 // verdict says what follows an attempt that did not succeed: the record of its failure, and how the call stands then.
 // What a function refuses it would refuse again.
 func (p *pending) verdict(status int, failure error, cause string, now time.Time) (t tried, state quipu.CallState) {
-	t = tried{ID: p.Info.ID, Attempts: p.Attempts + 1, Status: status, Error: quipu.CodeOf(failure), Cause: cause}
+	t = tried{ID: p.Info.ID, Attempts: p.Attempts + 1, Status: status, Error: quipu.CodeOf(failure), Cause: cause, Usage: p.Usage}
 	t.Due = now.Add(delivery.Backoff(p.Rules.Retry.Backoff.Std(), t.Attempts))
 	switch {
 	case failure == nil && isRefusal(status), t.Attempts > p.Rules.Retry.Max:

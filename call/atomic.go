@@ -125,6 +125,9 @@ func (c *Caller) runIn(ctx context.Context, q *request, lease Lease, tx *view.Tx
 		return nil, !q.breaks(err), err
 	}
 	accepted := q.accepts(h)
+	if q.willRecord(tx, h) {
+		c.processor(q, lease.ID())
+	}
 	if !accepted {
 		tx.Rollback(start)
 	}
@@ -142,6 +145,8 @@ func (c *Caller) exchange(ctx context.Context, q *request, lease Lease, tx *view
 	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, tx: tx, traceparent: r.Header.Get(quipu.HeaderTraceparent), span: span}
 	c.open.enter(lease.ID(), open)
 	defer c.open.leave(lease.ID(), open)
+	began := c.o.Clock.Now()
+	defer func() { c.ran(q, began, open.joined) }() // once it is closed nothing joins any more
 	defer open.close()
 	response, err := lease.Do(r)
 	if err != nil {
@@ -156,7 +161,7 @@ func (c *Caller) exchange(ctx context.Context, q *request, lease Lease, tx *view
 		return nil, err
 	}
 	answered(span, h.status, nil)
-	q.info.Status = h.status
+	q.info.Status, q.taken.out = h.status, int64(len(h.body))
 	return h, nil
 }
 
@@ -168,13 +173,18 @@ func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held, a
 		c.ended(q)
 		return tx.Snapshot(), nil
 	}
-	recorded := q.deferred != nil || q.info.Writes > 0 || q.IdempotencyKey != "" && h.worthKeeping()
+	recorded := q.willRecord(tx, h)
 	if accepted {
 		if err := q.settle(tx); err != nil {
 			return 0, err
 		}
 	}
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
+	if _, ops := tx.Size(); recorded || ops > 0 {
+		if err := c.ride(tx, q); err != nil {
+			return 0, err
+		}
+	}
 	if recorded {
 		if err := c.record(tx, q, h); err != nil {
 			return 0, err
@@ -186,6 +196,9 @@ func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held, a
 	}
 	tx.Tag(functionTag(q.f.Name))
 	seq, err := c.o.Book.Commit(ctx, tx)
+	if err == nil || quipu.CodeOf(err) == quipu.CodeUnknown {
+		q.counted()
+	}
 	if err != nil {
 		return 0, q.failure(ctx, err)
 	}
@@ -195,6 +208,12 @@ func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held, a
 	}
 	c.o.Observe(q.info)
 	return seq, nil
+}
+
+// willRecord tells whether the result of an atomic call is kept.
+func (q *request) willRecord(tx *view.Tx, h *held) bool {
+	_, writes := tx.Size()
+	return q.deferred != nil || writes > 0 || q.IdempotencyKey != "" && h.worthKeeping()
 }
 
 // record adds the result to the transaction of an atomic call.
@@ -232,7 +251,7 @@ func hold(f quipu.Function, r *http.Response) (*held, error) {
 // that a failure goes back to.
 func (c *Caller) join(ctx context.Context, caller *openCall, q *request) (*quipu.CallReply, error) {
 	f := q.f
-	q.info.Runs = 1
+	q.info.Runs, q.taken.joins = 1, true
 	if q.depth > quipu.CallDepthMax {
 		return nil, &quipu.Error{Code: quipu.CodeDepth, Op: "call",
 			Text: fmt.Sprintf("function %s was called at depth %d", f.Name, q.depth), Hint: quipu.Codes[quipu.CodeDepth].Next}
@@ -247,10 +266,12 @@ func (c *Caller) join(ctx context.Context, caller *openCall, q *request) (*quipu
 	defer q.finish(err)
 	if err != nil {
 		q.info.Error = quipu.CodeOf(err)
-		c.ended(q)
+	}
+	caller.joined = append(caller.joined, q.bill(0)...)
+	c.ended(q)
+	if err != nil {
 		return nil, err
 	}
-	c.ended(q)
 	return h.reply(q.info, 0), nil
 }
 

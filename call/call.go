@@ -60,7 +60,7 @@ type Topics interface {
 	Cancel(tx *view.Tx, topic, id string) error
 }
 
-// Options of a Caller. All fields are required but Observe, Ended, Logger and what Slice needs.
+// Options of a Caller. All fields are required but Meter, Observe, Ended, Logger and what Slice needs.
 type Options struct {
 	Book    *view.Book
 	Results *Results
@@ -79,6 +79,7 @@ type Options struct {
 	AcquireJoined func(ctx context.Context, f quipu.Function) (Lease, error)
 	Trace         *trace.Tracer // nil means that nothing is recorded
 	Clock         quipu.Clock
+	Meter         Meter                // nil counts nothing
 	Logger        *slog.Logger         // nil means none
 	Observe       func(quipu.CallInfo) // told of each call, and of each attempt of one that nobody waits for, when it has ended
 	// Ended, if set, is told of each end of a call that nobody waits for, when it is durable. It must not wait.
@@ -106,6 +107,9 @@ func New(o Options) *Caller {
 	if o.Ended == nil {
 		o.Ended = func(quipu.CallInfo) {}
 	}
+	if o.Meter == nil {
+		o.Meter = noMeter{}
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -130,6 +134,7 @@ type request struct {
 	settled  bool      // the delivery, or the deferred call: done with the effects, in one record
 	span     *trace.Span
 	streams  bool // the reply's end is the call's
+	taken    taken
 }
 
 // Invoke calls a function.
@@ -139,6 +144,9 @@ func (c *Caller) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallRe
 
 func (c *Caller) invoke(ctx context.Context, r quipu.CallRequest, id string, depth int) (*quipu.CallReply, error) {
 	f, err := c.o.Find(r, id)
+	if err == nil && depth == 1 { // what a call makes is part of it
+		err = c.o.Meter.Allow(f.Name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -240,6 +248,9 @@ func (q *request) httpRequest(ctx context.Context) *http.Request {
 	body := q.Body
 	if q.body != nil {
 		body = bytes.NewReader(q.body)
+	} else if body != nil {
+		q.taken.in = &counted{Reader: body}
+		body = q.taken.in
 	}
 	r := (&http.Request{
 		Method: q.Method, Header: header, ContentLength: q.ContentLength, Host: "function",
@@ -258,6 +269,9 @@ func (q *request) httpRequest(ctx context.Context) *http.Request {
 func (c *Caller) ended(q *request) {
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
 	if q.deferred == nil {
+		if !q.taken.joins {
+			c.rest(q)
+		}
 		c.recent.add(q.info)
 	}
 	c.o.Observe(q.info)

@@ -36,6 +36,9 @@ type Delivered struct {
 func (c *Caller) Deliver(ctx context.Context, d Delivery) (out Delivered, err error) {
 	id := ulid.Make().String()
 	f, err := c.o.Find(d.CallRequest, id)
+	if err == nil {
+		err = c.o.Meter.Allow(f.Name)
+	}
 	if err != nil {
 		return out, err
 	}

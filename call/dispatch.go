@@ -195,6 +195,9 @@ func (d *dispatcher) try(ctx context.Context, w *waiting) (lost int) {
 	if err == nil {
 		f, err = d.c.o.Find(quipu.CallRequest{Function: w.function, Revision: p.Revision, IdempotencyKey: p.Key}, w.id)
 	}
+	if err == nil {
+		err = d.c.o.Meter.Allow(f.Name)
+	}
 	if err != nil { // a function that is gone is found to be so in the next step
 		d.again(w, err)
 		return 0
@@ -202,6 +205,7 @@ func (d *dispatcher) try(ctx context.Context, w *waiting) (lost int) {
 	q := d.c.deferred(p, f)
 	reply, err := d.c.run(ctx, q)
 	d.settle(ctx, w, q, reply, err)
+	d.c.rest(q)
 	return max(0, q.info.Runs-1)
 }
 
@@ -248,19 +252,25 @@ func (d *dispatcher) settle(ctx context.Context, w *waiting, q *request, reply *
 		return
 	}
 	now := d.c.o.Clock.Now()
-	d.durably(q, func(tx *view.Tx) error { return d.c.settle(tx, q, h, failure, now) })
+	if d.durably(q, func(tx *view.Tx) error { return d.c.settle(tx, q, h, failure, now) }) {
+		q.counted()
+	}
 }
 
-// durably commits a change, again until it is or the dispatcher stops: then the call is tried again after the next start.
-func (d *dispatcher) durably(q *request, change func(tx *view.Tx) error) {
-	for {
+// durably commits a change, again until it is or the dispatcher stops: then the call is tried again after the next start. It
+// tells whether the change is in the log, or may be.
+func (d *dispatcher) durably(q *request, change func(tx *view.Tx) error) bool {
+	for maybe := false; ; {
 		_, err := d.c.o.Book.Change(context.Background(), change)
-		if err == nil || quipu.CodeOf(err) == quipu.CodeCallCancelled {
-			return
+		if maybe = maybe || quipu.CodeOf(err) == quipu.CodeUnknown; err == nil {
+			return true
+		}
+		if quipu.CodeOf(err) == quipu.CodeCallCancelled {
+			return maybe
 		}
 		d.c.o.Logger.Error("what came of a call cannot be recorded; it is tried again", "call", q.id, "fn", q.f.Name, "err", err)
 		if !d.sleep(retryAfter) {
-			return
+			return maybe
 		}
 	}
 }
@@ -279,6 +289,9 @@ func (c *Caller) settle(tx *view.Tx, q *request, h *held, failure error, now tim
 	if err := c.stillWaits(tx, q.id); err != nil {
 		return err
 	}
+	if err := c.ride(tx, q); err != nil {
+		return err
+	}
 	if h != nil && failure == nil && q.accepts(h) {
 		return c.end(tx, q.deferred, q.ending(quipu.CallSucceeded, h))
 	}
@@ -290,6 +303,7 @@ func (c *Caller) settle(tx *view.Tx, q *request, h *held, failure error, now tim
 	}
 	t, state := q.deferred.verdict(status, failure, cause, now)
 	if state == quipu.CallWaiting {
+		t.Usage.Add(q.info.Usage)
 		return c.o.Results.park(tx, t)
 	}
 	e := q.ending(state, h)

@@ -24,7 +24,8 @@ type openCall struct {
 	traceparent string      // that the function got, "" if none
 	span        *trace.Span // of the function; nil if it is not recorded
 
-	nested sync.Mutex // one call joins at a time, since savepoints nest
+	nested sync.Mutex            // one call joins at a time, since savepoints nest
+	joined []quipu.FunctionUsage // guarded by nested: what those took
 
 	mu     sync.RWMutex // held for reading by operations, so that none is half in when the call closes
 	closed bool
@@ -121,7 +122,7 @@ func (c *Caller) session(f quipu.Function, o *openCall) (quipu.Session, error) {
 	case o != nil && o.tx != nil:
 		return &inCall{c: c, o: o}, nil
 	}
-	return &outside{State: c.o.Plain(f.Name), Publisher: c.o.Publish, c: c, function: f.Name, o: o}, nil
+	return &outside{State: c.o.Plain(f.Name), Publisher: c.o.Publish, c: c, function: f.Name, payer: f.Name, o: o}, nil
 }
 
 // Outside is the session of a client that is no instance; function prefixes its keys.
@@ -135,10 +136,34 @@ type outside struct {
 	quipu.Publisher
 	c        *Caller
 	function string
+	payer    string    // the function whose record it is; "" is the namespace
 	o        *openCall // the plain call it belongs to, if known
 }
 
 func (s *outside) Function() string { return s.function }
+
+// Apply is a record of its own.
+func (s *outside) Apply(ctx context.Context, store string, changes []quipu.Change) error {
+	err := s.State.Apply(ctx, store, changes)
+	if len(changes) == 0 {
+		return err
+	}
+	return s.c.appended(s.payer, err)
+}
+
+// Publish is a record of its own.
+func (s *outside) Publish(ctx context.Context, ms []quipu.Message) error {
+	err := s.Publisher.Publish(ctx, ms)
+	if len(ms) == 0 {
+		return err
+	}
+	return s.c.appended(s.payer, err)
+}
+
+// Cancel is a record of its own.
+func (s *outside) Cancel(ctx context.Context, topic, id string) error {
+	return s.c.appended(s.payer, s.Publisher.Cancel(ctx, topic, id))
+}
 
 // Invoke calls a function, one deeper than the call it comes from.
 func (s *outside) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error) {

@@ -44,6 +44,8 @@ type tried struct {
 	Error    quipu.Code `json:"error,omitempty"`
 	Status   int        `json:"status,omitempty"`
 	Cause    string     `json:"cause,omitempty"`
+	// Usage is of the attempts that have a record.
+	Usage quipu.Usage `json:"usage,omitzero"`
 }
 
 var errPending = errors.New("malformed call that waits")
@@ -87,7 +89,7 @@ func (p *pending) due() time.Time {
 func (p *pending) info(running bool) quipu.CallInfo {
 	i := p.Info
 	i.State, i.Attempts, i.Next = quipu.CallQueued, p.Attempts, p.Due
-	i.Error, i.Status, i.Cause = p.Error, p.Status, p.Cause
+	i.Error, i.Status, i.Cause, i.Usage = p.Error, p.Status, p.Cause, p.Usage
 	switch {
 	case running:
 		i.State, i.Next = quipu.CallRunning, time.Time{}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/view"
@@ -25,9 +26,14 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 	r := q.httpRequest(ctx)
 	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, traceparent: r.Header.Get(quipu.HeaderTraceparent), span: span}
 	c.open.enter(lease.ID(), open)
+	began := c.o.Clock.Now()
 	finish := func(healthy bool) {
 		cancel()
 		open.close()
+		c.ran(q, began, nil)
+		if q.deferred != nil || q.IdempotencyKey != "" {
+			c.processor(q, lease.ID())
+		}
 		c.open.leave(lease.ID(), open)
 		if healthy {
 			lease.Release()
@@ -49,6 +55,8 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 		h, err := hold(q.f, response)
 		if err != nil {
 			err = q.failure(ctx, err)
+		} else {
+			q.taken.out = int64(len(h.body))
 		}
 		answered(span, q.info.Status, err)
 		finish(!q.breaks(err))
@@ -62,12 +70,15 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 		return c.recordPlain(context.WithoutCancel(ctx), q, h)
 	}
 	q.streams = true
-	reply.Body = &streamed{ReadCloser: response.Body, done: sync.OnceFunc(func() {
+	body := &streamed{ReadCloser: response.Body}
+	body.done = sync.OnceFunc(func() {
 		answered(span, q.info.Status, nil)
+		q.taken.out = body.n.Load()
 		finish(ctx.Err() != context.DeadlineExceeded || q.f.Spec.Concurrency > 1)
 		c.ended(q)
 		q.finish(nil)
-	})}
+	})
+	reply.Body = body
 	return reply, nil
 }
 
@@ -88,6 +99,13 @@ func (q *request) breaks(err error) bool {
 type streamed struct {
 	io.ReadCloser
 	done func()
+	n    atomic.Int64 // bytes that were read
+}
+
+func (s *streamed) Read(b []byte) (int, error) {
+	n, err := s.ReadCloser.Read(b)
+	s.n.Add(int64(n))
+	return n, err
 }
 
 func (s *streamed) Close() error {
@@ -108,11 +126,20 @@ func (c *Caller) recordPlain(ctx context.Context, q *request, h *held) (*quipu.C
 		if earlier, err = c.o.Results.recorded(tx, q); err != nil || earlier != nil {
 			return err
 		}
+		if err := c.ride(tx, q); err != nil {
+			return err
+		}
 		return c.o.Results.record(tx, q, h)
 	})
 	if quipu.CodeOf(err) == quipu.CodeCallPending { // accepted under the same key meanwhile, within an atomic call
 		c.ended(q)
 		return h.reply(q.info, c.o.Book.Applied()), nil
+	}
+	if err == nil && earlier == nil || quipu.CodeOf(err) == quipu.CodeUnknown {
+		q.counted()
+	}
+	if earlier != nil {
+		c.rest(q)
 	}
 	if err != nil || earlier != nil {
 		return earlier, err

@@ -45,6 +45,7 @@ func furnished(t *testing.T) *house {
 	}))
 	h.ns.PutDead("mailer-dead", `{"id":"1"}`, quipu.DeadLetter{Topic: oddTopic, Subscription: "mailer", Offset: 1, Cause: "500", Attempts: 11})
 	h.ns.PutSubscription(oddTopic, "mail/er")
+	h.must(h.ns.SetBudget(t.Context(), quipu.Budget{Function: "hello", Amount: 1, Warn: 80}))
 	h.must(h.ns.SetAlias(t.Context(), "hello", "stable", "r1"))
 	h.ask("POST", adminPrefix+"/functions/hello/call/", "", "Traceparent: "+oddTrace, quipu.HeaderTrace+": "+quipu.TraceKeep)
 	return h
@@ -122,6 +123,13 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"resumeFork":       {"POST", "/namespaces/fork/resume", "", ""},
 	"removeNamespace":  {"DELETE", "/namespaces/fork", "", ""},
 	"replayCall":       {"POST", "/calls/call-1/replay", `{}`, ""},
+	"listUsage":        {"GET", "/usage?from=2026-01-01&to=2026-01-31", "", ""},
+	"getBill":          {"GET", "/bill?month=2026-01&by=function", "", ""},
+	"getPrices":        {"GET", "/prices", "", ""},
+	"setPrices":        {"PUT", "/prices", `{"currency":"EUR","perMillionCalls":"0.20"}`, ""},
+	"listBudgets":      {"GET", "/budgets", "", ""},
+	"setBudget":        {"PUT", "/budgets", `{"function":"hello","amount":"10.50","warn":90,"stop":true}`, ""},
+	"removeBudget":     {"DELETE", "/budgets?function=hello", "", ""},
 	"verifyBook":       {"POST", "/books/quipu%2Fdefault/verify", "", ""},
 }
 

@@ -38,6 +38,7 @@ type Namespace interface {
 	quipu.AsyncInvoker
 	quipu.Calls
 	quipu.Topics
+	quipu.Billing
 	// Attach makes an application that runs by itself part of the namespace until ctx ends, and tells how it stands.
 	// CodeUsage, CodePortTaken, CodeAppCallback.
 	Attach(ctx context.Context, appID string, a sdk.Attachment, tell func(sdk.Attached) error) error

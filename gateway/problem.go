@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/quipu-run/quipu"
@@ -47,8 +48,16 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 		err = bodyTooLarge(tooLarge.Limit)
 	}
 	status, p := Problem(g.opt.Logger, r, err)
+	WaitFor(w.Header(), err)
 	RetryAfter(w.Header(), status)
 	writeJSON(w, status, p)
+}
+
+// WaitFor sets Retry-After to what the error says, in seconds.
+func WaitFor(h http.Header, err error) {
+	if wait := quipu.AsError(err).RetryAfter; wait > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
+	}
 }
 
 // RetryAfter sets the header on the statuses that mean "later".

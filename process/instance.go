@@ -39,6 +39,10 @@ type Instance struct {
 	fault error         // it could not be noted
 	where atomic.Value  // string: where it was first seen to listen
 
+	spending sync.Mutex    // guards the fields below, and the group's count against its end
+	seen     time.Duration // of the processors, by the process' own clock; in the end all of it
+	over     bool
+
 	tooMuch   atomic.Bool // it was killed for the memory it took
 	killOnce  sync.Once
 	killTimer *time.Timer // set within killOnce
@@ -251,6 +255,7 @@ func (i *Instance) watch() {
 	if why := i.overdrawn(); why != "" {
 		i.exit = why
 	}
+	i.spend(state)
 	i.walls.out.close() // it prints what was refused
 	i.output.finish()
 	i.line.end()

@@ -51,6 +51,7 @@ var modes = map[string]func(){
 	"busy":     beBusy,
 	"caller":   beCaller,
 	"client":   beClient,
+	"parent":   beParent,
 	"env":      func() { fmt.Println(strings.Join(os.Environ(), "\n")) },
 }
 

@@ -17,6 +17,7 @@ import (
 	contract "github.com/quipu-run/quipu/contract/http"
 	"github.com/quipu-run/quipu/internal/secret"
 	"github.com/quipu-run/quipu/kv"
+	"github.com/quipu-run/quipu/meter"
 	"github.com/quipu-run/quipu/pool"
 	"github.com/quipu-run/quipu/topic"
 )
@@ -78,6 +79,7 @@ func route(t quipu.TopicTrigger) (func(event []byte) string, error) {
 var words = map[string]call.Words{
 	kv.Name:    {Key: kv.DescribeKey, Op: kv.DescribeOp, Effect: kv.DescribeEffect},
 	topic.Name: {Key: topic.DescribeKey, Op: topic.DescribeOp, Effect: topic.DescribeEffect, Events: topic.DescribeEvents},
+	meter.Name: {Op: meter.DescribeOp},
 }
 
 // complete gives a subscription of Dapr what a trigger of quipu.yaml has by default.

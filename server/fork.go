@@ -278,6 +278,7 @@ func (n *Node) removeNamespace(ctx context.Context, ns *namespace) error {
 	if err = errors.Join(err, ns.close(drain)); err != nil {
 		return err
 	}
+	n.labels.forget(ns.name)
 	return n.forget(context.WithoutCancel(ctx), ns.name, ns.origin != nil)
 }
 

@@ -346,3 +346,25 @@ func TestTheCommandLineTravels(t *testing.T) {
 	}
 	n.on("replay", "01HZZZZZZZZZZZZZZZZZZZZZZZ").wantErr(string(quipu.CodeNotFound))
 }
+
+// What a namespace took is on its own bill: that of a fork begins with the fork.
+func TestABillIsNotForked(t *testing.T) {
+	n := start(t)
+	n.addBy(1)
+	n.calls("").want(t, 200, "1")
+	f := n.fork(sdk.ForkRequest{Name: "fork"})
+	f.calls("fork").want(t, 200, "2")
+	callsOf := func(in *node) (calls int64) {
+		all, err := in.client.Usage(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range all {
+			calls += u.Calls
+		}
+		return calls
+	}
+	if parent, fork := callsOf(n), callsOf(f); parent != 1 || fork != 1 {
+		t.Errorf("the bill of the parent has %d calls, that of the fork %d", parent, fork)
+	}
+}

@@ -97,6 +97,17 @@ func (l *labels) set(namespace string, functions map[string]bool) {
 	}
 }
 
+// forget takes the figures of a namespace away.
+func (l *labels) forget(namespace string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.size -= len(l.known[namespace])
+	delete(l.known, namespace)
+	for _, v := range l.vecs {
+		v.DeletePartialMatch(prometheus.Labels{"namespace": namespace})
+	}
+}
+
 // label keeps the labels at what is deployed and attached.
 func (ns *namespace) label(functions []quipu.Function) {
 	names := ns.attached.names()

@@ -27,7 +27,7 @@ func (n *Node) measure() {
 		Name: "quipu_cold_start_seconds", Help: "Time of starts of instances by phase: wait, of the call that waited longest, until the start was begun, where one waited; start, until it ran; init, until it listened and was healthy.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"namespace", "function", "phase"})
 	n.labels = newLabels(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold)
-	n.registry.MustRegister(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold, topicMetrics{n}, queueMetrics{n}, instanceMetrics{n})
+	n.registry.MustRegister(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold, topicMetrics{n}, queueMetrics{n}, instanceMetrics{n}, budgetMetrics{n})
 }
 
 // observeCall measures calls of a namespace.

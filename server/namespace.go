@@ -20,6 +20,7 @@ import (
 	"github.com/quipu-run/quipu/internal/linelog"
 	"github.com/quipu-run/quipu/kv"
 	"github.com/quipu-run/quipu/locallog"
+	"github.com/quipu-run/quipu/meter"
 	"github.com/quipu-run/quipu/pool"
 	"github.com/quipu-run/quipu/sdk"
 	"github.com/quipu-run/quipu/topic"
@@ -67,6 +68,7 @@ type namespace struct {
 	*deploy.View
 	*call.Caller
 	*trigger.Engine
+	quipu.Billing // meter
 
 	node     *Node
 	name     string
@@ -77,6 +79,7 @@ type namespace struct {
 	results  *call.Results
 	topic    *topic.View
 	ticker   *trigger.Ticker
+	meter    *meter.View
 	book     *view.Book
 	pool     *pool.Pool
 	lines    *linelog.Writer
@@ -172,8 +175,10 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 // newNamespace makes the views of a namespace, which read and write nothing before it is opened.
 func (n *Node) newNamespace(name string) *namespace {
 	ns := &namespace{node: n, name: name, store: n.store, kv: kv.New(n.blobs), topic: topic.New(), results: call.NewResults(n.blobs)}
-	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger,
-		Started: n.observeStart(name), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax})
+	ns.meter = ns.newMeter()
+	ns.Billing = ns.meter
+	ns.pool = pool.New(pool.Options{Runtime: metered{n.runtime, ns.meter}, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger,
+		Started: ns.countStart(n.observeStart(name)), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
 		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
 		Commit: ns.deployed, Changed: ns.changed})
@@ -183,7 +188,7 @@ func (n *Node) newNamespace(name string) *namespace {
 
 // machines are the views of the namespace.
 func (ns *namespace) machines() []view.Machine {
-	return []view.Machine{ns.kv, ns.View, ns.results, ns.topic, ns.ticker}
+	return []view.Machine{ns.kv, ns.View, ns.results, ns.topic, ns.ticker, ns.meter}
 }
 
 // open brings a namespace up. What was opened is closed again if a later part fails.
@@ -197,7 +202,7 @@ func (ns *namespace) open(ctx context.Context) (err error) {
 		return err
 	}
 	n, publisher := ns.node, topic.Outside{View: ns.topic, Book: ns.book}
-	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
+	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock, Meter: ns.meter,
 		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
 		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observeCall(ns.name), Trace: n.trace, Ended: n.observeEnd(ns.name), Log: n.log, LogBook: ns.id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
@@ -247,6 +252,9 @@ func (ns *namespace) release() (err error) {
 // start follows the book, and begins what runs by itself.
 func (ns *namespace) start() error {
 	ns.topic.Start(ns.book, func(delivery.Subscription) { ns.Engine.Sync() })
+	if err := ns.meter.Start(ns.book); err != nil {
+		return err
+	}
 	if err := ns.View.Start(ns.book); err != nil {
 		return err
 	}
@@ -254,6 +262,7 @@ func (ns *namespace) start() error {
 	ns.stop = stop
 	ns.tasks.Go(func() { ns.sweep(tasks) })
 	ns.tasks.Go(func() { ns.watch(tasks) })
+	ns.tasks.Go(func() { ns.meter.Run(tasks) })
 	if ns.quiet() {
 		return nil
 	}
@@ -365,11 +374,12 @@ func (ns *namespace) close(ctx context.Context) error {
 	err := errors.Join(ns.Engine.Close(ctx), ns.Caller.Close(ctx), ns.pool.Close(ctx))
 	ns.Engine.Wait() // what it called has ended with the pool
 	ns.Caller.Wait()
+	last := ns.meter.Close(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
 		err = nil
 	}
-	return errors.Join(err, ns.release())
+	return errors.Join(err, last, ns.release())
 }
 
 // drain has everything end that goes on by itself.

@@ -308,3 +308,12 @@ func decodePosition(value []byte) (position, error) {
 		stamp: int64(binary.LittleEndian.Uint64(value[8:])),
 	}, nil
 }
+
+// Bytes is about how much the book's views take on disk; what was written last is not there yet.
+func (b *Book) Bytes() (int64, error) {
+	n, err := b.store.db.EstimateDiskUsage(b.prefix, after(b.prefix))
+	if err != nil {
+		return 0, fmt.Errorf("size of the views of book %d: %w", b.id, err)
+	}
+	return int64(n), nil
+}

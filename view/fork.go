@@ -158,8 +158,20 @@ func (f *fork) advance(db *pebble.DB) error {
 			return err
 		}
 	}
+	batch := db.NewBatch()
+	defer batch.Close()
+	for _, m := range f.machines {
+		if m, ok := m.(Forgetter); ok {
+			if err := m.Forget(&Batch{book: b, b: batch}); err != nil {
+				return fmt.Errorf("fork view %s: %w", m.Name(), err)
+			}
+		}
+	}
 	begin := position{stamp: b.applied.stamp} // nothing of the fork's own log
-	return db.Set(appliedKey(b.prefix), begin.encode(), pebble.NoSync)
+	if err := batch.Set(appliedKey(b.prefix), begin.encode(), nil); err != nil {
+		return err
+	}
+	return batch.Commit(pebble.NoSync)
 }
 
 // keysOf is the book whose prefix it is.

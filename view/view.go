@@ -39,6 +39,13 @@ type Loader interface {
 	Load(r Reader) error
 }
 
+// Forgetter is a Machine that does not want all that it wrote in a fork of its book.
+type Forgetter interface {
+	Machine
+	// Forget writes what the fork begins with instead.
+	Forget(b *Batch) error
+}
+
 // Reader reads what a view has written.
 type Reader struct {
 	book *Book

@@ -125,7 +125,7 @@ var kinds = []kind{
 				return []any{i.ID, i.Function, i.Status, i.Start.Format(time.RFC3339)}
 			}),
 		get: getCallView},
-	{name: "namespaces", list: listing(namespaceHead, (*sdk.Client).Namespaces, namespaceRow),
+	{name: "namespaces", list: listing(forkHead, (*sdk.Client).Namespaces, forkRow),
 		rm: func(ctx context.Context, node *sdk.Client, name string) error { return node.RemoveNamespace(ctx, name) }},
 	{name: "books", list: listing(bookHead, (*sdk.Client).Books, bookRow),
 		get: func(ctx context.Context, node *sdk.Client, name string) (any, error) { return node.Book(ctx, name) },

@@ -73,9 +73,9 @@ func (c *cli) showNamespace(ns sdk.Namespace, err error) error {
 	return err
 }
 
-const namespaceHead = "NAME\tFUNCTIONS\tAPPLIED\tFORK OF\tAT\tRUNS"
+const forkHead = "NAME\tFUNCTIONS\tAPPLIED\tFORK OF\tAT\tRUNS"
 
-func namespaceRow(ns sdk.Namespace) []any {
+func forkRow(ns sdk.Namespace) []any {
 	of, at, runs := "", "", "yes"
 	if f := ns.Fork; f != nil {
 		of, at = f.Of, f.At.String()

@@ -119,6 +119,7 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(c.revisionCommands()...)
 	root.AddCommand(c.callCommands()...)
 	root.AddCommand(c.travelCommands()...)
+	root.AddCommand(c.billCommand(), c.budgetCommand())
 	root.AddCommand(c.topicCommands()...)
 	root.AddCommand(c.stateCommand(), c.logCommand(), c.doctorCommand(), c.explainCommand(), c.versionCommand(), c.runCommand())
 	return root

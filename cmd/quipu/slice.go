@@ -42,6 +42,10 @@ func (v callView) print(c *cli) error {
 	}
 	v.printReply(row)
 	row("time", "%s to %s, %s, %s", v.Start.Format(time.RFC3339Nano), v.End.Format(time.RFC3339Nano), time.Duration(v.Micros)*time.Microsecond, count(uint64(v.Runs), "run"))
+	if u := v.Usage; !u.IsZero() {
+		row("took", "%d ms billed, %d MB-ms, %d µs of processor, %s in, %s out, %s", u.BilledMillis, u.MemoryMBMillis, u.CPUMicros,
+			count(uint64(u.BytesIn), "byte"), count(uint64(u.BytesOut), "byte"), count(uint64(u.LogAppends), "record"))
+	}
 	v.printRecord(row)
 	if err := w.Flush(); err != nil {
 		return err

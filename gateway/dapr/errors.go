@@ -134,6 +134,7 @@ func malformed(err error) error {
 // fail answers with err.
 func (d *Door) fail(w http.ResponseWriter, r *http.Request, tag string, err error) {
 	p := d.problem(r, tag, "", err)
+	gateway.WaitFor(w.Header(), err)
 	answerWith(w, p.status, p)
 }
 

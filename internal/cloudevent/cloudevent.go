@@ -23,6 +23,7 @@ const (
 	TypeTick           = "dev.quipu.tick"
 	TypeCallSucceeded  = "dev.quipu.call.succeeded"
 	TypeCallFailed     = "dev.quipu.call.failed"
+	TypeBudget         = "dev.quipu.budget"
 	contentTypeDefault = "text/plain"
 )
 

@@ -18,7 +18,7 @@ func Backoff(first time.Duration, attempt int) time.Duration {
 func Missed(err error) bool {
 	switch quipu.CodeOf(err) {
 	case quipu.CodeBusy, quipu.CodeStart, quipu.CodeStopping, quipu.CodeContention, quipu.CodeNoFunction, quipu.CodeNoTool,
-		quipu.CodeOverloaded, quipu.CodeDiskFull, quipu.CodeLogStopped, quipu.CodeUnknown, quipu.CodeBuild:
+		quipu.CodeOverloaded, quipu.CodeBudget, quipu.CodeDiskFull, quipu.CodeLogStopped, quipu.CodeUnknown, quipu.CodeBuild:
 		return true
 	}
 	return false

@@ -44,6 +44,7 @@ type Limits struct {
 type Group struct {
 	tree *Tree
 	name string
+	used *os.File // where the kernel counts processor time; nil if it does not
 }
 
 // Open finds where groups can be made, and removes those of processes that are no more. It answers an error if there is
@@ -252,6 +253,7 @@ func (t *Tree) New(name string) (*Group, error) {
 			return nil, errors.Join(err, g.Remove())
 		}
 	}
+	g.openUsed()
 	return g, nil
 }
 
@@ -341,6 +343,10 @@ const removeTries = 50
 // Remove takes the group away once its processes are gone.
 func (g *Group) Remove() error {
 	var failed error
+	if g.used != nil {
+		failed = g.used.Close()
+		g.used = nil
+	}
 	for _, dir := range g.tree.folders() {
 		failed = errors.Join(failed, remove(filepath.Join(dir, g.name)))
 	}

@@ -32,6 +32,7 @@ var Epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 type Namespace struct {
 	Book *Books
 	*Broker
+	billing
 	mu        sync.Mutex
 	functions map[string]quipu.Function
 	handlers  map[string]http.Handler
