@@ -152,8 +152,8 @@ func TestANodeKilledAtRandomCountsEveryAcknowledgedKeyOnce(t *testing.T) {
 					return
 				default:
 				}
-				if !acknowledge(url, fmt.Sprintf("%d-%d", c, i), &retries) {
-					t.Errorf("request %d of client %d was not acknowledged within %s", i, c, patience)
+				if last, ok := acknowledge(url, fmt.Sprintf("%d-%d", c, i), &retries); !ok {
+					t.Errorf("request %d of client %d was not acknowledged within %s: at last %d %s", i, c, patience, last.status, last.body)
 					return
 				}
 				acknowledged.Add(1)
@@ -175,15 +175,19 @@ func TestANodeKilledAtRandomCountsEveryAcknowledgedKeyOnce(t *testing.T) {
 	if err := k.term(); err != nil {
 		t.Errorf("the node did not end well: %v", err)
 	}
+	if t.Failed() {
+		t.Log(k.output.String())
+	}
 }
 
 // acknowledge repeats a request until it is answered with success.
-func acknowledge(url, key string, retries *atomic.Int64) bool {
-	return poll(func() bool {
-		if ask(http.MethodPost, url, "", quipu.HeaderIdempotency, key).status == 200 {
+func acknowledge(url, key string, retries *atomic.Int64) (last answer, ok bool) {
+	ok = poll(func() bool {
+		if last = ask(http.MethodPost, url, "", quipu.HeaderIdempotency, key); last.status == 200 {
 			return true
 		}
 		retries.Add(1)
 		return false
 	})
+	return last, ok
 }
