@@ -69,6 +69,8 @@ type Options struct {
 	Registry     *prometheus.Registry // nil means an empty one
 	Logger       *slog.Logger         // nil means slog.Default
 	BodyBytesMax int64                // of requests to functions; 0 means 64 MiB
+	// Fault is asked before each request to a function. Not nil at a developer's node, where browsers get problems as pages.
+	Fault FaultFunc
 }
 
 const bodyBytesMaxDefault = 64 << 20

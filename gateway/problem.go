@@ -48,7 +48,7 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	status, p := Problem(g.opt.Logger, r, err)
 	RetryAfter(w.Header(), status)
-	writeJSON(w, status, p)
+	g.tell(w, r, status, p)
 }
 
 // RetryAfter sets the header on the statuses that mean "later".

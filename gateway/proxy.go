@@ -21,6 +21,9 @@ import (
 func (g *Gateway) serveFunction(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	name := namespaceOf(r)
+	if g.opt.Fault != nil && g.faulty(w, r, name) {
+		return
+	}
 	t := (*g.tables.Load())[name]
 	if t == nil {
 		t = noRoutes

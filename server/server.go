@@ -52,8 +52,11 @@ type Config struct {
 	// package pool.
 	CallsMax, InstancesMax int
 	Version                string
-	Logger                 *slog.Logger
-	Ready                  func(sdk.Node) // called once, when the node serves
+	// Fault makes this a developer's node: it is asked, before each request to a function, what is wrong with the
+	// application. Nil for all other nodes.
+	Fault  gateway.FaultFunc
+	Logger *slog.Logger
+	Ready  func(sdk.Node) // called once, when the node serves
 }
 
 // Node is a running node.
@@ -136,7 +139,7 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	n.info = n.describe()
 	n.gateway = gateway.New(gateway.Options{Namespaces: n.namespaceAPI, Create: n.createNamespaceAPI, Node: n.status,
 		Backup: n.Backup, LogStats: n.logStats, Sync: cfg.Sync,
-		Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
+		Fault: cfg.Fault, Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
 	n.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.observe = n.measure()

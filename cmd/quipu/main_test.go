@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -145,7 +146,7 @@ func TestASaveIsSeenAndWhatIsIgnoredIsNot(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	seen, done := make(chan struct{}), make(chan error)
-	go func() { done <- watch(ctx, dir, func() { seen <- struct{}{} }) }()
+	go func() { done <- watch(ctx, dir, func(time.Time) { seen <- struct{}{} }) }()
 	<-seen // at the start
 	save := func(name string) {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
@@ -268,7 +269,7 @@ func TestDevDeploysAtEverySaveAndLivesThroughMistakes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	said, done := make(told, 100), make(chan error, 1)
 	c := &cli{err: said, out: io.Discard}
-	go func() { done <- c.deployOnSave(ctx, sdk.Node{HTTP: node.URL}, dir, "") }()
+	go func() { done <- c.deployOnSave(ctx, sdk.Node{HTTP: node.URL}, dir, "", newSaved()) }()
 	save := func(name, text string) {
 		t.Helper()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
