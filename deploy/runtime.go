@@ -88,7 +88,7 @@ func build(ctx context.Context, f quipu.Function, app string) error {
 		}
 	}
 	if f.Spec.Runtime != "go" {
-		return nil
+		return buildScript(f, app, dir)
 	}
 	command, err := goBuild(app, dir, f.Spec.Source)
 	if err != nil {

@@ -67,9 +67,9 @@ func (n *node) showsTheLine(t *testing.T, id string) {
 
 // The first minutes of a new user: quipu new, quipu dev, curl, edit, curl.
 func TestDevServesEachTemplateAndItsEdits(t *testing.T) {
-	for template, source := range map[string]string{"python": "main.py", "node": "index.js", "go": "main.go"} {
+	for template, source := range map[string]string{"python": "greet.py", "node": "greet.js", "typescript": "greet.ts", "go": "main.go"} {
 		t.Run(template, func(t *testing.T) {
-			if _, err := exec.LookPath("node"); err != nil && template == "node" && os.Getenv("CI") == "" {
+			if _, err := exec.LookPath("node"); err != nil && (template == "node" || template == "typescript") && os.Getenv("CI") == "" {
 				t.Skip("node is not on this machine")
 			}
 			dir := filepath.Join(t.TempDir(), "hello")

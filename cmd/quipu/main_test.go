@@ -291,7 +291,8 @@ func TestDevDeploysAtEverySaveAndLivesThroughMistakes(t *testing.T) {
 
 // The templates count in state over the Dapr API they would have as instances.
 func TestTemplatesGreetAndCount(t *testing.T) {
-	for name, command := range map[string][]string{"go": {"go", "run", "."}, "python": {"python3", "main.py"}, "node": {"node", "index.js"}} {
+	for name, command := range map[string][]string{"go": {"go", "run", "."}, "python": {"python3", "main.py"}, "node": {"node", "index.js"},
+		"typescript": {"node", "index.mjs"}} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := exec.LookPath(command[0]); err != nil {
 				t.Skipf("%s is not installed", command[0])
@@ -299,6 +300,12 @@ func TestTemplatesGreetAndCount(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "app")
 			if code := run(t.Context(), []string{"new", name, dir}, nil, io.Discard, os.Stderr); code != 0 {
 				t.Fatalf("new: exit %d", code)
+			}
+			if name == "typescript" {
+				source := filepath.Join(dir, "hello")
+				if code := run(t.Context(), []string{"build", filepath.Join(source, "index.ts"), "--out", source}, nil, io.Discard, os.Stderr); code != 0 {
+					t.Fatalf("build: exit %d", code)
+				}
 			}
 			greet := startTemplate(t, filepath.Join(dir, "hello"), command)
 			for _, c := range [][2]string{{"/hello", "hello, world! You were greeted 1 times.\n"}, {"/hello/Ana%20B", "hello, Ana B! You were greeted 1 times.\n"}, {"/hello", "hello, world! You were greeted 2 times.\n"}} {

@@ -80,3 +80,58 @@ func waitForSocket(t *testing.T, socket string) {
 		}
 	}
 }
+
+// What a user is told to run first: the test of each template passes as it is, without a node or a network, and fails when
+// the function is wrong.
+func TestEachTemplateHasATestOfItsOwn(t *testing.T) {
+	for name, c := range map[string]struct {
+		in, source string // folder and file of the function
+		command    []string
+	}{
+		"go":         {"hello", "main.go", []string{"go", "test", "./..."}},
+		"python":     {"hello", "greet.py", []string{"python3", "-m", "unittest"}},
+		"node":       {".", "greet.js", []string{"node", "--test", "hello/greet.test.js"}},
+		"typescript": {".", "greet.ts", []string{"npm", "test"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath(c.command[0]); err != nil {
+				t.Skipf("%s is not installed", c.command[0])
+			}
+			dir := filepath.Join(t.TempDir(), "app")
+			if code := run(t.Context(), []string{"new", name, dir}, nil, io.Discard, os.Stderr); code != 0 {
+				t.Fatalf("new: exit %d", code)
+			}
+			if out, err := runTemplateTest(filepath.Join(dir, c.in), c.command); err != nil {
+				t.Fatalf("%v: %v\n%s", c.command, err, out)
+			}
+			readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
+			if err != nil || !strings.Contains(string(readme), strings.Join(c.command, " ")) {
+				t.Errorf("README.md does not name %v: %v", c.command, err)
+			}
+			breakFile(t, filepath.Join(dir, "hello", c.source), "You were greeted", "You met")
+			if out, err := runTemplateTest(filepath.Join(dir, c.in), c.command); err == nil {
+				t.Errorf("the function is broken, and its test passes:\n%s", out)
+			}
+		})
+	}
+}
+
+func runTemplateTest(dir string, command []string) ([]byte, error) {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOPROXY=off", "GOWORK=off", "npm_config_update_notifier=false")
+	return cmd.CombinedOutput()
+}
+
+func breakFile(t *testing.T, file, before, after string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err == nil && !strings.Contains(string(text), before) {
+		t.Fatalf("%s has no %q", file, before)
+	}
+	if err == nil {
+		err = os.WriteFile(file, []byte(strings.ReplaceAll(string(text), before, after)), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
