@@ -115,7 +115,7 @@ var (
 
 // adminRoutes is the table of the admin API.
 func (g *Gateway) adminRoutes() []adminRoute {
-	return slices.Concat(g.nodeRoutes(), asyncRoutes(), g.functionRoutes(), g.revisionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.recordRoutes(), g.attachRoutes())
+	return slices.Concat(g.nodeRoutes(), asyncRoutes(), g.functionRoutes(), g.revisionRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.logRoutes(), g.recordRoutes(), g.attachRoutes())
 }
 
 func (g *Gateway) nodeRoutes() []adminRoute {

@@ -139,10 +139,7 @@ func newToken() string {
 // output writes what an instance prints, with the call it is handling.
 func (ns *namespace) output(f quipu.Function, instance string) func(string, []byte) {
 	return func(stream string, line []byte) {
-		err := ns.lines.Write(linelog.Line{Time: ns.node.clock.Now(), Function: f.Name, Instance: instance,
+		ns.keep(linelog.Line{Time: ns.node.clock.Now(), Function: f.Name, Instance: instance,
 			Call: ns.Current(instance), Stream: stream, Text: string(line)})
-		if err != nil { // the function goes on; its output goes where an operator sees it
-			ns.node.cfg.Logger.Error("output of an instance cannot be kept", "fn", f.Name, "line", string(line), "err", err)
-		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"net/http"
 	"regexp"
@@ -54,6 +53,7 @@ type namespace struct {
 	book     *view.Book
 	pool     *pool.Pool
 	lines    *linelog.Writer
+	runtime  *watched
 	apps     sync.Map // instance id -> app
 	attached attachments
 
@@ -146,7 +146,8 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	if err != nil {
 		return nil, err
 	}
-	ns.pool = pool.New(pool.Options{Runtime: n.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger,
+	ns.runtime = &watched{Runtime: n.runtime}
+	ns.pool = pool.New(pool.Options{Runtime: ns.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger,
 		Started: n.observeStart(name), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
 		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
@@ -160,7 +161,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	publisher := topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock,
 		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observe, Ended: n.observeEnd(name), Log: n.log, LogBook: id, Describe: words})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: ns.observed, Ended: n.observeEnd(name), Log: n.log, LogBook: id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(name)})
 	if err := ns.start(); err != nil {
@@ -247,21 +248,6 @@ func (ns *namespace) Instances() []sdk.Instance {
 	return list
 }
 
-// Logs yields what instances of a function printed.
-func (ns *namespace) Logs(ctx context.Context, function string, tail int, follow bool) iter.Seq2[sdk.LogLine, error] {
-	return func(yield func(sdk.LogLine, error) bool) {
-		if _, err := ns.Function(function); err != nil {
-			yield(sdk.LogLine{}, err)
-			return
-		}
-		for line, err := range ns.lines.Read(ctx, function, tail, follow) {
-			if !yield(sdk.LogLine{Time: line.Time, Instance: line.Instance, Stream: line.Stream, Call: line.Call, Text: line.Text}, err) {
-				return
-			}
-		}
-	}
-}
-
 // Verify reads every byte of the log that the book lies in.
 func (ns *namespace) Verify(ctx context.Context, book string, progress func(done, total int64)) error {
 	if _, err := ns.Log().OpenBook(ctx, book); err != nil {
@@ -291,6 +277,7 @@ func (ns *namespace) close(ctx context.Context) error {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
 		err = nil
 	}
+	ns.runtime.wait()
 	return errors.Join(err, ns.book.Close(), ns.lines.Close())
 }
 

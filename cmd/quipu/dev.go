@@ -36,7 +36,7 @@ func (c *cli) dev(cmd *cobra.Command, n *NodeConfig, dir string) error {
 		go func() {
 			err := c.deployOnSave(ctx, node, dir, n.TokenFile, saved)
 			saved.set(nil) // requests that wait for the first deploy do not hold up the end
-			cancel(err) // without the watch there is no dev
+			cancel(err)    // without the watch there is no dev
 			deploying <- err
 		}()
 	}

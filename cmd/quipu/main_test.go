@@ -48,7 +48,7 @@ func fakeNode() (*httptest.Server, error) {
 	ns.Add(fake.HTTP("sad", "/sad"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "no", http.StatusConflict)
 	}))
-	ns.Lines = []sdk.LogLine{{Time: fake.Epoch, Instance: "i1", Stream: "stdout", Text: "started"}, {Time: fake.Epoch, Instance: "i1", Stream: "stderr", Text: "red \x1b[31m"}}
+	ns.Lines = []sdk.LogLine{{Time: fake.Epoch, Function: "hello", Instance: "i1", Stream: "stdout", Text: "started"}, {Time: fake.Epoch, Function: "hello", Instance: "i1", Stream: "stderr", Text: "red \x1b[31m"}}
 	ns.Running = []sdk.Instance{{ID: "i1", Function: "hello", Revision: "r1", PID: 7, State: "ready", Started: fake.Epoch}}
 	for i := range 3 {
 		ns.Book.Put("quipu/default", fmt.Sprintf("record %d", i), "t")
