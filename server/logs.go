@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -106,8 +107,8 @@ func (i *watchedInstance) Stop(grace time.Duration) {
 
 // obituary is what is said of the end, "" for one that was asked for.
 func (i *watchedInstance) obituary() string {
-	switch {
-	case i.killed.Load():
+	switch { // what broke a call may have ended before it was killed for that
+	case i.killed.Load() && strings.HasPrefix(i.Exit(), "signal: "):
 		return "the instance was killed: what ran in it was over its time, or had broken"
 	case i.asked.Load():
 		return ""
