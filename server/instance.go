@@ -73,7 +73,11 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, subscript
 	d := dapr.New(dapr.Options{
 		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger,
 		Session: func(r *http.Request) (quipu.Session, error) {
-			return ns.Session(f, instance, r.Header.Get(quipu.HeaderCallID))
+			session, err := ns.Session(f, instance, r.Header.Get(quipu.HeaderCallID))
+			if err == nil && ns.node.cfg.Probe != nil {
+				session = probedSession{session, ns, instance}
+			}
+			return session, err
 		},
 		AppID:         func(*http.Request) string { return f.Name },
 		Secrets:       func(*http.Request) (map[string]string, error) { return ns.ownSecrets(f) },

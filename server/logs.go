@@ -68,23 +68,43 @@ func (ns *namespace) keep(line linelog.Line) {
 // watched is a runtime whose instances leave, in their own output, how they ended, unless they were asked to.
 type watched struct {
 	quipu.Runtime
+	probe  Probe // nil for none
 	ending sync.WaitGroup
+	live   sync.Map // id -> *watchedInstance
 }
 
 // Start starts an instance and watches its end.
 func (w *watched) Start(ctx context.Context, spec quipu.InstanceSpec) (quipu.Instance, error) {
+	starting := ProbeEvent{Kind: ProbeStarting, Function: spec.Function, Instance: spec.ID}
+	if w.probe != nil {
+		w.probe(starting)
+	}
 	inst, err := w.Runtime.Start(ctx, spec)
+	one := &watchedInstance{Instance: inst, ready: func() {
+		if starting.Kind = ProbeStarted; w.probe != nil {
+			w.probe(starting)
+		}
+	}}
 	if err != nil {
+		one.ready()
 		return nil, err
 	}
-	one := &watchedInstance{Instance: inst}
+	w.live.Store(spec.ID, one)
 	w.ending.Go(func() {
 		<-inst.Done()
+		w.live.Delete(spec.ID)
 		if text := one.obituary(); text != "" {
 			spec.Output(streamPlatform, []byte(text))
 		}
 	})
 	return one, nil
+}
+
+// kill ends an instance at once, and returns when it is gone.
+func (w *watched) kill(instance string) {
+	if one, ok := w.live.Load(instance); ok {
+		one.(*watchedInstance).Stop(0)
+	}
 }
 
 // wait returns when all ends are told; no instance may be left.
@@ -93,6 +113,13 @@ func (w *watched) wait() { w.ending.Wait() }
 type watchedInstance struct {
 	quipu.Instance
 	asked, killed atomic.Bool
+	ready         func() // told of the end of Ready
+}
+
+// Ready is Instance's.
+func (i *watchedInstance) Ready(ctx context.Context) error {
+	defer i.ready()
+	return i.Instance.Ready(ctx)
 }
 
 // Stop is Instance's.

@@ -146,7 +146,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 	if err != nil {
 		return nil, err
 	}
-	ns.runtime = &watched{Runtime: n.runtime}
+	ns.runtime = &watched{Runtime: n.runtime, probe: n.cfg.Probe}
 	ns.pool = pool.New(pool.Options{Runtime: ns.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger,
 		Started: n.observeStart(name), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
@@ -225,6 +225,9 @@ func (ns *namespace) acquirer(acquire func(context.Context, quipu.Function) (*po
 		l, err := acquire(ctx, f)
 		if err != nil {
 			return nil, err
+		}
+		if ns.node.cfg.Probe != nil {
+			return probedLease{lease{l, ns.appOf(l)}, ns, f.Name}, nil
 		}
 		return lease{l, ns.appOf(l)}, nil
 	}

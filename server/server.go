@@ -51,7 +51,10 @@ type Config struct {
 	// Bounds of the functions of each namespace together: calls that run at a time, and instances. 0 means the defaults of
 	// package pool.
 	CallsMax, InstancesMax int
-	Version                string
+	// Clock is what the node goes by; nil means the machine's. Probe, if not nil, looks in. Both are for tests of functions.
+	Clock   quipu.Clock
+	Probe   Probe
+	Version string
 	// Fault makes this a developer's node: it is asked, before each request to a function, what is wrong with the
 	// application. Nil for all other nodes.
 	Fault  gateway.FaultFunc
@@ -63,7 +66,7 @@ type Config struct {
 type Node struct {
 	cfg     Config
 	started time.Time
-	clock   *clock.Wall
+	clock   quipu.Clock
 	info    sdk.Node
 
 	log        *locallog.Log
@@ -110,10 +113,13 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if cfg.Sync == "" {
 		cfg.Sync = string(locallog.SyncAlways)
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = &clock.Wall{}
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	n = &Node{cfg: cfg, started: time.Now(), clock: &clock.Wall{}, registry: prometheus.NewRegistry(),
+	n = &Node{cfg: cfg, started: time.Now(), clock: cfg.Clock, registry: prometheus.NewRegistry(),
 		failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
