@@ -147,7 +147,7 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 		return nil, err
 	}
 	ns.runtime = &watched{Runtime: n.runtime, probe: n.cfg.Probe}
-	ns.pool = pool.New(pool.Options{Runtime: ns.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger,
+	ns.pool = pool.New(pool.Options{Runtime: ns.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.upkeep, Logger: n.cfg.Logger,
 		Started: n.observeStart(name), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
 		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,

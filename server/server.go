@@ -67,6 +67,7 @@ type Node struct {
 	cfg     Config
 	started time.Time
 	clock   quipu.Clock
+	upkeep  quipu.Clock // shows the same, but its waits are those of the machine
 	info    sdk.Node
 
 	log        *locallog.Log
@@ -119,7 +120,7 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	n = &Node{cfg: cfg, started: time.Now(), clock: cfg.Clock, registry: prometheus.NewRegistry(),
+	n = &Node{cfg: cfg, started: time.Now(), clock: cfg.Clock, upkeep: clock.Passing{Clock: cfg.Clock}, registry: prometheus.NewRegistry(),
 		failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
@@ -184,7 +185,7 @@ func (n *Node) openStorage() (err error) {
 		return err
 	}()
 	metrics := newLogMetrics()
-	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.clock, Logger: n.cfg.Logger, Sync: locallog.SyncMode(n.cfg.Sync), Observe: metrics.observe})
+	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.upkeep, Logger: n.cfg.Logger, Sync: locallog.SyncMode(n.cfg.Sync), Observe: metrics.observe})
 	if err = errors.Join(err, <-opened); err != nil {
 		return err
 	}

@@ -109,3 +109,13 @@ func (s *Skip) Stop() {
 	}
 	s.timers = nil
 }
+
+// Passing shows the time of a clock, but what waits for it waits as long as the machine's clock takes: for upkeep, which no skip
+// is to wait for.
+type Passing struct{ Clock interface{ Now() time.Time } }
+
+// Now is the Clock's.
+func (p Passing) Now() time.Time { return p.Clock.Now() }
+
+// After is time.After.
+func (p Passing) After(d time.Duration) <-chan time.Time { return time.After(d) }
