@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/cmd/quipu/internal/crashtest"
 )
 
@@ -26,8 +25,8 @@ func (c *cli) testCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeoutCause(cmd.Context(), *timeout, &quipu.Error{Code: quipu.CodeUsage,
-			Text: fmt.Sprintf("the test was not done after %s", *timeout), Hint: "give it more with --timeout, or fewer runs with --max-runs"})
+		ctx, cancel := context.WithTimeoutCause(cmd.Context(), *timeout,
+			fmt.Errorf("the test was not done after %s: give it more with --timeout, or fewer runs with --max-runs", *timeout))
 		defer cancel()
 		report, err := crashtest.Run(ctx, crashtest.Options{Dir: dir, App: appName(dir), Scenario: scenario, RunsMax: *runs,
 			Unconfined: *sandbox == "off", Version: version, Progress: c.testProgress()})

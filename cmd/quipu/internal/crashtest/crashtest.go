@@ -18,12 +18,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
-	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/bundle"
 )
+
+// atOnceMax bounds the runs at a time.
+const atOnceMax = 8
 
 // RunsDefault is how many points are tried if nothing else is said.
 const RunsDefault = 500
@@ -41,7 +45,6 @@ type Options struct {
 
 	bundle []byte
 	start  time.Time // on the clock of every run
-	built  string    // the folder of the application as the run before has built it
 }
 
 // Report is what came out.
@@ -92,19 +95,9 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 }
 
 func (o *Options) explore(ctx context.Context, top string, report *Report) error {
-	next := func(target *Point, reference *State) (*run, error) {
-		report.Runs++
-		data := filepath.Join(top, strconv.Itoa(report.Runs))
-		r, err := o.play(ctx, data, target, reference)
-		if o.built != "" && err == nil { // what was built goes on to the next
-			keep := filepath.Join(top, "built")
-			err = errors.Join(os.RemoveAll(keep), os.Rename(o.built, keep), os.RemoveAll(data))
-			o.built = keep
-		}
-		return r, err
-	}
+	w := &worker{o: o, top: filepath.Join(top, "0")}
 	o.progress(1, 2)
-	base, err := next(nil, nil)
+	base, err := w.run(ctx, nil, nil)
 	if err != nil {
 		return fmt.Errorf("the undisturbed run: %w", err)
 	}
@@ -112,7 +105,7 @@ func (o *Options) explore(ctx context.Context, top string, report *Report) error
 		return err
 	}
 	o.progress(2, 2)
-	again, err := next(nil, &base.state)
+	again, err := w.run(ctx, nil, &base.state)
 	if err != nil {
 		return fmt.Errorf("the second undisturbed run: %w", err)
 	}
@@ -121,27 +114,87 @@ func (o *Options) explore(ctx context.Context, top string, report *Report) error
 	all, _ := base.rec.outcome()
 	report.Points = len(all)
 	points := sample(all, o.RunsMax)
-	for i := range points {
-		o.progress(i+1, len(points))
-		r, err := next(&points[i], &base.state)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		leak := Leak{Point: points[i]}
+	tries := make([]try, len(points))
+	err = o.each(ctx, w, top, len(points), func(w *worker, i int) {
+		r, err := w.run(ctx, &points[i], &base.state)
+		_, tries[i].struck = r.rec.outcome()
+		tries[i].leak = Leak{Point: points[i]}
 		if err != nil {
-			leak.Failed, o.built = err.Error(), ""
+			tries[i].leak.Failed = err.Error()
 		} else {
-			leak.Differences = base.state.differences(r.state, ignored)
+			tries[i].leak.Differences = base.state.differences(r.state, ignored)
 		}
-		report.Tried++
-		if _, struck := r.rec.outcome(); !struck {
-			report.Unreached++
+	})
+	report.add(tries)
+	return err
+}
+
+// try is what came of one point.
+type try struct {
+	struck bool
+	leak   Leak
+}
+
+func (r *Report) add(tries []try) {
+	r.Tried, r.Runs = len(tries), len(tries)+2
+	for _, t := range tries {
+		if !t.struck {
+			r.Unreached++
 		}
-		if leak.Failed != "" || len(leak.Differences) > 0 {
-			report.Leaks = append(report.Leaks, leak)
+		if t.leak.Failed != "" || len(t.leak.Differences) > 0 {
+			r.Leaks = append(r.Leaks, t.leak)
 		}
 	}
-	return nil
+}
+
+// each does n things, several at a time: a run waits for the starts of processes most of its time.
+func (o *Options) each(ctx context.Context, first *worker, top string, n int, do func(w *worker, i int)) error {
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for k := range min(n, atOnceMax, 2*runtime.GOMAXPROCS(0)) {
+		w := first
+		if k > 0 {
+			w = &worker{o: o, top: filepath.Join(top, strconv.Itoa(k))}
+		}
+		workers.Go(func() {
+			for i := range next {
+				do(w, i)
+			}
+		})
+	}
+	for i := 0; i < n && ctx.Err() == nil; i++ {
+		o.progress(i+1, n)
+		select {
+		case next <- i:
+		case <-ctx.Done():
+		}
+	}
+	close(next)
+	workers.Wait()
+	return context.Cause(ctx)
+}
+
+// worker does runs one after the other, in a folder of its own.
+type worker struct {
+	o     *Options
+	top   string
+	runs  int
+	built string // the folder of the application as the run before has built it; "" for none
+}
+
+// run is play in an empty folder; what was built is kept for the next.
+func (w *worker) run(ctx context.Context, target *Point, reference *State) (*run, error) {
+	w.runs++
+	data := filepath.Join(w.top, strconv.Itoa(w.runs))
+	r, err := w.play(ctx, data, target, reference)
+	if err != nil {
+		w.built = "" // whatever is wrong with it
+		return r, err
+	}
+	keep := filepath.Join(w.top, "built")
+	err = errors.Join(os.RemoveAll(keep), os.Rename(w.built, keep), os.RemoveAll(data))
+	w.built = keep
+	return r, err
 }
 
 func (o *Options) progress(run, runs int) {
@@ -167,9 +220,7 @@ func (s Scenario) check(results []Result) error {
 	for i, r := range results {
 		want := s.Steps[i].Expect
 		if want.Status != 0 && r.Status != want.Status || want.Body != nil && r.Body != *want.Body || want == (Expect{}) && r.Code != "" {
-			return &quipu.Error{Code: quipu.CodeUsage, Op: "test",
-				Text: fmt.Sprintf("undisturbed, step %d, %s, is answered with %s", i+1, s.Steps[i].Title(), r),
-				Hint: "mend the function, or what the step expects"}
+			return fmt.Errorf("undisturbed, step %d, %s, is answered with %s: mend the function, or what the step expects", i+1, s.Steps[i].Title(), r)
 		}
 	}
 	return nil

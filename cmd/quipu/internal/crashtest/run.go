@@ -27,6 +27,8 @@ const (
 	calmAtLast  = 30 * time.Millisecond // without anything, until a run is over
 	hurryMost   = 5 * time.Second       // how far time is moved at once while a call waits for an instance
 	settleMost  = time.Minute           // for a step to have had all its effects
+	tickAhead   = time.Second           // on the clock of the run: how long before a tick it stops
+	everyStep   = 20 * time.Second      // likewise, for schedules that count from tick to tick
 	repeatsMost = 5                     // of a call by its client
 	pendingMost = 1000                  // calls that are looked at for some that nobody waits for
 )
@@ -34,6 +36,7 @@ const (
 // run is one life of the application, on a node of its own.
 type run struct {
 	o         *Options
+	w         *worker
 	rec       *recorder
 	clock     *clock.Skip
 	client    *sdk.Client
@@ -44,10 +47,11 @@ type run struct {
 }
 
 // play runs the scenario in the folder data, and kills at target.
-func (o *Options) play(ctx context.Context, data string, target *Point, reference *State) (*run, error) {
+func (w *worker) play(ctx context.Context, data string, target *Point, reference *State) (*run, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := &run{o: o, rec: newRecorder(target), clock: clock.NewSkip(o.start), reference: reference, end: o.start}
+	o := w.o
+	r := &run{o: o, w: w, rec: newRecorder(target), clock: clock.NewSkip(o.start), reference: reference, end: o.start}
 	defer r.clock.Stop()
 	ready, ended := make(chan sdk.Node, 1), make(chan error, 1)
 	go func() {
@@ -69,7 +73,7 @@ func (r *run) all(ctx context.Context, node sdk.Node, data string) (err error) {
 	if r.client, err = sdk.New(sdk.Options{URL: node.HTTP}); err != nil {
 		return err
 	}
-	if err := r.o.reuse(data); err != nil {
+	if err := r.w.reuse(data); err != nil {
 		return err
 	}
 	if r.functions, err = r.client.Deploy(ctx, r.o.App, r.o.bundle); err != nil {
@@ -93,9 +97,9 @@ func (r *run) all(ctx context.Context, node sdk.Node, data string) (err error) {
 }
 
 // reuse takes what the run before has built: the same bundle gives the same revisions.
-func (o *Options) reuse(data string) error {
+func (w *worker) reuse(data string) error {
 	apps := filepath.Join(data, "apps", server.DefaultNamespace)
-	if before := o.built; before != "" {
+	if before := w.built; before != "" {
 		if err := errors.Join(os.RemoveAll(apps), os.MkdirAll(filepath.Dir(apps), 0o700)); err != nil {
 			return err
 		}
@@ -103,7 +107,7 @@ func (o *Options) reuse(data string) error {
 			return err
 		}
 	}
-	o.built = apps
+	w.built = apps
 	return nil
 }
 
@@ -191,17 +195,55 @@ func (r *run) ask(ctx context.Context, c *Call) (Result, error) {
 	return Result{Status: resp.StatusCode, Body: string(text)}, nil
 }
 
-// advance moves time on to the end of all steps so far, with a stop wherever something waits for.
+// advance moves time on to the end of all steps so far, from one tick of a schedule to the next. Shortly before a tick it
+// stops, so that the node has looked at its clock and takes the tick for no missed one.
 func (r *run) advance(ctx context.Context) error {
-	for r.clock.Skip(r.end) {
+	for {
+		next, err := r.nextTick()
+		if err != nil {
+			return err
+		}
+		stop := r.end
+		if next.Before(stop) {
+			stop = next.Add(-tickAhead)
+		}
+		r.clock.Until(stop)
+		r.rec.touch()
+		if err := r.settle(ctx, calm); err != nil || !next.Before(r.end) {
+			return err
+		}
+		for r.clock.Skip(next) {
+			r.rec.touch()
+		}
+		r.clock.Until(next)
 		r.rec.touch()
 		if err := r.settle(ctx, calm); err != nil {
 			return err
 		}
 	}
-	r.clock.Until(r.end)
-	r.rec.touch()
-	return nil
+}
+
+// nextTick is the next of all schedules, or the end.
+func (r *run) nextTick() (time.Time, error) {
+	now, first := r.clock.Now(), r.end
+	for _, f := range r.functions {
+		for _, t := range f.Spec.Triggers {
+			if t.Schedule == nil {
+				continue
+			}
+			next, err := trigger.NextTick(t.Schedule.Cron, t.Schedule.Timezone, now)
+			if err != nil {
+				return now, err
+			}
+			if strings.HasPrefix(t.Schedule.Cron, "@every ") { // counted from the tick before, which is not known here
+				next = now.Add(everyStep)
+			}
+			if !next.IsZero() && next.Before(first) {
+				first = next
+			}
+		}
+	}
+	return first, nil
 }
 
 // settle returns when nothing goes on, and nothing is to be done. What waits for a time gets it.
