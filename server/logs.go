@@ -51,7 +51,7 @@ var ownFaults = map[quipu.Code]bool{quipu.CodeStart: true, quipu.CodeTimeout: tr
 // observed is told of each call that has ended.
 func (ns *namespace) observed(i quipu.CallInfo) {
 	ns.node.observe(i)
-	if !ownFaults[i.Error] {
+	if i.Error == "" || !ownFaults[i.Error] {
 		return
 	}
 	ns.keep(linelog.Line{Time: ns.node.clock.Now(), Function: i.Function, Call: i.ID, Stream: streamPlatform,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -113,6 +114,61 @@ func TestEachTemplateHasATestOfItsOwn(t *testing.T) {
 				t.Errorf("the function is broken, and its test passes:\n%s", out)
 			}
 		})
+	}
+}
+
+// The templates are deployed on a node, called, and killed after every operation.
+func TestEachTemplateIsCrashSafe(t *testing.T) {
+	for name, tool := range map[string]string{"go": "go", "python": "python3", "node": "node", "typescript": "node"} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath(tool); err != nil {
+				t.Skipf("%s is not installed", tool)
+			}
+			dir := filepath.Join(t.TempDir(), "app")
+			if code := run(t.Context(), []string{"new", name, dir}, nil, io.Discard, os.Stderr); code != 0 {
+				t.Fatalf("new: exit %d", code)
+			}
+			var out strings.Builder
+			// Two calls of a read, a write and a reply.
+			if code := run(t.Context(), []string{"test", dir}, nil, &out, os.Stderr); code != 0 || !strings.Contains(out.String(), "crash-safe: 6 crash points") {
+				t.Errorf("exit %d: %s", code, out.String())
+			}
+			t.Log(out.String())
+		})
+	}
+}
+
+// What is wrong shows as text, as JSON, and in the exit code.
+func TestAnApplicationThatLeaksFailsItsTest(t *testing.T) {
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("python3 is not installed")
+	}
+	dir := filepath.Join(t.TempDir(), "app")
+	if code := run(t.Context(), []string{"new", "python", dir}, nil, io.Discard, os.Stderr); code != 0 {
+		t.Fatalf("new: exit %d", code)
+	}
+	breakFile(t, filepath.Join(dir, "quipu.yaml"), "atomic: true ", "atomic: false ")
+	var text, list strings.Builder
+	if code := run(t.Context(), []string{"test", dir, "--max-runs", "3"}, nil, &text, io.Discard); code != 1 {
+		t.Errorf("exit %d", code)
+	}
+	for _, part := range []string{"LEAK before the reply of hello, in step 1", "LEAK after PUT statestore/Ana by hello, in step 2", "key statestore/hello/Ana\n    expected 2\n    found    3", "of 6 crash points 3 were tried"} {
+		if !strings.Contains(text.String(), part) {
+			t.Errorf("the report has no %q:\n%s", part, text.String())
+		}
+	}
+	if code := run(t.Context(), []string{"test", dir, "--max-runs", "6", "-o", "json"}, nil, &list, io.Discard); code != 1 {
+		t.Errorf("exit %d", code)
+	}
+	var report struct {
+		Points, Tried int
+		Leaks         []struct{ Text string }
+	}
+	if err := json.Unmarshal([]byte(list.String()), &report); err != nil || report.Points != 6 || report.Tried != 6 || len(report.Leaks) != 4 {
+		t.Errorf("%v: %s", err, list.String())
+	}
+	if code := run(t.Context(), []string{"test", t.TempDir()}, nil, io.Discard, io.Discard); code != 2 {
+		t.Errorf("without a scenario: exit %d", code)
 	}
 }
 

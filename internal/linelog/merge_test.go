@@ -93,6 +93,9 @@ func TestAReaderThatComesBackMissesNothingAndSeesNothingTwice(t *testing.T) {
 					t.Fatal(err)
 				}
 				if _, known := seen[p.Function]; !known {
+					if after != nil && p.Time.Before(since) {
+						t.Fatalf("seed %d: %s begins before the tail", seed, p.Function)
+					}
 					seen[p.Function] = n
 				}
 				if seen[p.Function] != n {
@@ -127,6 +130,7 @@ func TestWhoFollowsSeesFunctionsThatBeginLater(t *testing.T) {
 	w := open(t, t.TempDir(), fileBytesMax)
 	sayAt(t, w, 0, "a", "0")
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var got []string
 	for p, err := range w.ReadAll(ctx, Request{Tail: 10, Follow: true}) {
 		if err != nil {

@@ -28,7 +28,6 @@ const (
 	hurryMost   = 5 * time.Second       // how far time is moved at once while a call waits for an instance
 	settleMost  = time.Minute           // for a step to have had all its effects
 	tickAhead   = time.Second           // on the clock of the run: how long before a tick it stops
-	everyStep   = 20 * time.Second      // likewise, for schedules that count from tick to tick
 	repeatsMost = 5                     // of a call by its client
 	pendingMost = 1000                  // calls that are looked at for some that nobody waits for
 )
@@ -234,9 +233,6 @@ func (r *run) nextTick() (time.Time, error) {
 			next, err := trigger.NextTick(t.Schedule.Cron, t.Schedule.Timezone, now)
 			if err != nil {
 				return now, err
-			}
-			if strings.HasPrefix(t.Schedule.Cron, "@every ") { // counted from the tick before, which is not known here
-				next = now.Add(everyStep)
 			}
 			if !next.IsZero() && next.Before(first) {
 				first = next
