@@ -167,6 +167,14 @@ func TestAnApplicationThatLeaksFailsItsTest(t *testing.T) {
 	if err := json.Unmarshal([]byte(list.String()), &report); err != nil || report.Points != 6 || report.Tried != 6 || len(report.Leaks) != 4 {
 		t.Errorf("%v: %s", err, list.String())
 	}
+	interrupted, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	if code := run(interrupted, []string{"test", dir}, nil, io.Discard, io.Discard); code != 1 {
+		t.Errorf("interrupted: exit %d", code)
+	}
+	if code := run(t.Context(), []string{"test", dir, "--timeout", "1ms"}, nil, io.Discard, io.Discard); code != 1 {
+		t.Errorf("out of time: exit %d", code)
+	}
 	if code := run(t.Context(), []string{"test", t.TempDir()}, nil, io.Discard, io.Discard); code != 2 {
 		t.Errorf("without a scenario: exit %d", code)
 	}

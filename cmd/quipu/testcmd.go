@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ func (c *cli) testCommand() *cobra.Command {
 		defer cancel()
 		report, err := crashtest.Run(ctx, crashtest.Options{Dir: dir, App: appName(dir), Scenario: scenario, RunsMax: *runs,
 			Unconfined: *sandbox == "off", Version: version, Progress: c.testProgress()})
+		if cmd.Context().Err() != nil {
+			return errors.New("the test was interrupted: nothing is known") // and that is no success
+		}
 		if cause := context.Cause(ctx); err != nil && cause != nil {
 			err = cause
 		}
