@@ -53,7 +53,7 @@ func (q *request) contention() error {
 // comes first: a call that had its turn and waited for an instance could wait for calls that hold all
 // instances and wait for that turn.
 func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.Claim) (*quipu.CallReply, error) {
-	waitCtx, cancel := q.bound(ctx)
+	waitCtx, cancel := c.bound(ctx, q)
 	defer cancel()
 	lease, err := q.acquire(waitCtx, c.o.Acquire)
 	if err != nil {
@@ -62,7 +62,7 @@ func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.
 	if q.deadline.IsZero() { // a cold start does not count
 		q.deadline = c.o.Clock.Now().Add(q.f.Spec.Timeout.Std())
 	}
-	runCtx, stop := q.bound(q.kept(ctx))
+	runCtx, stop := c.bound(q.kept(ctx), q)
 	defer stop()
 	turn, err := c.turn(runCtx, q.f, lost, *claim)
 	if err != nil {
@@ -86,12 +86,12 @@ func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.
 	return reply, nil
 }
 
-// bound is ctx with the call's deadline, once it has one.
-func (q *request) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+// bound is ctx with the call's deadline, once it has one. The deadline is of the node's clock.
+func (c *Caller) bound(ctx context.Context, q *request) (context.Context, context.CancelFunc) {
 	if q.deadline.IsZero() {
 		return context.WithCancel(ctx)
 	}
-	return context.WithDeadline(ctx, q.deadline)
+	return context.WithTimeout(ctx, q.deadline.Sub(c.o.Clock.Now()))
 }
 
 func functionGate(f quipu.Function) string { return "function\x00" + f.Name }

@@ -300,6 +300,9 @@ func (m *manifest) checkSource(i int, dir string) error {
 		return sourceFault(m, i, "source %q is not there", s.Source)
 	}
 	s.Source = clean
+	if len(s.Command) == 0 && s.Runtime == "node" && scriptEntry(dir, clean) != "" {
+		s.Command = scriptCommand
+	}
 	if len(s.Command) == 0 {
 		if s.Command = rt.command(clean, info.IsDir()); s.Command == nil {
 			return m.fault(i, []string{"spec"}, "runtime %s with the folder %q as source needs a command", s.Runtime, s.Source)

@@ -83,7 +83,7 @@ func (b *builds) build(ctx context.Context, f quipu.Function, app string) error 
 		}
 	}
 	if f.Spec.Runtime != "go" {
-		return nil
+		return buildScript(f, app, dir)
 	}
 	command, err := goBuild(app, dir, f.Spec.Source)
 	if err != nil {

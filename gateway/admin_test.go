@@ -25,7 +25,7 @@ func furnished(t *testing.T) *house {
 	h.ask("GET", "/hello/", "")
 	h.ask("POST", "/hello/", "later", "Prefer: respond-async")
 	h.ns.Running = []sdk.Instance{{ID: "i1", Function: "hello", Revision: "r1", PID: 7, State: "ready", Started: fake.Epoch}}
-	h.ns.Lines = []sdk.LogLine{{Time: fake.Epoch, Instance: "i1", Stream: "stdout", Text: "one"}, {Time: fake.Epoch, Instance: "i1", Stream: "stderr", Text: "two"}}
+	h.ns.Lines = []sdk.LogLine{{Time: fake.Epoch, Function: "hello", Instance: "i1", Stream: "stdout", Text: "one"}, {Time: fake.Epoch, Function: "hello", Instance: "i1", Stream: "stderr", Text: "two"}}
 	for i := range 5 {
 		h.ns.Book.Put("quipu/default", fmt.Sprintf("record %d", i), []string{"even", "odd"}[i%2])
 	}
@@ -85,6 +85,7 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"putAlias":         {"PUT", "/functions/hello/aliases/new", `{"revision":"r1"}`, ""},
 	"removeAlias":      {"DELETE", "/functions/hello/aliases/stable", "", ""},
 	"getLogs":          {"GET", "/functions/hello/logs?tail=1", "", ""},
+	"getAllLogs":       {"GET", "/logs?function=hello&tail=1&since=2026-01-02T03:04:05Z&after=hello:1.0", "", ""},
 	"call":             {"PATCH", "/functions/hello/call/a%2Fb//c?x=1", "body", ""},
 	"listState":        {"GET", "/state/statestore?as=hello", "", ""},
 	"getState":         {"GET", "/state/shared/a/b//c", "", ""},

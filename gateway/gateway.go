@@ -49,9 +49,12 @@ type Namespace interface {
 	Log() quipu.Log
 	// Instances lists what runs now, by function and id.
 	Instances() []sdk.Instance
-	// Logs yields the last tail lines that instances of a function printed, and then, if follow is set,
-	// each new one until ctx ends. An error, if any, comes last. CodeNoFunction.
-	Logs(ctx context.Context, function string, tail int, follow bool) iter.Seq2[sdk.LogLine, error]
+	// Logs yields lines that instances of functions printed, and then, if r.Follow is set, each new one until ctx ends. An
+	// error, if any, comes last.
+	Logs(ctx context.Context, r sdk.LogsRequest) iter.Seq2[sdk.LogLine, error]
+	// LogsFound refuses what Logs could not answer: CodeNoFunction for one that is not deployed and left no output; CodeUsage
+	// for a place that is none.
+	LogsFound(r sdk.LogsRequest) error
 	// Verify reads every byte that a book depends on, and calls progress now and then with bytes done and
 	// bytes in all. CodeCorrupt, CodeNoBook.
 	Verify(ctx context.Context, book string, progress func(done, total int64)) error
@@ -73,6 +76,8 @@ type Options struct {
 	Registry     *prometheus.Registry // nil means an empty one
 	Logger       *slog.Logger         // nil means slog.Default
 	BodyBytesMax int64                // of requests to functions; 0 means 64 MiB
+	// Fault is asked before each request to a function. Not nil at a developer's node, where browsers get problems as pages.
+	Fault FaultFunc
 }
 
 const bodyBytesMaxDefault = 64 << 20

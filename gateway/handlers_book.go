@@ -277,27 +277,7 @@ func (g *Gateway) getLogs(a *ask) error {
 	if err != nil {
 		return err
 	}
-	if _, err := a.ns.Function(a.values["function"]); err != nil {
-		return err
-	}
-	out := &stream{ask: a, out: http.NewResponseController(a.ResponseWriter)}
-	if err := out.begin(jsonLinesType); err != nil {
-		return out.unlessLeft(err)
-	}
-	ctx, end := g.untilDrain(a.Context())
-	defer end()
-	for line, err := range a.ns.Logs(ctx, a.values["function"], tail, follow) {
-		if err != nil && ctx.Err() != nil {
-			return nil // the client left, or the node stops
-		}
-		if err == nil {
-			err = out.line(line)
-		}
-		if err != nil {
-			return out.unlessLeft(err)
-		}
-	}
-	return nil
+	return g.writeLogs(a, sdk.LogsRequest{Functions: []string{a.values["function"]}, Tail: tail, Follow: follow})
 }
 
 func (g *Gateway) verifyBook(a *ask) error {

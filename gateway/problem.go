@@ -50,7 +50,7 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status, p := Problem(g.opt.Logger, r, err)
 	WaitFor(w.Header(), err)
 	RetryAfter(w.Header(), status)
-	writeJSON(w, status, p)
+	g.tell(w, r, status, p)
 }
 
 // WaitFor sets Retry-After to what the error says, in seconds.

@@ -21,6 +21,9 @@ import (
 func (g *Gateway) serveFunction(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	name := namespaceOf(r)
+	if g.opt.Fault != nil && g.faulty(w, r, name) {
+		return
+	}
 	function, allow, slash := g.tableOf(name).find(r.Method, r.URL)
 	switch {
 	case function != "":

@@ -100,10 +100,12 @@ type Item struct {
 // LogLine is a line that an instance printed.
 type LogLine struct {
 	Time     time.Time `json:"time"`
+	Function string    `json:"function"`
 	Instance string    `json:"instance"`
-	Stream   string    `json:"stream"` // stdout, stderr
+	Stream   string    `json:"stream"` // stdout, stderr, or platform for what the node says of the instance
 	Call     string    `json:"call,omitempty"`
 	Text     string    `json:"text"`
+	Place    string    `json:"place"` // in the output of the function: where to go on behind this line
 }
 
 // Published is the answer to a publish: the id of the event, or those of a batch, in its order.

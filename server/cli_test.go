@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/sdk"
@@ -66,9 +67,9 @@ func (n *node) showsTheLine(t *testing.T, id string) {
 
 // The first minutes of a new user: quipu new, quipu dev, curl, edit, curl.
 func TestDevServesEachTemplateAndItsEdits(t *testing.T) {
-	for template, source := range map[string]string{"python": "main.py", "node": "index.js", "go": "main.go"} {
+	for template, source := range map[string]string{"python": "greet.py", "node": "greet.js", "typescript": "greet.ts", "go": "main.go"} {
 		t.Run(template, func(t *testing.T) {
-			if _, err := exec.LookPath("node"); err != nil && template == "node" && os.Getenv("CI") == "" {
+			if _, err := exec.LookPath("node"); err != nil && (template == "node" || template == "typescript") && os.Getenv("CI") == "" {
 				t.Skip("node is not on this machine")
 			}
 			dir := filepath.Join(t.TempDir(), "hello")
@@ -78,10 +79,12 @@ func TestDevServesEachTemplateAndItsEdits(t *testing.T) {
 			eventually(t, "the template answers", func() bool { got = k.get("/hello/bob"); return got.status == 200 })
 			got.want(t, 200, "hello, bob! You were greeted 1 times.\n")
 			edit(t, filepath.Join(dir, "hello", source), "You were greeted", "I greeted you")
+			saved := time.Now()
 			eventually(t, "the edit answers", func() bool {
 				got = k.get("/hello/eve")
 				return got.status == 200 && strings.Contains(got.body, "I greeted you")
 			})
+			t.Logf("first new answer %s after the save", time.Since(saved).Round(time.Millisecond))
 			k.get("/hello/bob").want(t, 200, "hello, bob! I greeted you 2 times.\n")
 			if err := k.term(); err != nil {
 				t.Errorf("exit: %v", err)

@@ -49,7 +49,7 @@ func (n *Node) collect(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-n.clock.After(wait):
+		case <-n.upkeep.After(wait):
 		case <-n.blobs.Due():
 		}
 		wait = collectEvery

@@ -73,7 +73,11 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, subscript
 	d := dapr.New(dapr.Options{
 		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger,
 		Session: func(r *http.Request) (quipu.Session, error) {
-			return ns.Door(r.Header, f, instance)
+			session, err := ns.Door(r.Header, f, instance)
+			if err == nil && ns.node.cfg.Probe != nil {
+				session = probedSession{session, ns, instance}
+			}
+			return session, err
 		},
 		AppID:         func(*http.Request) string { return f.Name },
 		Secrets:       func(*http.Request) (map[string]string, error) { return ns.ownSecrets(f) },
@@ -139,10 +143,7 @@ func newToken() string {
 // output writes what an instance prints, with the call it is handling.
 func (ns *namespace) output(f quipu.Function, instance string) func(string, []byte) {
 	return func(stream string, line []byte) {
-		err := ns.lines.Write(linelog.Line{Time: ns.node.clock.Now(), Function: f.Name, Instance: instance,
+		ns.keep(linelog.Line{Time: ns.node.clock.Now(), Function: f.Name, Instance: instance,
 			Call: ns.Current(instance), Stream: stream, Text: string(line)})
-		if err != nil { // the function goes on; its output goes where an operator sees it
-			ns.node.cfg.Logger.Error("output of an instance cannot be kept", "fn", f.Name, "line", string(line), "err", err)
-		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func (ns *namespace) newMeter() *meter.View {
-	return meter.New(meter.Options{Clock: ns.node.clock, Logger: ns.node.cfg.Logger, Stored: ns.stored,
+	return meter.New(meter.Options{Clock: ns.node.upkeep, Logger: ns.node.cfg.Logger, Stored: ns.stored,
 		Publish: func(tx *view.Tx, m quipu.Message) error { return ns.topic.Put(tx, m) }})
 }
 

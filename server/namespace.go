@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"net/http"
 	"regexp"
@@ -83,6 +82,7 @@ type namespace struct {
 	book     *view.Book
 	pool     *pool.Pool
 	lines    *linelog.Writer
+	runtime  *watched
 	apps     sync.Map // instance id -> app
 	attached attachments
 
@@ -177,7 +177,8 @@ func (n *Node) newNamespace(name string) *namespace {
 	ns := &namespace{node: n, name: name, store: n.store, kv: kv.New(n.blobs), topic: topic.New(), results: call.NewResults(n.blobs)}
 	ns.meter = ns.newMeter()
 	ns.Billing = ns.meter
-	ns.pool = pool.New(pool.Options{Runtime: metered{n.runtime, ns.meter}, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.clock, Logger: n.cfg.Logger,
+	ns.runtime = &watched{Runtime: metered{n.runtime, ns.meter}, probe: n.cfg.Probe}
+	ns.pool = pool.New(pool.Options{Runtime: ns.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.upkeep, Logger: n.cfg.Logger,
 		Started: ns.countStart(n.observeStart(name)), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
 		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
@@ -204,7 +205,7 @@ func (ns *namespace) open(ctx context.Context) (err error) {
 	n, publisher := ns.node, topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock, Meter: ns.meter,
 		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: n.observeCall(ns.name), Trace: n.trace, Ended: n.observeEnd(ns.name), Log: n.log, LogBook: ns.id, Describe: words})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: ns.observed(n.observeCall(ns.name)), Trace: n.trace, Ended: n.observeEnd(ns.name), Log: n.log, LogBook: ns.id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(ns.name)})
 	return ns.start()
@@ -312,6 +313,9 @@ func (ns *namespace) acquirer(acquire func(context.Context, quipu.Function) (*po
 		if err != nil {
 			return nil, err
 		}
+		if ns.node.cfg.Probe != nil {
+			return probedLease{lease{l, ns.appOf(l)}, ns, f.Name}, nil
+		}
 		return lease{l, ns.appOf(l)}, nil
 	}
 }
@@ -332,21 +336,6 @@ func (ns *namespace) Instances() []sdk.Instance {
 			ColdStart: sdk.ColdStart{WaitMicros: info.Cold.Wait.Microseconds(), StartMicros: info.Cold.Start.Microseconds(), InitMicros: info.Cold.Init.Microseconds()}}
 	}
 	return list
-}
-
-// Logs yields what instances of a function printed.
-func (ns *namespace) Logs(ctx context.Context, function string, tail int, follow bool) iter.Seq2[sdk.LogLine, error] {
-	return func(yield func(sdk.LogLine, error) bool) {
-		if _, err := ns.Function(function); err != nil {
-			yield(sdk.LogLine{}, err)
-			return
-		}
-		for line, err := range ns.lines.Read(ctx, function, tail, follow) {
-			if !yield(sdk.LogLine{Time: line.Time, Instance: line.Instance, Stream: line.Stream, Call: line.Call, Text: line.Text}, err) {
-				return
-			}
-		}
-	}
 }
 
 // Verify reads every byte of the log that the book lies in.
@@ -379,6 +368,7 @@ func (ns *namespace) close(ctx context.Context) error {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
 		err = nil
 	}
+	ns.runtime.wait()
 	return errors.Join(err, last, ns.release())
 }
 

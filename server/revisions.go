@@ -251,7 +251,7 @@ func (ns *namespace) healthy(ctx context.Context, f quipu.Function, instance str
 			why = now
 		}
 		select {
-		case <-ns.node.clock.After(wait):
+		case <-ns.node.upkeep.After(wait):
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", unwell{f.Spec.Health, why}, ctx.Err())
 		case <-i.Done():

@@ -20,6 +20,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/internal/blob"
 	"github.com/quipu-run/quipu/internal/clock"
@@ -51,17 +52,24 @@ type Config struct {
 	// Bounds of the functions of each namespace together: calls that run at a time, and instances. 0 means the defaults of
 	// package pool.
 	CallsMax, InstancesMax int
-	Trace                  trace.Config
-	Version                string
-	Logger                 *slog.Logger
-	Ready                  func(sdk.Node) // called once, when the node serves
+	// Clock is what the node goes by; nil means the machine's. Probe, if not nil, looks in. Both are for tests of functions.
+	Clock   quipu.Clock
+	Probe   Probe
+	Trace   trace.Config
+	Version string
+	// Fault makes this a developer's node: it is asked, before each request to a function, what is wrong with the
+	// application. Nil for all other nodes.
+	Fault  gateway.FaultFunc
+	Logger *slog.Logger
+	Ready  func(sdk.Node) // called once, when the node serves
 }
 
 // Node is a running node.
 type Node struct {
 	cfg     Config
 	started time.Time
-	clock   *clock.Wall
+	clock   quipu.Clock
+	upkeep  quipu.Clock // shows the same, but its waits are those of the machine
 	info    sdk.Node
 
 	log        *locallog.Log
@@ -111,10 +119,13 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if cfg.Sync == "" {
 		cfg.Sync = string(locallog.SyncAlways)
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = &clock.Wall{}
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	n = &Node{cfg: cfg, started: time.Now(), clock: &clock.Wall{}, registry: prometheus.NewRegistry(),
+	n = &Node{cfg: cfg, started: time.Now(), clock: cfg.Clock, upkeep: clock.Passing{Clock: cfg.Clock}, registry: prometheus.NewRegistry(),
 		failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
@@ -143,7 +154,7 @@ func open(ctx context.Context, cfg Config) (n *Node, err error) {
 	n.info = n.describe()
 	n.gateway = gateway.New(gateway.Options{Namespaces: n.namespaceAPI, Create: n.createNamespaceAPI, Node: n.status,
 		Backup: n.Backup, Travel: n, LogStats: n.logStats, Sync: cfg.Sync,
-		Trace: n.trace, Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
+		Fault: cfg.Fault, Trace: n.trace, Token: cfg.Token, Registry: n.registry, Logger: cfg.Logger})
 	n.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.measure()
@@ -182,7 +193,7 @@ func (n *Node) openStorage() (err error) {
 		return err
 	}()
 	metrics := newLogMetrics()
-	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.clock, Logger: n.cfg.Logger, Sync: locallog.SyncMode(n.cfg.Sync), Observe: metrics.observe})
+	n.log, err = locallog.Open(locallog.Options{Dir: n.path("log"), Clock: n.upkeep, Logger: n.cfg.Logger, Sync: locallog.SyncMode(n.cfg.Sync), Observe: metrics.observe})
 	if err = errors.Join(err, <-opened); err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (ns *namespace) sweep(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ns.node.clock.After(sweepEvery):
+		case <-ns.node.upkeep.After(sweepEvery):
 		}
 		for _, sweep := range []func(context.Context) (int, error){ns.sweepState, ns.Sweep} {
 			if err := sweepAll(ctx, sweep); err != nil && ctx.Err() == nil {

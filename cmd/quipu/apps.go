@@ -34,7 +34,7 @@ func (c *cli) appCommands() []*cobra.Command {
 		}
 		return c.list(functionTable(functions))
 	}
-	return []*cobra.Command{c.newCommand(), deploy, c.removeCommand(), c.listCommand(), c.getCommand()}
+	return []*cobra.Command{c.newCommand(), c.buildCommand(), c.testCommand(), deploy, c.removeCommand(), c.listCommand(), c.getCommand()}
 }
 
 // deployDir bundles and deploys.

@@ -198,30 +198,3 @@ func (c *cli) callResult(cmd *cobra.Command, id string) error {
 	}
 	return c.printReply("the function", resp)
 }
-
-func (c *cli) logsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "logs NAME [-f]", Short: "Print what instances of a function printed", Args: cobra.ExactArgs(1)}
-	follow := cmd.Flags().BoolP("follow", "f", false, "go on with new lines")
-	tail := cmd.Flags().Int("tail", 100, "how many of the last lines")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		node, err := c.client()
-		if err != nil {
-			return err
-		}
-		for line, err := range node.Logs(cmd.Context(), args[0], *tail, *follow) {
-			if err != nil {
-				return err
-			}
-			if c.output == "table" {
-				_, err = fmt.Fprintf(c.out, "%s %s %s %s\n", line.Time.Format("15:04:05.000"), line.Instance, line.Stream, printable(line.Text))
-			} else {
-				err = json.NewEncoder(c.out).Encode(line)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return cmd
-}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -49,7 +50,7 @@ func fakeNode() (*httptest.Server, error) {
 	ns.Add(fake.HTTP("sad", "/sad"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "no", http.StatusConflict)
 	}))
-	ns.Lines = []sdk.LogLine{{Time: fake.Epoch, Instance: "i1", Stream: "stdout", Text: "started"}, {Time: fake.Epoch, Instance: "i1", Stream: "stderr", Text: "red \x1b[31m"}}
+	ns.Lines = []sdk.LogLine{{Time: fake.Epoch, Function: "hello", Instance: "i1", Stream: "stdout", Text: "started"}, {Time: fake.Epoch, Function: "hello", Instance: "i1", Stream: "stderr", Text: "red \x1b[31m"}}
 	ns.Running = []sdk.Instance{{ID: "i1", Function: "hello", Revision: "r1", PID: 7, State: "ready", Started: fake.Epoch}}
 	for i := range 3 {
 		ns.Book.Put("quipu/default", fmt.Sprintf("record %d", i), "t")
@@ -152,7 +153,7 @@ func TestASaveIsSeenAndWhatIsIgnoredIsNot(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	seen, done := make(chan struct{}), make(chan error)
-	go func() { done <- watch(ctx, dir, func() { seen <- struct{}{} }) }()
+	go func() { done <- watch(ctx, dir, func(time.Time) { seen <- struct{}{} }) }()
 	<-seen // at the start
 	save := func(name string) {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
@@ -275,7 +276,7 @@ func TestDevDeploysAtEverySaveAndLivesThroughMistakes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	said, done := make(told, 100), make(chan error, 1)
 	c := &cli{err: said, out: io.Discard}
-	go func() { done <- c.deployOnSave(ctx, sdk.Node{HTTP: node.URL}, dir, "") }()
+	go func() { done <- c.deployOnSave(ctx, sdk.Node{HTTP: node.URL}, dir, "", newSaved()) }()
 	save := func(name, text string) {
 		t.Helper()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
@@ -297,7 +298,8 @@ func TestDevDeploysAtEverySaveAndLivesThroughMistakes(t *testing.T) {
 
 // The templates count in state over the Dapr API they would have as instances.
 func TestTemplatesGreetAndCount(t *testing.T) {
-	for name, command := range map[string][]string{"go": {"go", "run", "."}, "python": {"python3", "main.py"}, "node": {"node", "index.js"}} {
+	for name, command := range map[string][]string{"go": {"go", "run", "."}, "python": {"python3", "main.py"}, "node": {"node", "index.js"},
+		"typescript": {"node", "index.mjs"}} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := exec.LookPath(command[0]); err != nil {
 				t.Skipf("%s is not installed", command[0])
@@ -305,6 +307,12 @@ func TestTemplatesGreetAndCount(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "app")
 			if code := run(t.Context(), []string{"new", name, dir}, nil, io.Discard, os.Stderr); code != 0 {
 				t.Fatalf("new: exit %d", code)
+			}
+			if name == "typescript" {
+				source := filepath.Join(dir, "hello")
+				if code := run(t.Context(), []string{"build", filepath.Join(source, "index.ts"), "--out", source}, nil, io.Discard, os.Stderr); code != 0 {
+					t.Fatalf("build: exit %d", code)
+				}
 			}
 			greet := startTemplate(t, filepath.Join(dir, "hello"), command)
 			for _, c := range [][2]string{{"/hello", "hello, world! You were greeted 1 times.\n"}, {"/hello/Ana%20B", "hello, Ana B! You were greeted 1 times.\n"}, {"/hello", "hello, world! You were greeted 2 times.\n"}} {

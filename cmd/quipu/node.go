@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/sdk"
 	"github.com/quipu-run/quipu/server"
 )
@@ -18,13 +19,14 @@ type NodeConfig struct {
 	Port         int    // 0 means any free one, here and below
 	DaprHTTPPort int
 	DaprGRPCPort int
-	FreePorts    bool   // take a free port where one is taken
-	Sync         string // when the log acknowledges: always or os
-	Sandbox      string // walls around functions: auto, which "" means, or off
-	TokenFile    string // "" means no token, which only loopback may do
-	CallsMax     int    // of a namespace, at a time; 0 means the default, here and below
-	InstancesMax int    // of a namespace
-	RequireToken bool   // instances must send DAPR_API_TOKEN
+	FreePorts    bool              // take a free port where one is taken
+	Sync         string            // when the log acknowledges: always or os
+	Sandbox      string            // walls around functions: auto, which "" means, or off
+	TokenFile    string            // "" means no token, which only loopback may do
+	CallsMax     int               // of a namespace, at a time; 0 means the default, here and below
+	InstancesMax int               // of a namespace
+	RequireToken bool              // instances must send DAPR_API_TOKEN
+	Fault        gateway.FaultFunc // of dev
 	Version      string
 	observeFlags
 	// Ready is called once, when the node serves and its node.json is in place.
@@ -54,7 +56,7 @@ func runNode(ctx context.Context, n NodeConfig) error {
 	go paceCollector(ctx.Done())
 	return server.Run(ctx, server.Config{
 		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort, FreePorts: n.FreePorts, Sync: n.Sync,
-		Token: token, InstanceToken: n.RequireToken, Unconfined: n.Sandbox == "off", CallsMax: n.CallsMax, InstancesMax: n.InstancesMax, Version: n.Version, Ready: n.Ready,
+		Token: token, InstanceToken: n.RequireToken, Unconfined: n.Sandbox == "off", CallsMax: n.CallsMax, InstancesMax: n.InstancesMax, Version: n.Version, Ready: n.Ready, Fault: n.Fault,
 		Logger: logger, Trace: traces,
 	})
 }

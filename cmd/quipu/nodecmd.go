@@ -1,14 +1,8 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -79,83 +73,4 @@ func probe(host string, port int) error {
 		return err
 	}
 	return l.Close()
-}
-
-// dev runs the node and, once it is ready, deploys at every save. Both end together.
-func (c *cli) dev(cmd *cobra.Command, n *NodeConfig, dir string) error {
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return &quipu.Error{Code: quipu.CodeSource, Text: fmt.Sprintf("%q is not a folder", dir), Hint: "quipu new python " + dir + " makes one"}
-	}
-	if n.Data == "" {
-		n.Data = filepath.Join(dir, ".quipu")
-	}
-	ctx, cancel := context.WithCancelCause(cmd.Context())
-	defer cancel(nil)
-	cmd.SetContext(ctx)
-	deploying := make(chan error, 1)
-	started := false
-	n.Ready = func(node sdk.Node) {
-		started = true
-		go func() {
-			err := c.deployOnSave(ctx, node, dir, n.TokenFile)
-			cancel(err) // without the watch there is no dev
-			deploying <- err
-		}()
-	}
-	err := c.runNode(cmd, n)
-	cancel(err)
-	if started {
-		if watchErr := <-deploying; err == nil && !errors.Is(watchErr, context.Canceled) {
-			err = watchErr
-		}
-	}
-	return err
-}
-
-// deployOnSave tells of every deploy, and lives on when one fails: the next save may mend it.
-func (c *cli) deployOnSave(ctx context.Context, n sdk.Node, dir, tokenFile string) error {
-	c.node = n.HTTP
-	if err := c.readToken(tokenFile); err != nil {
-		return err
-	}
-	node, err := c.client()
-	if err != nil {
-		return err
-	}
-	return watch(ctx, dir, func() {
-		functions, err := deployDir(ctx, node, dir, "", quipu.DeployOptions{})
-		if err != nil && ctx.Err() == nil {
-			c.complain(err)
-			return
-		}
-		for _, fn := range functions {
-			c.note("deployed %s at revision %d, %s", fn.Name, fn.Number, fn.Revision)
-			c.noteTriggers(n, fn)
-		}
-	})
-}
-
-// noteTriggers tells what calls a function.
-func (c *cli) noteTriggers(n sdk.Node, fn quipu.Function) {
-	for _, t := range fn.Spec.Triggers {
-		switch {
-		case t.HTTP != nil:
-			c.note("  http://%s%s", n.HTTP, t.HTTP.Path)
-		case t.Schedule != nil:
-			c.note("  at %s (%s)", t.Schedule.Cron, t.Schedule.Timezone)
-		}
-	}
-	for _, t := range fn.Topics() {
-		c.note("  events of %s", t.Name)
-	}
-}
-
-// readToken takes the token of the node that was just started, unless a flag gave one.
-func (c *cli) readToken(file string) error {
-	if file == "" || c.token != "" {
-		return nil
-	}
-	text, err := os.ReadFile(file)
-	c.token = strings.TrimSpace(string(text))
-	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -78,5 +79,123 @@ func waitForSocket(t *testing.T, socket string) {
 		case <-deadline:
 			t.Fatal("the function does not listen")
 		}
+	}
+}
+
+// What a user is told to run first: the test of each template passes as it is, without a node or a network, and fails when
+// the function is wrong.
+func TestEachTemplateHasATestOfItsOwn(t *testing.T) {
+	for name, c := range map[string]struct {
+		in, source string // folder and file of the function
+		command    []string
+	}{
+		"go":         {"hello", "main.go", []string{"go", "test", "./..."}},
+		"python":     {"hello", "greet.py", []string{"python3", "-m", "unittest"}},
+		"node":       {".", "greet.js", []string{"node", "--test", "hello/greet.test.js"}},
+		"typescript": {".", "greet.ts", []string{"npm", "test"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath(c.command[0]); err != nil {
+				t.Skipf("%s is not installed", c.command[0])
+			}
+			dir := filepath.Join(t.TempDir(), "app")
+			if code := run(t.Context(), []string{"new", name, dir}, nil, io.Discard, os.Stderr); code != 0 {
+				t.Fatalf("new: exit %d", code)
+			}
+			if out, err := runTemplateTest(filepath.Join(dir, c.in), c.command); err != nil {
+				t.Fatalf("%v: %v\n%s", c.command, err, out)
+			}
+			readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
+			if err != nil || !strings.Contains(string(readme), strings.Join(c.command, " ")) {
+				t.Errorf("README.md does not name %v: %v", c.command, err)
+			}
+			breakFile(t, filepath.Join(dir, "hello", c.source), "You were greeted", "You met")
+			if out, err := runTemplateTest(filepath.Join(dir, c.in), c.command); err == nil {
+				t.Errorf("the function is broken, and its test passes:\n%s", out)
+			}
+		})
+	}
+}
+
+// The templates are deployed on a node, called, and killed after every operation.
+func TestEachTemplateIsCrashSafe(t *testing.T) {
+	for name, tool := range map[string]string{"go": "go", "python": "python3", "node": "node", "typescript": "node"} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath(tool); err != nil {
+				t.Skipf("%s is not installed", tool)
+			}
+			dir := filepath.Join(t.TempDir(), "app")
+			if code := run(t.Context(), []string{"new", name, dir}, nil, io.Discard, os.Stderr); code != 0 {
+				t.Fatalf("new: exit %d", code)
+			}
+			var out strings.Builder
+			// Two calls of a read, a write and a reply.
+			if code := run(t.Context(), []string{"test", dir}, nil, &out, os.Stderr); code != 0 || !strings.Contains(out.String(), "crash-safe: 6 crash points") {
+				t.Errorf("exit %d: %s", code, out.String())
+			}
+			t.Log(out.String())
+		})
+	}
+}
+
+// What is wrong shows as text, as JSON, and in the exit code.
+func TestAnApplicationThatLeaksFailsItsTest(t *testing.T) {
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("python3 is not installed")
+	}
+	dir := filepath.Join(t.TempDir(), "app")
+	if code := run(t.Context(), []string{"new", "python", dir}, nil, io.Discard, os.Stderr); code != 0 {
+		t.Fatalf("new: exit %d", code)
+	}
+	breakFile(t, filepath.Join(dir, "quipu.yaml"), "atomic: true ", "atomic: false ")
+	var text, list strings.Builder
+	if code := run(t.Context(), []string{"test", dir, "--max-runs", "3"}, nil, &text, io.Discard); code != 1 {
+		t.Errorf("exit %d", code)
+	}
+	for _, part := range []string{"LEAK before the reply of hello, in step 1", "LEAK after PUT statestore/Ana by hello, in step 2", "key statestore/hello/Ana\n    expected 2\n    found    3", "of 6 crash points 3 were tried"} {
+		if !strings.Contains(text.String(), part) {
+			t.Errorf("the report has no %q:\n%s", part, text.String())
+		}
+	}
+	if code := run(t.Context(), []string{"test", dir, "--max-runs", "6", "-o", "json"}, nil, &list, io.Discard); code != 1 {
+		t.Errorf("exit %d", code)
+	}
+	var report struct {
+		Points, Tried int
+		Leaks         []struct{ Text string }
+	}
+	if err := json.Unmarshal([]byte(list.String()), &report); err != nil || report.Points != 6 || report.Tried != 6 || len(report.Leaks) != 4 {
+		t.Errorf("%v: %s", err, list.String())
+	}
+	interrupted, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	if code := run(interrupted, []string{"test", dir}, nil, io.Discard, io.Discard); code != 1 {
+		t.Errorf("interrupted: exit %d", code)
+	}
+	if code := run(t.Context(), []string{"test", dir, "--timeout", "1ms"}, nil, io.Discard, io.Discard); code != 1 {
+		t.Errorf("out of time: exit %d", code)
+	}
+	if code := run(t.Context(), []string{"test", t.TempDir()}, nil, io.Discard, io.Discard); code != 2 {
+		t.Errorf("without a scenario: exit %d", code)
+	}
+}
+
+func runTemplateTest(dir string, command []string) ([]byte, error) {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOPROXY=off", "GOWORK=off", "npm_config_update_notifier=false")
+	return cmd.CombinedOutput()
+}
+
+func breakFile(t *testing.T, file, before, after string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err == nil && !strings.Contains(string(text), before) {
+		t.Fatalf("%s has no %q", file, before)
+	}
+	if err == nil {
+		err = os.WriteFile(file, []byte(strings.ReplaceAll(string(text), before, after)), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

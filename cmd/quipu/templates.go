@@ -17,7 +17,7 @@ import (
 
 // templates are complete applications. Go's have the ending .txt, so that they are no packages of this module.
 //
-//go:embed templates
+//go:embed all:templates
 var templates embed.FS
 
 func templateNames() []string {
@@ -45,7 +45,7 @@ func (c *cli) newCommand() *cobra.Command {
 		if err := copyTemplate(root, args[1]); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(c.out, "%s is ready. Next:\n  quipu dev %s\n  curl http://%s/hello\n", args[1], args[1], addressDefault)
+		_, err := fmt.Fprintf(c.out, "%s is ready; its README.md says more. Next:\n  quipu dev %s\n  curl http://%s/hello\n", args[1], args[1], addressDefault)
 		return err
 	}}
 }

@@ -15,13 +15,14 @@ import (
 )
 
 const (
-	quiet      = 100 * time.Millisecond // an editor's save is several events
+	quiet      = 40 * time.Millisecond // an editor's save is several events
+	quietMax   = time.Second           // and a program that writes all the time makes no end of them
 	foldersMax = 5000
 )
 
 // watch calls changed at once, and then after every change of what a bundle of dir would hold, until ctx ends.
-// changed runs one at a time; changes during it lead to one more.
-func watch(ctx context.Context, dir string, changed func()) error {
+// It is told when the first change was. changed runs one at a time; changes during it lead to one more.
+func watch(ctx context.Context, dir string, changed func(at time.Time)) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
@@ -31,9 +32,10 @@ func watch(ctx context.Context, dir string, changed func()) error {
 	if err := t.add(dir); err != nil {
 		return err
 	}
-	changed()
+	changed(time.Now())
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
+	var first time.Time // of the changes that wait; zero if none does
 	for {
 		select {
 		case <-ctx.Done():
@@ -42,13 +44,19 @@ func watch(ctx context.Context, dir string, changed func()) error {
 			if !ok {
 				return nil
 			}
-			if t.matters(e) {
-				timer.Reset(quiet)
+			if !t.matters(e) {
+				continue
 			}
+			if first.IsZero() {
+				first = time.Now()
+			}
+			timer.Reset(min(quiet, time.Until(first.Add(quietMax))))
 		case err := <-w.Errors:
 			return fmt.Errorf("watch %s: %w", dir, err)
 		case <-timer.C:
-			changed()
+			at := first
+			first = time.Time{}
+			changed(at)
 		}
 	}
 }

@@ -42,7 +42,7 @@ type Line struct {
 	Function string    `json:"function"`
 	Instance string    `json:"instance"`
 	Call     string    `json:"call,omitempty"` // that the instance was handling
-	Stream   string    `json:"stream"`         // stdout, stderr
+	Stream   string    `json:"stream"`         // stdout, stderr, or platform for what the node says of the instance
 	Text     string    `json:"line"`           // without its end
 }
 
@@ -51,10 +51,11 @@ type Writer struct {
 	dir          string
 	fileBytesMax int64
 
-	mu     sync.Mutex // guards the fields below and those of rolls
-	rolls  map[string]*roll
-	open   []*roll // those with a file open for writing, in order of opening
-	closed bool
+	mu      sync.Mutex // guards the fields below and those of rolls
+	rolls   map[string]*roll
+	open    []*roll // those with a file open for writing, in order of opening
+	closed  bool
+	changed chan struct{} // closed and forgotten by the next write of any; nil if nobody waits
 }
 
 // roll is the output of one function.
@@ -160,7 +161,16 @@ func (w *Writer) append(r *roll, entry []byte) error {
 		r.torn = n < len(entry)
 	}
 	r.wake()
+	w.wake()
 	return err
+}
+
+// wake wakes those who follow several functions. The caller holds mu.
+func (w *Writer) wake() {
+	if w.changed != nil {
+		close(w.changed)
+		w.changed = nil
+	}
 }
 
 func (r *roll) wake() {
@@ -264,5 +274,6 @@ func (w *Writer) Close() error {
 	for _, r := range w.rolls {
 		r.wake()
 	}
+	w.wake()
 	return errors.Join(errs...)
 }

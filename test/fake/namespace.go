@@ -375,15 +375,25 @@ func (n *Namespace) Attach(ctx context.Context, appID string, a sdk.Attachment, 
 // Instances lists Running.
 func (n *Namespace) Instances() []sdk.Instance { return n.Running }
 
-// Logs yields the last of Lines, and with follow waits for ctx.
-func (n *Namespace) Logs(ctx context.Context, _ string, tail int, follow bool) iter.Seq2[sdk.LogLine, error] {
+// LogsFound wants functions that are there.
+func (n *Namespace) LogsFound(r sdk.LogsRequest) error {
+	for _, name := range r.Functions {
+		if _, err := n.Function(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Logs yields the last of Lines, and with Follow waits for ctx.
+func (n *Namespace) Logs(ctx context.Context, r sdk.LogsRequest) iter.Seq2[sdk.LogLine, error] {
 	return func(yield func(sdk.LogLine, error) bool) {
-		for _, l := range n.Lines[max(0, len(n.Lines)-tail):] {
+		for _, l := range n.Lines[max(0, len(n.Lines)-r.Tail):] {
 			if !yield(l, nil) {
 				return
 			}
 		}
-		if follow {
+		if r.Follow {
 			<-ctx.Done()
 			yield(sdk.LogLine{}, ctx.Err())
 		}

@@ -7,8 +7,36 @@ import urllib.parse
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from greet import greet
+
 # State is Dapr's state API; a Dapr SDK works as well.
 STORE = f"http://127.0.0.1:{os.environ.get('DAPR_HTTP_PORT')}/v1.0/state/statestore"
+
+
+class Store:
+    """The store, as one call sees it."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def get(self, key):
+        found = self.send("GET", "/" + urllib.parse.quote(key, safe=""))
+        return json.loads(found) if found else None  # nothing found: not there yet
+
+    def set(self, key, value):
+        self.send("POST", "", [{"key": key, "value": value}])
+
+    def send(self, method, path, body=None):
+        """Say which call this belongs to, and have the token of this instance."""
+        headers = {
+            "Content-Type": "application/json",
+            "Quipu-Call-Id": self.call,
+            "dapr-api-token": os.environ.get("DAPR_API_TOKEN", ""),
+        }
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(STORE + path, data, headers, method=method)
+        with urllib.request.urlopen(request) as reply:
+            return reply.read()
 
 
 class Hello(BaseHTTPRequestHandler):
@@ -19,27 +47,13 @@ class Hello(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         name = path.removeprefix("/hello").strip("/") or "world"
         try:
-            found = self.state("GET", "/" + urllib.parse.quote(name, safe=""))
-            count = json.loads(found or "0") + 1  # nothing found: not there yet
-            self.state("POST", "", [{"key": name, "value": count}])
+            text = greet(Store(self.headers.get("Quipu-Call-Id", "")), name)
         except OSError as problem:
             self.answer(500, f"{problem}\n")  # 400 or above commits nothing
             return
-        self.answer(200, f"hello, {name}! You were greeted {count} times.\n")
+        self.answer(200, text)
 
     do_POST = do_GET
-
-    def state(self, method, path, body=None):
-        """Send with which call this belongs to, and the token of this instance."""
-        headers = {
-            "Content-Type": "application/json",
-            "Quipu-Call-Id": self.headers.get("Quipu-Call-Id", ""),
-            "dapr-api-token": os.environ.get("DAPR_API_TOKEN", ""),
-        }
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(STORE + path, data, headers, method=method)
-        with urllib.request.urlopen(request) as reply:
-            return reply.read()
 
     def answer(self, status, text):
         body = text.encode()
