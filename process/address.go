@@ -2,7 +2,9 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,29 +14,34 @@ import (
 	"github.com/quipu-run/quipu/process/lifeline"
 )
 
-// portTriesMax bounds the search for a port that no live instance was given.
-const portTriesMax = 64
+// Ports of the machine for instances without a network of their own. They are below those that systems give to who asks for any: a
+// function may take seconds until it listens, or listen on its socket only, and meanwhile nobody is to be mistaken for it.
+const (
+	portFirst    = 20000
+	portLast     = 29999
+	portTriesMax = 64
+)
 
-// freePort asks the kernel for a port of the machine, which forget gives back. Between this and the function's own bind another
+// freePort chooses a port of the machine, which forget gives back. Between this and the function's own bind another
 // program can take it; then the function fails to start and is started again, with another port.
 func (r *Runtime) freePort() (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var busy error
 	for range portTriesMax {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		port := portFirst + rand.IntN(portLast-portFirst+1)
+		if _, taken := r.ports[port]; taken {
+			continue
+		}
+		l, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
-			return 0, err
+			busy = err
+			continue
 		}
-		port := l.Addr().(*net.TCPAddr).Port
-		if err := l.Close(); err != nil {
-			return 0, err
-		}
-		if _, taken := r.ports[port]; !taken {
-			r.ports[port] = struct{}{}
-			return port, nil
-		}
+		r.ports[port] = struct{}{}
+		return port, l.Close()
 	}
-	return 0, fmt.Errorf("%d tries gave only ports of other instances", portTriesMax)
+	return 0, errors.Join(fmt.Errorf("of %d ports that were tried none is free", portTriesMax), busy)
 }
 
 const socketDirFile = "sockets-at" // in Dir: where the sockets are, if elsewhere

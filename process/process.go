@@ -22,6 +22,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -46,6 +47,8 @@ type Options struct {
 	Dir string
 	// Sandbox puts instances behind all the walls that can be had here.
 	Sandbox bool
+	// Logger is told when Sandbox is asked for and there are no namespaces. nil means nobody.
+	Logger *slog.Logger
 	// Private are folders that no function may see, whatever holds them. Dir is one.
 	Private []string
 	// Own tells the node's own listeners, which no function may reach over the network.
@@ -73,6 +76,9 @@ var _ quipu.Runtime = (*Runtime)(nil)
 
 // New prepares Dir and kills what an earlier node left behind.
 func New(o Options) (*Runtime, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil || o.Dir == "" {
 		return nil, fmt.Errorf("directory of the process runtime %q: %w", o.Dir, errors.Join(err, os.ErrInvalid))

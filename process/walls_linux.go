@@ -33,6 +33,11 @@ func newBuilder(dir string, o Options) *builder {
 	if !o.Sandbox {
 		return b
 	}
+	defer func() {
+		if b.why != nil {
+			o.Logger.Warn("functions run without namespaces, behind fewer walls; quipu doctor shows which", "err", b.why)
+		}
+	}()
 	stage := filepath.Join(dir, "root")
 	b.machine = sandbox.Look(stage, searchPath(), append([]string{dir}, o.Private...))
 	b.groups, b.noGroup = cgroup.Open()
@@ -44,13 +49,17 @@ func newBuilder(dir string, o Options) *builder {
 			break
 		}
 		b.machine.Namespaces = n
-		if b.why = b.try(); b.why == nil {
-			return b
+		for range triesMax { // what fails once may be the machine's load
+			if b.why = b.try(); b.why == nil {
+				return b
+			}
 		}
 	}
 	b.machine.Namespaces = sandbox.NoNamespaces
 	return b
 }
+
+const triesMax = 3
 
 // tryTime bounds the trial of walls, which takes a few milliseconds.
 const tryTime = 10 * time.Second

@@ -314,6 +314,9 @@ func TestANodeKilledAtRandomMakesEveryAcceptedCallOnce(t *testing.T) {
 	if err := k.term(); err != nil {
 		t.Errorf("the node did not end well: %v", err)
 	}
+	if t.Failed() {
+		t.Log(k.output.String())
+	}
 }
 
 // allOnce checks that every call of a map from keys succeeded, counted once and was told once.

@@ -174,7 +174,7 @@ func (n *Node) openRuntime() (*process.Runtime, error) {
 		return nil, err
 	}
 	isMain := egress.Listeners(func() []netip.AddrPort { return n.listeners.addresses(mainDoor) })
-	return process.New(process.Options{Dir: n.path("run"), Sandbox: !n.cfg.Unconfined, Private: []string{data},
+	return process.New(process.Options{Dir: n.path("run"), Logger: n.cfg.Logger, Sandbox: !n.cfg.Unconfined, Private: []string{data},
 		Own: egress.Listeners(func() []netip.AddrPort { return n.listeners.addresses(daprDoor, grpcDoor) }),
 		Redirect: func(to netip.AddrPort) (netip.AddrPort, bool) {
 			return n.listeners.addresses(insideDoor)[0], isMain(to)
