@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -326,16 +327,16 @@ func inParallel(n int, do func(i int)) {
 	all.Wait()
 }
 
-// random prints its seed, and takes one from QUIPU_SEED.
+var seedFlag = flag.Uint64("seed", 0, "of random choices; 0 draws one")
+
+// random prints its seed. What is killed when depends on the machine, too.
 func random(t *testing.T) *rand.Rand {
 	t.Helper()
-	seed := rand.Uint64()
-	if text := os.Getenv("QUIPU_SEED"); text != "" {
-		if _, err := fmt.Sscan(text, &seed); err != nil {
-			t.Fatalf("QUIPU_SEED: %v", err)
-		}
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
 	}
-	t.Logf("to repeat the random choices: QUIPU_SEED=%d go test ./test/patterns -run %s", seed, t.Name())
+	t.Logf("to repeat the random choices: go test ./test/patterns -run %s -seed %d", t.Name(), seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
