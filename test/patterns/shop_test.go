@@ -151,7 +151,7 @@ func TestShopOrdersArePaidOnce(t *testing.T) {
 
 	var bank struct {
 		Requests int
-		Charges  map[string]struct{ Cents, Asked int }
+		Charges  map[string]struct{ Cents int }
 	}
 	if err := json.Unmarshal([]byte(fetch(t, s.bank)), &bank); err != nil {
 		t.Fatal(err)
