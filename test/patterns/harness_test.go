@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -57,7 +59,8 @@ func needs(t *testing.T, program string) {
 	}
 }
 
-// example copies one, as a user who is going to change it. Short tests are those with the race detector, which would look at
+// example copies one, as a user who is going to change it, and bounds its instances: starting many after each kill would be
+// most of what a small machine does. Short tests are those with the race detector, which would look at
 // this client only: the program is a process of its own.
 func example(t *testing.T, name string) (dir string) {
 	t.Helper()
@@ -66,6 +69,17 @@ func example(t *testing.T, name string) (dir string) {
 	}
 	dir = filepath.Join(t.TempDir(), name)
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "examples", name))); err != nil {
+		t.Fatal(err)
+	}
+	manifest := filepath.Join(dir, "quipu.yaml")
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(text, []byte("scale:")) {
+		text = bytes.ReplaceAll(text, []byte("spec:\n"), []byte("spec:\n  scale: {max: 2}\n"))
+	}
+	if err := os.WriteFile(manifest, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -90,7 +104,8 @@ func edit(t *testing.T, path, old, new string) {
 type node struct {
 	t      *testing.T
 	data   string
-	info   sdk.Node // of the first start
+	ports  [3]string // of callers, and of Dapr over HTTP and gRPC
+	http   string    // its address
 	client *sdk.Client
 	output string // a file
 
@@ -104,13 +119,14 @@ type node struct {
 func start(t *testing.T, app string) *node {
 	t.Helper()
 	dir := t.TempDir()
-	n := &node{t: t, data: filepath.Join(dir, "data"), output: filepath.Join(dir, "output")}
+	n := &node{t: t, ports: [3]string{freePort(t), freePort(t), freePort(t)}, data: filepath.Join(dir, "data"), output: filepath.Join(dir, "output")}
+	n.http = "127.0.0.1:" + n.ports[0]
 	t.Cleanup(n.end)
 	if err := n.up(); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	if n.client, err = sdk.New(sdk.Options{URL: n.info.HTTP}); err != nil {
+	if n.client, err = sdk.New(sdk.Options{URL: n.http}); err != nil {
 		t.Fatal(err)
 	}
 	n.cli("deploy", app)
@@ -133,8 +149,8 @@ func (n *node) up() error {
 	defer out.Close() // the process has its own
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.cmd = exec.Command(bin, "serve", "--data", n.data, "--port", port(n.info.HTTP),
-		"--dapr-http-port", port(n.info.DaprHTTP), "--dapr-grpc-port", port(n.info.DaprGRPC))
+	n.cmd = exec.Command(bin, "serve", "--data", n.data, "--port", n.ports[0],
+		"--dapr-http-port", n.ports[1], "--dapr-grpc-port", n.ports[2])
 	n.cmd.Stdout, n.cmd.Stderr = out, out
 	if err := n.cmd.Start(); err != nil {
 		return err
@@ -145,12 +161,29 @@ func (n *node) up() error {
 	return n.ready()
 }
 
-// port is that of an address, or any.
-func port(address string) string {
-	if i := strings.LastIndexByte(address, ':'); i >= 0 {
-		return address[i+1:]
+// Ports of nodes are below those that systems give to who asks for any, so that nobody has them while a node is down.
+const portsFrom, portsTo = 20_000, 32_000
+
+var portsTried atomic.Int64
+
+func init() { portsTried.Store(rand.Int64N(portsTo - portsFrom)) }
+
+// freePort is one that nobody listens at, and that is not answered twice.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		p := fmt.Sprint(portsFrom + portsTried.Add(1)%(portsTo-portsFrom))
+		l, err := net.Listen("tcp", "127.0.0.1:"+p)
+		if err != nil {
+			continue // somebody does
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return p
 	}
-	return "0"
+	t.Fatal("there is no free port")
+	return ""
 }
 
 // ready polls for the file that the node renames into place.
@@ -161,9 +194,6 @@ func (n *node) ready() error {
 		var info sdk.Node
 		text, err := os.ReadFile(filepath.Join(n.data, "node.json"))
 		if err == nil && json.Unmarshal(text, &info) == nil && info.PID == n.cmd.Process.Pid {
-			if n.info.HTTP == "" {
-				n.info = info
-			}
 			return nil
 		}
 		select {
@@ -195,7 +225,7 @@ func (n *node) kill() {
 // cli runs the command line against the node.
 func (n *node) cli(args ...string) string {
 	n.t.Helper()
-	cmd := exec.CommandContext(n.t.Context(), bin, append([]string{"--node", n.info.HTTP}, args...)...)
+	cmd := exec.CommandContext(n.t.Context(), bin, append([]string{"--node", n.http}, args...)...)
 	var errOut bytes.Buffer
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()
@@ -216,7 +246,7 @@ var web = &http.Client{Timeout: patience}
 
 // ask sends one request.
 func (n *node) ask(method, path, body string, header ...string) answer {
-	r, err := http.NewRequestWithContext(n.t.Context(), method, "http://"+n.info.HTTP+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(n.t.Context(), method, "http://"+n.http+path, strings.NewReader(body))
 	if err != nil {
 		return answer{body: err.Error()}
 	}

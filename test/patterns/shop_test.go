@@ -215,7 +215,7 @@ func (s *shop) follow(order, token string) (seen []string) {
 func (s *shop) listen(order, token, last string, hangUp bool) (seen []string, id string, ended bool) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+s.info.HTTP+"/orders/"+order+"/events?token="+token, nil)
+	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+s.http+"/orders/"+order+"/events?token="+token, nil)
 	if err != nil {
 		s.t.Error(err)
 		return nil, "", true
