@@ -31,12 +31,20 @@ import (
 // patience is for machines that are busy with something else.
 const patience = time.Minute
 
-// bin is the program, which TestMain builds.
+// bin is where the program is, once build has built it.
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+var build = sync.OnceValue(func() error {
+	out, err := exec.Command("go", "build", "-o", bin, "github.com/quipu-run/quipu/cmd/quipu").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+})
 
-func buildAndRun(m *testing.M) int {
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "quipu-patterns-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -44,10 +52,6 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = filepath.Join(dir, "quipu")
-	if out, err := exec.Command("go", "build", "-o", bin, "github.com/quipu-run/quipu/cmd/quipu").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
-		return 1
-	}
 	return m.Run()
 }
 
@@ -118,6 +122,9 @@ type node struct {
 // start starts a node with an application. It is killed with its test.
 func start(t *testing.T, app string) *node {
 	t.Helper()
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	n := &node{t: t, ports: [3]string{freePort(t), freePort(t), freePort(t)}, data: filepath.Join(dir, "data"), output: filepath.Join(dir, "output")}
 	n.http = "127.0.0.1:" + n.ports[0]
