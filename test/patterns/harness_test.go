@@ -310,7 +310,7 @@ func (n *node) wantState(key, value string) {
 	}
 }
 
-// events is what a topic has, of its first 100,000.
+// events is the data of all events of a topic.
 func events[T any](n *node, topic string) (list []T) {
 	n.t.Helper()
 	for line := range strings.Lines(n.cli("sub", topic, "--from", "earliest", "--no-follow", "-o", "json")) {
