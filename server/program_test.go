@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,6 +92,7 @@ type killable struct {
 func spawn(t *testing.T, data string, verb ...string) *killable {
 	t.Helper()
 	k := &killable{node: node{t: t, data: data}, verb: verb}
+	k.info = sdk.Node{HTTP: quietPort(t), DaprHTTP: quietPort(t), DaprGRPC: quietPort(t)}
 	k.up()
 	t.Cleanup(func() {
 		k.kill()
@@ -137,6 +140,24 @@ func (k *killable) ready() error {
 	}
 	k.info = info
 	return nil
+}
+
+// quietPort is an address whose port the system gives to nobody who asks for any, so that it is still free when a node that was killed
+// comes back to it.
+func quietPort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 30000+rand.IntN(2700))
+		l, err := net.Listen("tcp4", address)
+		if err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return address
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 func port(address string) string {
