@@ -20,6 +20,7 @@ import (
 // builder makes the walls of instances out of what can be had here.
 type builder struct {
 	machine *sandbox.Machine // nil without Options.Sandbox
+	trial   string           // folder of the program that walls are tried with
 	why     error            // no namespaces
 	groups  *cgroup.Tree     // nil if there are none
 	noGroup error            // why
@@ -29,7 +30,7 @@ type builder struct {
 const doorFirst = 20000
 
 func newBuilder(dir string, o Options) *builder {
-	b := &builder{}
+	b := &builder{trial: filepath.Join(dir, "trial")}
 	if !o.Sandbox {
 		return b
 	}
@@ -66,7 +67,7 @@ const tryTime = 10 * time.Second
 
 // try starts a program that ends at once behind the walls that b would build.
 func (b *builder) try() error {
-	exe, err := os.Executable()
+	exit, err := trialProgram(b.trial)
 	if err != nil {
 		return err
 	}
@@ -75,12 +76,11 @@ func (b *builder) try() error {
 		return err
 	}
 	defer g.discard()
-	walls := b.machine.Walls(sandbox.Wish{Root: filepath.Dir(exe), Program: exe, Tmp: 1 << 20})
+	walls := b.machine.Walls(sandbox.Wish{Root: b.trial, Program: exit, Tmp: 1 << 20})
 	walls.Notify = false
 	g.line.conn.SetDeadline(time.Now().Add(tryTime)) //nolint:errcheck // sockets can
 	g.output.deliver(nil)
-	err = g.line.send(lifeline.Request{Path: exe, Dir: "/", Args: []string{exe}, Walls: walls,
-		Env: []string{lifeline.Env + "=" + lifeline.EnvNothing}}.Encode())
+	err = g.line.send(lifeline.Request{Path: exit, Dir: "/", Args: []string{exit}, Walls: walls}.Encode())
 	for err == nil {
 		var a answer
 		switch a, err = g.line.next(); {

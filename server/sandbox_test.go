@@ -1,11 +1,14 @@
 package server
 
 import (
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/process"
 )
 
 // curious tries what a call asks for, and answers what came of it.
@@ -99,5 +102,21 @@ func TestAFunctionMayDemandLayers(t *testing.T) {
 	}
 	if list, err := n.client.Functions(t.Context()); err != nil || len(list) > 0 {
 		t.Errorf("what was refused is deployed: %v, %v", list, err)
+	}
+}
+
+// The program of these tests lies in a folder that is its user's alone, as what go install makes for root. Walls stand all the same.
+func TestWallsStandWhereverTheProgramLies(t *testing.T) {
+	rt, err := process.New(process.Options{Dir: t.TempDir(), Sandbox: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rt.Close() //nolint:errcheck // nothing runs
+	here := slices.ContainsFunc(rt.Layers(), func(l quipu.Layer) bool { return l.Name == quipu.LayerNamespaces && l.Active })
+	k := spawn(t, t.TempDir(), "serve")
+	found := k.on("doctor", "-o", "json")
+	there := regexp.MustCompile(`(?s)"sandbox: namespaces".{0,40}"user, mount`).MatchString(found.out)
+	if here != there {
+		t.Errorf("there are namespaces: %v; for the program: %v\n%s", here, there, found.out)
 	}
 }

@@ -34,12 +34,10 @@
 // itself was killed; whoever holds the other end must then look for survivors.
 package lifeline
 
-// Env makes a process of this binary that starts with it a helper, with EnvFD, its socket, as the value; or, with EnvNothing, a function
-// that ends at once, by which walls are tried.
+// Env makes a process of this binary that starts with it a helper, with EnvFD, its socket, as the value.
 const (
-	Env        = "QUIPU_LIFELINE"
-	EnvFD      = "3"
-	EnvNothing = "nothing"
+	Env   = "QUIPU_LIFELINE"
+	EnvFD = "3"
 )
 
 // Packets of the node. A dial is followed by one byte, DialSocket or DialPort.

@@ -6,11 +6,8 @@ import "syscall"
 const socket = 3
 
 func init() {
-	switch v, _ := syscall.Getenv(Env); v {
-	case EnvFD:
+	if v, _ := syscall.Getenv(Env); v == EnvFD {
 		serve()
-		syscall.Exit(0)
-	case EnvNothing:
 		syscall.Exit(0)
 	}
 }
