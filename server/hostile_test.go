@@ -115,7 +115,7 @@ func TestWhatAFunctionAnswersWrongHasACodeAndHurtsNobody(t *testing.T) {
 	} {
 		for function, want := range map[string]quipu.Code{"plain": c.plain, "atomic": c.atomic} {
 			t.Run(c.path+" "+function, func(t *testing.T) {
-				if a := n.get("/" + function + "/" + c.path); want == "" {
+				if a := n.post("/"+function+"/"+c.path, ""); want == "" { // a GET whose connection breaks is sent again by Go's client
 					if a.status != 0 {
 						t.Errorf("got %d, %d bytes, want an answer that breaks off", a.status, len(a.body))
 					}
