@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quipu-run/quipu"
@@ -257,7 +258,7 @@ func folderSize(t *testing.T, dir string) (size int64) {
 func TestABundleThatIsTooLargeIsRefusedEarly(t *testing.T) {
 	n := start(t)
 	before := n.records()
-	sent := &counted{left: 500 << 20}
+	sent := &zeros{most: 500 << 20}
 	r, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+n.info.HTTP+"/-/v1/deploys?app=big", sent)
 	if err != nil {
 		t.Fatal(err)
@@ -272,7 +273,7 @@ func TestABundleThatIsTooLargeIsRefusedEarly(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("got %d %s, %v", resp.StatusCode, body, err)
 	}
-	if got := 500<<20 - sent.left; got > bundle.BytesMax+16<<20 {
+	if got := sent.read.Load(); got > bundle.BytesMax+16<<20 {
 		t.Errorf("%d bytes were taken before it was refused", got)
 	}
 	if n.records() != before {
@@ -280,17 +281,21 @@ func TestABundleThatIsTooLargeIsRefusedEarly(t *testing.T) {
 	}
 }
 
-// counted is a body of zeros.
-type counted struct{ left int }
+// zeros is a body of so many, which may be read on while its answer is there.
+type zeros struct {
+	most int64
+	read atomic.Int64
+}
 
-func (c *counted) Read(p []byte) (int, error) {
-	if c.left == 0 {
+func (z *zeros) Read(p []byte) (int, error) {
+	left := z.most - z.read.Load()
+	if left <= 0 {
 		return 0, io.EOF
 	}
-	k := min(len(p), c.left)
+	k := min(int64(len(p)), left)
 	clear(p[:k])
-	c.left -= k
-	return k, nil
+	z.read.Add(k)
+	return int(k), nil
 }
 
 // Who deploys and goes away ends the build, and nothing is deployed.
