@@ -37,16 +37,16 @@ const recordsBackMax = 10_000
 // Recording answers what is kept of a call that has a record. CodeNotFound; CodeTrimmed: its record is gone; CodeCallPending;
 // CodeUsage: of its request not enough is kept.
 func (c *Caller) Recording(ctx context.Context, id string) (Recording, error) {
-	s, err := c.Slice(ctx, id)
+	if found, ok := c.remembered(id); ok {
+		return Recording{}, &quipu.Error{Code: quipu.CodeNotFound, Op: "call.replay", Text: withoutRecord(found).Missing,
+			Hint: "calls of atomic functions that changed something have one, async calls, and those with an Idempotency-Key"}
+	}
+	p, err := c.load(id)
 	if err != nil {
 		return Recording{}, err
 	}
-	if s.State.Pending() {
+	if p != nil {
 		return Recording{}, notEnded(id)
-	}
-	if s.Seq == 0 {
-		return Recording{}, &quipu.Error{Code: quipu.CodeNotFound, Op: "call.replay", Text: s.Missing,
-			Hint: "calls of atomic functions that changed something have one, async calls, and those with an Idempotency-Key"}
 	}
 	tx := c.o.Book.Look()
 	r, _, err := c.o.Results.load(tx, id)

@@ -12,7 +12,6 @@ import (
 
 // What OpenTelemetry's conventions call the parts of a call. Keys of our own begin with quipu.
 const (
-	attrCall     = "faas.invocation_id"
 	attrFunction = "faas.name"
 	attrRevision = "faas.version"
 	attrTrigger  = "faas.trigger"
@@ -32,7 +31,7 @@ func (c *Caller) begin(ctx context.Context, q *request) context.Context {
 	}
 	q.span.Rename("call " + q.f.Name)
 	q.info.Trace = q.span.TraceID()
-	q.span.Str(attrCall, q.id)
+	q.span.Str(trace.CallAttribute, q.id)
 	q.span.Str(attrFunction, q.f.Name)
 	q.span.Str(attrRevision, q.f.Revision)
 	q.span.Str(attrTrigger, kindOfTrigger(q.Trigger))
@@ -65,7 +64,7 @@ func kindOfTrigger(trigger string) string {
 	switch {
 	case trigger == "schedule":
 		return "timer"
-	case strings.HasPrefix(trigger, "topic/"), trigger == "destination":
+	case strings.HasPrefix(trigger, "topic/"), trigger == triggerDestination:
 		return "pubsub"
 	case trigger == "http":
 		return "http"

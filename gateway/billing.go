@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"net/http"
+	"cmp"
 	"time"
 
 	"github.com/quipu-run/quipu"
@@ -33,14 +33,7 @@ func billingRoutes() []adminRoute {
 
 func listUsage(a *ask) error {
 	today := time.Now().UTC().Format(time.DateOnly)
-	from, to := a.query.Get("from"), a.query.Get("to")
-	if to == "" {
-		to = today
-	}
-	if from == "" {
-		from = today
-	}
-	list, err := a.ns.Usage(a.Context(), from, to)
+	list, err := a.ns.Usage(a.Context(), cmp.Or(a.query.Get("from"), today), cmp.Or(a.query.Get("to"), today))
 	if err != nil {
 		return err
 	}
@@ -68,11 +61,7 @@ func setPrices(a *ask) error {
 	if err := a.object(&prices); err != nil {
 		return err
 	}
-	if err := a.ns.SetPrices(a.Context(), prices); err != nil {
-		return err
-	}
-	a.WriteHeader(http.StatusNoContent)
-	return nil
+	return a.done(a.ns.SetPrices(a.Context(), prices))
 }
 
 func listBudgets(a *ask) error {
@@ -88,17 +77,9 @@ func setBudget(a *ask) error {
 	if err := a.object(&budget); err != nil {
 		return err
 	}
-	if err := a.ns.SetBudget(a.Context(), budget); err != nil {
-		return err
-	}
-	a.WriteHeader(http.StatusNoContent)
-	return nil
+	return a.done(a.ns.SetBudget(a.Context(), budget))
 }
 
 func removeBudget(a *ask) error {
-	if err := a.ns.RemoveBudget(a.Context(), a.query.Get("function")); err != nil {
-		return err
-	}
-	a.WriteHeader(http.StatusNoContent)
-	return nil
+	return a.done(a.ns.RemoveBudget(a.Context(), a.query.Get("function")))
 }

@@ -37,11 +37,7 @@ func (g *Gateway) faulty(w http.ResponseWriter, r *http.Request, namespace strin
 
 // isOther tells whether a request is for a function of another application.
 func (g *Gateway) isOther(r *http.Request, f *Fault) bool {
-	t := (*g.tables.Load())[f.Namespace]
-	if t == nil {
-		return false
-	}
-	function, _, _ := t.find(r.Method, r.URL)
+	function, _, _ := g.tableOf(f.Namespace).find(r.Method, r.URL)
 	ns, err := g.opt.Namespaces(f.Namespace)
 	if function == "" || err != nil {
 		return false

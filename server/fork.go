@@ -108,24 +108,24 @@ func (n *Node) mayFork(name string) error {
 
 // linkFork makes the folder of a fork, durably and under its name.
 func (n *Node) linkFork(ctx context.Context, parent *namespace, name string, o origin, pinned func()) (origin, error) {
-	dir, temp := n.forkFolder(name), n.forkFolder("."+name)
-	if err := errors.Join(os.RemoveAll(temp), os.RemoveAll(dir), os.MkdirAll(filepath.Dir(dir), 0o700)); err != nil {
+	dir := n.forkFolder(name)
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(filepath.Dir(dir), 0o700)); err != nil {
 		return o, fmt.Errorf("clear folder of fork: %w", err)
 	}
-	// Machines that are started by nobody.
-	made, err := parent.store.Fork(ctx, parent.book, o.At, temp, n.newNamespace(name).machines()...)
-	pinned()
-	if err == nil {
+	err := assemble(dir, func(temp string) error {
+		// Machines that are started by nobody.
+		made, err := parent.store.Fork(ctx, parent.book, o.At, temp, n.newNamespace(name).machines()...)
+		pinned()
+		if err != nil {
+			return err
+		}
 		o.At, o.Keys = made.At, made.Keys
-		err = o.write(temp)
-	}
+		return o.write(temp)
+	})
 	if err == nil {
-		err = errors.Join(durable.Folders(temp), os.Rename(temp, dir), durable.Sync(filepath.Dir(dir)), durable.Sync(n.cfg.Data))
+		err = durable.Sync(n.cfg.Data)
 	}
-	if err != nil {
-		return o, errors.Join(err, os.RemoveAll(temp))
-	}
-	return o, nil
+	return o, err
 }
 
 // write keeps where a fork comes from, durably.

@@ -11,7 +11,7 @@ import (
 	"github.com/quipu-run/quipu"
 )
 
-// Fork makes in dir, which is not there yet, a store that holds one book alone: as b was at the record at, or as it is now if
+// Fork makes in dir, which is empty or not there yet, a store that holds one book alone: as b was at the record at, or as it is now if
 // at is 0. Nothing is copied: the files are links to those of a snapshot, which never change, and what the log has
 // from there up to at is applied to them. Machines are new ones of b's kinds.
 //

@@ -14,12 +14,14 @@ import (
 
 // Limits of what is remembered, twice: of traces that somebody asked for, and of others.
 const (
-	tracesMax     = 256
-	spansMax      = 512     // of a trace
-	bytesMax      = 8 << 20 // of all
-	spanBytes     = 256     // what a span takes besides its texts
-	callAttribute = "faas.invocation_id"
+	tracesMax = 256
+	spansMax  = 512     // of a trace
+	bytesMax  = 8 << 20 // of all
+	spanBytes = 256     // what a span takes besides its texts
 )
+
+// CallAttribute is the id of the call that a span is, by which its trace is found.
+const CallAttribute = "faas.invocation_id"
 
 // memory keeps the newest traces. It is a span processor. Traces that were asked for are apart, so that others, which may be
 // a thousand a second, do not push them out.
@@ -161,7 +163,7 @@ func read(span sdktrace.ReadOnlySpan) (out quipu.TraceSpan, call string) {
 			out.Attributes = map[string]string{}
 		}
 		out.Attributes[string(a.Key)] = a.Value.String()
-		if a.Key == callAttribute {
+		if a.Key == CallAttribute {
 			call = a.Value.AsString()
 		}
 	}

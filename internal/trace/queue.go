@@ -2,7 +2,6 @@ package trace
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -112,7 +111,7 @@ func (q *queue) Shutdown(ctx context.Context) error {
 	defer stop()
 	<-q.done // at the latest when cut has ended what is sent
 	q.cut()
-	return errors.Join(q.exporter.Shutdown(ctx))
+	return q.exporter.Shutdown(ctx)
 }
 
 // ForceFlush is of sdktrace.SpanProcessor. Nobody needs it here.

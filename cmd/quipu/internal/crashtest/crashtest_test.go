@@ -53,7 +53,7 @@ func TestAnAtomicTransferIsCrashSafe(t *testing.T) {
 // The same functions, plain: what they did before they died is done twice. The report names each place, and no other.
 func TestAPlainReadModifyWriteLeaksWhereItHasWritten(t *testing.T) {
 	need(t, "python3", "node")
-	r := tested(t, "testdata/leaky")
+	r := tested(t, plain(t, "testdata/transfer"))
 	var where []string
 	for _, l := range r.Leaks {
 		where = append(where, fmt.Sprintf("%d %s", l.Step, l.Point))
@@ -67,6 +67,28 @@ func TestAPlainReadModifyWriteLeaksWhereItHasWritten(t *testing.T) {
 	if got := r.Leaks[0].Differences; !slices.Equal(got, first) {
 		t.Errorf("after the first write: %+v", got)
 	}
+}
+
+// plain is a copy of an application whose functions are not atomic.
+func plain(t *testing.T, app string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(app)); err != nil {
+		t.Fatal(err)
+	}
+	manifest := filepath.Join(dir, "quipu.yaml")
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.ReplaceAll(string(text), "atomic: true", "atomic: false")
+	if strings.Count(changed, "atomic: false") != 2 {
+		t.Fatalf("it has not two atomic functions:\n%s", text)
+	}
+	if err := os.WriteFile(manifest, []byte(changed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // folder is an application: names and texts of files by turns.
