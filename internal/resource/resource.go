@@ -1,0 +1,74 @@
+// Package resource reads Dapr's resource files: components, subscriptions, configurations, resiliency policies and HTTP
+// endpoints, as daprd reads them, and the file of a multi-app run.
+//
+// It knows what a resource says, and refuses what can be no resource, with file and line. What a component of a type
+// does is not known here, nor whether there is such a type.
+package resource
+
+import (
+	"slices"
+
+	yaml "go.yaml.in/yaml/v3"
+)
+
+// Resource is what all kinds have.
+type Resource struct {
+	File   string
+	Line   int
+	Name   string
+	Scopes []string // app ids; none means all
+}
+
+// For tells whether the resource is one of an app.
+func (r Resource) For(app string) bool { return len(r.Scopes) == 0 || slices.Contains(r.Scopes, app) }
+
+// Component is a component as it is declared: its values may be references.
+type Component struct {
+	Resource
+	Type         string
+	Version      string
+	IgnoreErrors bool
+	InitTimeout  string // a duration; "" means 5s
+	Metadata     []Value
+	SecretStore  string // that its secretKeyRefs mean
+}
+
+// Value is one setting: itself, or a reference to a secret or to the environment.
+type Value struct {
+	Name      string
+	Value     string
+	SecretKey SecretRef // set if Name is not ""
+	Env       string
+}
+
+// SecretRef names a value of a secret.
+type SecretRef struct{ Name, Key string }
+
+// Subscription is a declared subscription, of either version.
+type Subscription struct {
+	Resource
+	APIVersion string
+	Spec       yaml.Node
+}
+
+// HTTPEndpoint is a target of invocations outside of the platform.
+type HTTPEndpoint struct {
+	Resource
+	BaseURL     string
+	Headers     []Value
+	SecretStore string
+	TLS         EndpointTLS
+}
+
+// EndpointTLS is what a client of an endpoint presents and trusts, as PEM.
+type EndpointTLS struct{ RootCA, Certificate, PrivateKey Value }
+
+// Set is all that the files of an application say.
+type Set struct {
+	Components     []Component
+	Subscriptions  []Subscription
+	Configurations []Configuration
+	Resiliencies   []Resiliency
+	HTTPEndpoints  []HTTPEndpoint
+	Warnings       []string // about resources that make no difference
+}
