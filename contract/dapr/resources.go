@@ -15,7 +15,7 @@ type Declared struct {
 	Trigger quipu.TopicTrigger
 }
 
-// Declare reads the subscriptions of files, of both versions. CodeManifest, CodeNoPubSub and CodeAppCallback, with
+// Declare reads the subscriptions of files, of both versions. CodeManifest and CodeAppCallback, with
 // file and line.
 func Declare(all []resource.Subscription) ([]Declared, error) {
 	if len(all) > subscriptionsMax {
@@ -71,17 +71,17 @@ func manifest(format string, args ...any) error {
 // CodeManifest if two files declare the same.
 func Merge(function string, said []quipu.TopicTrigger, declared []Declared) ([]quipu.TopicTrigger, error) {
 	all := slices.Clone(said)
-	by := map[string]Declared{}
+	by := map[place]Declared{}
 	for _, d := range declared {
 		if !d.For(function) {
 			continue
 		}
-		topic := d.Trigger.Name
-		if other, twice := by[topic]; twice {
-			return nil, manifest("%s:%d: function %s subscribes to topic %q twice, here and in %s:%d", d.File, d.Line, function, topic, other.File, other.Line)
+		at := placeOf(d.Trigger)
+		if other, twice := by[at]; twice {
+			return nil, manifest("%s:%d: function %s subscribes to topic %q twice, here and in %s:%d", d.File, d.Line, function, at.topic, other.File, other.Line)
 		}
-		by[topic] = d
-		if !slices.ContainsFunc(said, func(t quipu.TopicTrigger) bool { return t.Name == topic }) {
+		by[at] = d
+		if !slices.ContainsFunc(said, func(t quipu.TopicTrigger) bool { return placeOf(t) == at }) {
 			all = append(all, d.Trigger)
 		}
 	}
