@@ -40,25 +40,21 @@ func (s *runtime) BulkPublishEventAlpha1(ctx context.Context, in *rtv1.BulkPubli
 
 // GetSecret answers no data for a secret that is not there.
 func (s *runtime) GetSecret(ctx context.Context, in *rtv1.GetSecretRequest) (*rtv1.GetSecretResponse, error) {
-	all, err := s.d.secretsOf(requestOf(ctx), in.GetStoreName())
+	data, err := s.d.secret(requestOf(ctx), in.GetStoreName(), in.GetKey(), in.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
-	out := &rtv1.GetSecretResponse{}
-	if value, ok := all[in.GetKey()]; ok {
-		out.Data = map[string]string{in.GetKey(): value}
-	}
-	return out, nil
+	return &rtv1.GetSecretResponse{Data: data}, nil
 }
 
-// GetBulkSecret answers all secrets.
+// GetBulkSecret answers all secrets that the caller may have.
 func (s *runtime) GetBulkSecret(ctx context.Context, in *rtv1.GetBulkSecretRequest) (*rtv1.GetBulkSecretResponse, error) {
-	all, err := s.d.secretsOf(requestOf(ctx), in.GetStoreName())
+	all, err := s.d.secrets(requestOf(ctx), in.GetStoreName(), in.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
 	out := &rtv1.GetBulkSecretResponse{Data: make(map[string]*rtv1.SecretResponse, len(all))}
-	for name, values := range bySecret(all) {
+	for name, values := range all {
 		out.Data[name] = &rtv1.SecretResponse{Secrets: values}
 	}
 	return out, nil
