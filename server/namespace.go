@@ -252,6 +252,7 @@ func (ns *namespace) release() (err error) {
 
 // start follows the book, and begins what runs by itself.
 func (ns *namespace) start() error {
+	ns.kv.Start(ns.book)
 	ns.topic.Start(ns.book, func(delivery.Subscription) { ns.Engine.Sync() })
 	if err := ns.meter.Start(ns.book); err != nil {
 		return err

@@ -30,9 +30,9 @@ type Host struct {
 	Dir       string // that relative paths of its metadata are below; "" is the node's own
 	// State is the log's, outside of calls. A component keeps what it has in stores of its own, like "lock:NAME".
 	State quipu.State
-	// Watch tells of each key of a store that is written or deleted from now on, in order, until ctx ends. A slow
-	// watcher is told of the last state of a key only.
-	Watch  func(ctx context.Context, store string, changed func([]quipu.Item)) error
+	// Watch tells of each key of a store that is written or deleted from when ready is called on, until ctx ends or changed
+	// fails. A slow watcher is told of the last state of a key only; a deleted key has no value.
+	Watch  func(ctx context.Context, store string, ready func(), changed func([]quipu.Item) error) error
 	Topics quipu.Topics
 	Client *http.Client // for the world outside
 	Clock  quipu.Clock
