@@ -23,6 +23,7 @@ type stateStore struct {
 	name    string // of the component
 	state   quipu.State
 	store   string // of state
+	foreign bool   // not on the log
 	outbox  *component.Outbox
 	set     *component.Set
 }
@@ -43,7 +44,7 @@ func (d *Door) open(r *http.Request, name, tag string) (*stateStore, error) {
 	}
 	s := &stateStore{d: d, r: r, session: session, name: name, state: session, store: c.Store, outbox: c.Outbox, set: set}
 	if c.Foreign != nil {
-		s.state = c.Foreign
+		s.state, s.foreign = c.Foreign, true
 	}
 	return s, nil
 }
@@ -171,6 +172,9 @@ func (s *stateStore) transact(operations []operation, query map[string]string) e
 			return s.problem(tag, prefix, err)
 		}
 		out = append(out, c)
+	}
+	if s.outbox != nil && len(out) > 0 {
+		return s.transactWithOutbox(operations, out, query)
 	}
 	return s.apply(tag, prefix, out)
 }
