@@ -30,6 +30,9 @@ const (
 	PreferAsync       = "respond-async" // asks for InvokeAsync
 )
 
+// TriggerBinding starts the trigger of a call that comes in by an input binding of Dapr; its name follows.
+const TriggerBinding = "binding/"
+
 // CallRequest asks for one call of a function.
 type CallRequest struct {
 	Function       string

@@ -110,19 +110,19 @@ func (ns *namespace) topicsOf(f quipu.Function) []quipu.TopicTrigger {
 
 // try looks at a revision before it takes traffic: its secrets can be read, an instance starts and is healthy, and a Dapr
 // application, with the files beside it, says what it subscribes to. The instance stays, for the first calls.
-func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (_ []quipu.TopicTrigger, err error) {
+func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (asked quipu.Asked, err error) {
 	if _, err := secretsIn(dir); err != nil {
-		return nil, err
+		return asked, err
 	}
 	declared, err := ns.declaredBeside(f, dir)
 	if err != nil {
-		return nil, err
+		return asked, err
 	}
 	began := ns.node.clock.Now()
 	ns.node.labels.admit(ns.name, f.Name)
 	l, err := ns.pool.Try(ctx, f)
 	if err != nil {
-		return nil, ns.refusal(ctx, f, began, err)
+		return asked, ns.refusal(ctx, f, began, err)
 	}
 	defer func() {
 		if err != nil {
@@ -131,9 +131,10 @@ func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (_ [
 	}()
 	defer l.Release()
 	if f.Spec.Contract != quipu.ContractDapr {
-		return nil, nil
+		return asked, nil
 	}
-	return ns.ask(ctx, f, declared, ns.appOf(l))
+	asked.Subscriptions, err = ns.ask(ctx, f, declared, ns.appOf(l))
+	return asked, err
 }
 
 // declaredBeside is what the files beside a Dapr application subscribe it to.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/cloudevent"
@@ -138,6 +139,9 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 	if strings.HasPrefix(c.t.Name, quipu.PlatformTopicStart) {
 		r.Trigger = "schedule"
 	}
+	if c.t.Binding != "" {
+		return c.bound(r, g.items[0].event)
+	}
 	var body []byte
 	media := quipu.MediaCloudEvent
 	if c.t.Batch > 1 {
@@ -158,12 +162,7 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 		if c.route != nil {
 			r.Path = c.route(event)
 		}
-		if trace := gjson.GetBytes(event, "traceparent"); trace.Type == gjson.String {
-			r.Header.Set(quipu.HeaderTraceparent, trace.String())
-			if state := gjson.GetBytes(event, "tracestate"); state.Type == gjson.String {
-				r.Header.Set(quipu.HeaderTracestate, state.String())
-			}
-		}
+		traced(r.Header, event)
 	}
 	if c.t.Batch > 1 {
 		body = append(body, ']')
@@ -171,4 +170,33 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 	r.Header.Set("Content-Type", media)
 	r.Body, r.ContentLength = bytes.NewReader(body), int64(len(body))
 	return r, nil
+}
+
+// bound is the call for an event that comes in by a binding of Dapr: its data alone, and attributes as headers.
+func (c *functionConsumer) bound(r quipu.CallRequest, e quipu.Event) (quipu.CallRequest, error) {
+	contentType, body := e.ContentType, e.Data
+	if cloudevent.IsCloudEvent(e.ContentType) {
+		var err error
+		if contentType, body, err = cloudevent.Content(e.Data); err != nil {
+			return r, err
+		}
+		traced(r.Header, e.Data)
+	}
+	r.Trigger = quipu.TriggerBinding + c.t.Binding
+	r.Header.Set("Content-Type", contentType)
+	r.Header.Set("Readtimeutc", e.Time.UTC().Format(time.RFC3339)) // Dapr's name for it is readTimeUTC
+	r.Body, r.ContentLength = bytes.NewReader(body), int64(len(body))
+	return r, nil
+}
+
+// traced goes on with the trace that an event was published in.
+func traced(h http.Header, event []byte) {
+	trace := gjson.GetBytes(event, "traceparent")
+	if trace.Type != gjson.String {
+		return
+	}
+	h.Set(quipu.HeaderTraceparent, trace.String())
+	if state := gjson.GetBytes(event, "tracestate"); state.Type == gjson.String {
+		h.Set(quipu.HeaderTracestate, state.String())
+	}
 }
