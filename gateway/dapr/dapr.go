@@ -3,8 +3,7 @@
 //
 // Paths, methods, statuses, headers and errors are Dapr's. What differs on purpose: a save of several keys, or a
 // bulk publish, happens as a whole or not at all; values are kept byte for byte as sent; user mistakes that Dapr
-// answers with 500 (a bad ttlInSeconds, an unknown concurrency, a malformed CloudEvent) get 400; the alpha query API
-// is refused. The door keeps no state but the attributes set with PUT metadata, which end with it. What success
+// answers with 500 (a bad ttlInSeconds, an unknown concurrency, a malformed CloudEvent or query) get 400. The door keeps no state but the attributes set with PUT metadata, which end with it. What success
 // promises, also after a crash, is what quipu.Session promises: inside an atomic call it means "in the call's
 // transaction". Reading requests is apart from doing them, so that both protocols do the same.
 //
@@ -26,6 +25,7 @@ import (
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/internal/clock"
+	"github.com/quipu-run/quipu/internal/component"
 )
 
 // RuntimeVersion is the version of Dapr whose API this is.
@@ -41,8 +41,13 @@ type Options struct {
 	Session func(*http.Request) (quipu.Session, error)
 	// AppID is whose request it is, in a call or not. nil means that of the Session.
 	AppID func(*http.Request) string
-	// Secrets are what the secret store holds for a request. nil means that there is no secret store.
+	// Components are what a request may use, by name. nil means what every namespace has: BuiltIn, and a secret store of
+	// Secrets.
+	Components func(*http.Request) (*component.Set, error)
+	// Secrets are what the built-in secret store holds for a request. nil means that there is none.
 	Secrets func(*http.Request) (map[string]string, error)
+	// SecretAllowed tells whether a request may have a secret of a store. nil means that it may.
+	SecretAllowed func(r *http.Request, store, name string) bool
 	// Subscriptions are shown in metadata. nil means none.
 	Subscriptions func(*http.Request) []quipu.TopicTrigger
 	// Subscribe is quipu.Topics' for the namespace of a request, until the request's context ends. nil means that
@@ -68,6 +73,7 @@ func OutsideAppID(r *http.Request) string {
 // Door serves one instance, or the clients from outside: HTTP by itself, gRPC by what GRPC makes.
 type Door struct {
 	opt      Options
+	builtIn  *component.Set
 	mu       sync.Mutex
 	extended map[string]string // guarded by mu
 	closing  context.Context   // ends with Close
@@ -88,7 +94,7 @@ func New(opt Options) *Door {
 	if opt.BodyBytesMax == 0 {
 		opt.BodyBytesMax = bodyBytesMaxDefault
 	}
-	d := &Door{opt: opt, extended: map[string]string{"quipuVersion": opt.Version}}
+	d := &Door{opt: opt, builtIn: builtIn(opt), extended: map[string]string{"quipuVersion": opt.Version}}
 	d.closing, d.close = context.WithCancel(context.Background())
 	return d
 }
@@ -165,14 +171,14 @@ func (d *Door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 	switch {
 	case version == "v1.0" && api == "state" && len(parts) > 2:
 		d.state(w, r, parts[2:])
-	case version == "v1.0-alpha1" && api == "state" && len(parts) == 4 && parts[3] == "query":
-		answer(w, http.StatusInternalServerError, "ERR_STATE_STORE_NOT_SUPPORTED", "state store does not support querying")
+	case version == "v1.0-alpha1" && api == "state" && len(parts) == 4 && (parts[3] == "query" || parts[3] == "keys"):
+		d.stateAlpha(w, r, unescape(parts[2]), parts[3])
 	case (version == "v1.0" || version == "v1.0-alpha1") && api == "publish" && len(parts) > 3 && parts[2] == "bulk":
 		d.publishBulk(w, r)
 	case version == "v1.0" && api == "publish":
 		d.publish(w, r)
 	case version == "v1.0" && api == "secrets" && len(parts) == 4:
-		d.secrets(w, r, unescape(parts[2]), unescape(parts[3]))
+		d.getSecret(w, r, unescape(parts[2]), unescape(parts[3]))
 	case version == "v1.0" && api == "metadata" && len(parts) <= 3:
 		d.metadata(w, r, parts[2:])
 	case isHealth(http.MethodGet, parts):

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/component"
 )
 
 // Limits of what PUT metadata keeps.
@@ -15,7 +16,7 @@ const (
 	extendedBytesMax = 4 << 10
 )
 
-type component struct {
+type registered struct {
 	Name         string   `json:"name"`
 	Type         string   `json:"type"`
 	Version      string   `json:"version"`
@@ -44,7 +45,7 @@ type subscription struct {
 type metadataReply struct {
 	ID             string            `json:"id"`
 	RuntimeVersion string            `json:"runtimeVersion"`
-	Components     []component       `json:"components"`
+	Components     []registered      `json:"components"`
 	Extended       map[string]string `json:"extended"`
 	Subscriptions  []subscription    `json:"subscriptions,omitempty"`
 	ActorRuntime   actorRuntime      `json:"actorRuntime"`
@@ -70,25 +71,29 @@ func (d *Door) describe(r *http.Request) (metadataReply, error) {
 	if err != nil {
 		return metadataReply{}, err
 	}
+	set, err := d.set(r)
+	if err != nil {
+		return metadataReply{}, err
+	}
 	d.mu.Lock()
 	extended := maps.Clone(d.extended)
 	d.mu.Unlock()
 	extended["daprRuntimeVersion"] = RuntimeVersion
-	return metadataReply{ID: id, RuntimeVersion: RuntimeVersion, Extended: extended, Components: d.components(),
+	return metadataReply{ID: id, RuntimeVersion: RuntimeVersion, Extended: extended, Components: registeredOf(set),
 		Subscriptions: d.subscriptions(r), ActorRuntime: actorRuntime{Status: "DISABLED"}}, nil
 }
 
-func (d *Door) components() []component {
-	state := []string{"ETAG", "TRANSACTIONAL", "TTL"}
-	all := []component{
-		{quipu.StoreDefault, "state.quipu", "v1", state},
-		{quipu.StoreShared, "state.quipu", "v1", state},
-		{quipu.PubSubDefault, "pubsub.quipu", "v1", []string{"MESSAGE_TTL", "BULK_PUBSUB"}},
+func registeredOf(set *component.Set) []registered {
+	all := set.All()
+	out := make([]registered, 0, len(all))
+	for _, c := range all {
+		one := registered{Name: c.Name, Type: c.Type, Version: c.Version, Capabilities: c.Capabilities}
+		if one.Capabilities == nil {
+			one.Capabilities = []string{}
+		}
+		out = append(out, one)
 	}
-	if d.opt.Secrets != nil {
-		all = append(all, component{StoreSecrets, "secretstores.quipu", "v1", []string{}})
-	}
-	return all
+	return out
 }
 
 // subscriptions are told as Dapr tells what an application asked for when it started.
