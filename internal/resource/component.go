@@ -39,7 +39,7 @@ func (r *reader) component(d document) error {
 		r.set.Warnings = append(r.set.Warnings, fmt.Sprintf("%s: Component %q has the initTimeout %.40q, which is no duration like 30s: 5s is taken", d.place, c.Name, spec.InitTimeout))
 	}
 	var err error
-	c.Metadata, err = d.values("spec.metadata", &spec.Metadata)
+	c.Metadata, err = r.list(d, "spec.metadata", &spec.Metadata)
 	r.set.Components = append(r.set.Components, c)
 	return err
 }
@@ -63,7 +63,7 @@ func (r *reader) endpoint(d document) error {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return d.fault("HTTPEndpoint %q has no baseUrl that can be used: write one like https://example.com/path in spec.baseUrl", e.Name)
 	}
-	if e.Headers, err = d.values("spec.headers", &spec.Headers); err != nil {
+	if e.Headers, err = r.list(d, "spec.headers", &spec.Headers); err != nil {
 		return err
 	}
 	for _, part := range []struct {
@@ -103,6 +103,18 @@ func (d document) checkTLS(t EndpointTLS) error {
 		return d.fault("HTTPEndpoint %q has only one of clientTLS.certificate and clientTLS.privateKey: write both, or neither", d.Metadata.Name)
 	}
 	return nil
+}
+
+// list is values, within the limit of all of them.
+func (r *reader) list(d document, field string, list *yaml.Node) ([]Value, error) {
+	all, err := d.values(field, list)
+	for _, v := range all {
+		r.values += len(v.Value)
+	}
+	if err == nil && r.values > valuesMax {
+		err = d.fault("the values of all resources have more than %d bytes", valuesMax)
+	}
+	return all, err
 }
 
 // values reads a list of settings. Errors never show a value, which may be a secret.

@@ -22,6 +22,7 @@ const (
 	filesMax     = 200
 	documentsMax = 1000 // of all files, those of others included
 	nameBytesMax = 253
+	valuesMax    = 8 << 20 // bytes of all values: aliases make much of little
 )
 
 // Folders are where resources are looked for, below that of quipu.yaml.
@@ -74,6 +75,7 @@ func isYAML(name string) bool {
 type reader struct {
 	set              Set
 	files, documents int
+	values           int // bytes
 }
 
 func (r *reader) open(fsys fs.FS, name string) error {

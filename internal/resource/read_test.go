@@ -180,6 +180,10 @@ func TestAWrongResourceIsToldByItsPlaceAndWhatToWrite(t *testing.T) {
 			}
 		}
 	}
+	bomb := component + "metadata: {name: a}\nlong: &long " + strings.Repeat("x", 1<<19) + "\nspec: {type: a.b, metadata: [" + strings.Repeat("{name: x, value: *long},", 17) + "]}"
+	if _, err := ReadFiles(map[string]string{"x.yaml": bomb}); err == nil || !strings.Contains(err.Error(), "more than 8388608 bytes") {
+		t.Error(err)
+	}
 	many := map[string]string{}
 	for i := range filesMax + 1 {
 		many[fmt.Sprint(i, ".yaml")] = ""
