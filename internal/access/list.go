@@ -14,7 +14,8 @@ import (
 	"github.com/quipu-run/quipu/internal/resource"
 )
 
-// App is who calls. The zero App is somebody unknown.
+// App is who calls, as the platform knows it: by whose listener or token, never by what a request says of itself. The zero
+// App is somebody unknown, like a client from outside.
 type App struct{ ID, Namespace string }
 
 // List is who may invoke an app, and what of it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -481,6 +482,62 @@ func TestWhatPoliciesDoIsObserved(t *testing.T) {
 			t.Errorf("%+v", events)
 		}
 	})
+}
+
+func TestPausesAreOfThePlatformsClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		skip := clock.NewSkip(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
+		defer skip.Stop()
+		text := "{policies: {retries: {r: {duration: 1h, maxRetries: 1}}, circuitBreakers: {b: {timeout: 24h, trip: consecutiveFailures >= 2}}}, targets: {apps: {a: {retry: r, circuitBreaker: b}}}}"
+		all, err := New([]resource.Resiliency{spec(t, "r", text)}, Options{Clock: skip})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start, done, p := time.Now(), make(chan error, 1), all.For(App("a", "/"))
+		go func() { done <- p.Do(t.Context(), func(context.Context) error { return errBroken }) }()
+		synctest.Wait()
+		if !skip.Skip(skip.Now().Add(2 * time.Hour)) {
+			t.Fatal("nobody waits for the hour")
+		}
+		if err := <-done; err != errBroken {
+			t.Error(err)
+		}
+		var open *OpenError
+		if err := p.Do(t.Context(), func(context.Context) error { return nil }); !errors.As(err, &open) || open.Until.Sub(skip.Now()) != 24*time.Hour {
+			t.Errorf("%v until %v", err, open)
+		}
+		skip.Until(skip.Now().Add(24*time.Hour + 1))
+		if err := p.Do(t.Context(), func(context.Context) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		if passed := time.Since(start); passed != 0 {
+			t.Errorf("%s passed", passed)
+		}
+	})
+}
+
+func TestManyCallersAtOnceAreCountedEachOnce(t *testing.T) {
+	const callers, each = 8, 500
+	p := policies(t, "{policies: {circuitBreakers: {b: {trip: 'false'}}}, targets: {apps: {a: {circuitBreaker: b, circuitBreakerCacheSize: 4}}}}")
+	var all sync.WaitGroup
+	for n := range callers {
+		all.Go(func() {
+			for i := range each {
+				_ = p.For(App("a", "all")).Do(t.Context(), func(context.Context) error {
+					if i%2 == 0 {
+						return errBroken
+					}
+					return nil
+				})
+				p.For(App("a", fmt.Sprint(n%3))) // the cache moves, and forgets none of the four
+			}
+		})
+	}
+	all.Wait()
+	c := p.For(App("a", "all")).breaker.m.counts
+	if c.requests != callers*each || c.failures != callers*each/2 || c.successes != callers*each/2 {
+		t.Errorf("%+v", c)
+	}
 }
 
 func BenchmarkNoPolicies(b *testing.B) {
