@@ -127,6 +127,14 @@ func TestTheFirstOfOperationsThatBeginAlikeIsFollowed(t *testing.T) {
 	}
 }
 
+func TestAStarThatSomebodyAsksForIsNoWayBelowOne(t *testing.T) {
+	var n node
+	n.put("/*", &rule{})
+	if n.find("/*") == nil || n.find("/a") == nil || n.find("/*/a") != nil {
+		t.Error("* is one segment, whatever is asked for")
+	}
+}
+
 func TestStarsInASegmentAreAnyCharacters(t *testing.T) {
 	for _, c := range []struct {
 		pattern, text string

@@ -81,7 +81,7 @@ func (l *List) allowed(by App, operation, verb string) bool {
 	if !ok {
 		c, ok = l.callers[App{ID: by.ID}]
 	}
-	if !ok || by.ID == "" {
+	if !ok {
 		return l.standard
 	}
 	standard := l.standard

@@ -261,6 +261,67 @@ func TestAHalfOpenBreakerLetsOnlyAFewPass(t *testing.T) {
 	})
 }
 
+func TestWhatBeganBeforeABreakerChangedIsNotCountedAfter(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	m := machine{settings: settings{probes: 1, pause: time.Minute, trip: func(c counts) bool { return c.failuresInRow >= 1 }}}
+	m.begin(Closed, now)
+	late, _ := m.enter(now)
+	later, _ := m.enter(now)
+	one, _ := m.enter(now)
+	m.leave(one, failed, now)
+	now = now.Add(time.Minute + 1)
+	probe, ok := m.enter(now)
+	if !ok || m.state != HalfOpen {
+		t.Fatalf("%s", m.state)
+	}
+	m.leave(late, succeeded, now)
+	m.leave(later, failed, now)
+	if m.state != HalfOpen || m.counts != (counts{requests: 1}) {
+		t.Errorf("%s with %+v", m.state, m.counts)
+	}
+	if m.leave(probe, succeeded, now); m.state != Closed {
+		t.Errorf("%s", m.state)
+	}
+}
+
+func TestCountsInARowEndWithTheOtherOutcome(t *testing.T) {
+	var seen []counts
+	m := machine{settings: settings{probes: 1, pause: time.Minute, trip: func(c counts) bool { seen = append(seen, c); return false }}}
+	for _, o := range []outcome{succeeded, succeeded, failed, failed, succeeded, failed} {
+		epoch, _ := m.enter(time.Time{})
+		m.leave(epoch, o, time.Time{})
+	}
+	want := []counts{{3, 2, 1, 0, 1}, {4, 2, 2, 0, 2}, {6, 3, 3, 0, 1}}
+	if !slices.Equal(seen, want) {
+		t.Errorf("%+v", seen)
+	}
+}
+
+func TestABreakerThatSaysNoTimeStaysOpenForAMinute(t *testing.T) {
+	for _, text := range []string{"{}", "{timeout: 0s}"} {
+		p := policies(t, "{policies: {circuitBreakers: {b: "+text+"}}}")
+		if s := p.breakers["b"].policy; s.pause != time.Minute || s.probes != 1 || s.interval != 0 {
+			t.Errorf("%s: %+v", text, s)
+		}
+	}
+}
+
+func TestWhoHangsUpIsNotMadeToWait(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	p := policies(t, "{policies: {retries: {r: {duration: 1h}}}, targets: {apps: {a: {retry: r}}}}").For(App("a", "/"))
+	if err := p.Do(ctx, func(context.Context) error { cancel(); return errBroken }); err != errBroken {
+		t.Error(err)
+	}
+}
+
+func TestTheFirstPauseIsNoLongerThanTheLongest(t *testing.T) {
+	text := "{policies: {retries: {r: {policy: exponential, maxInterval: 100ms, maxRetries: 5}}}, targets: {apps: {a: {retry: r}}}}"
+	begun, _ := story(t, func() *Policy { return policies(t, text).For(App("a", "/")) }, always)
+	if len(begun) != 6 || begun[1] > 151*time.Millisecond {
+		t.Errorf("%v", begun)
+	}
+}
+
 func TestWhoHangsUpDoesNotOpenABreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := policies(t, breakerText).For(App("a", "a:/"))
@@ -343,6 +404,11 @@ func TestTripIsAnExpressionOverCounts(t *testing.T) {
 			t.Errorf("%s: not %t, %v", text, want, err)
 		}
 	}
+	costly := "[1,2,3,4,5,6,7,8,9]"
+	trip, err := tripOf(costly + ".all(a, " + costly + ".all(b, " + costly + ".all(c, " + costly + ".all(d, " + costly + ".all(e, " + costly + ".all(f, true))))))")
+	if err != nil || trip(c) {
+		t.Errorf("half a million steps were taken: %v", err)
+	}
 	six := counts{failuresInRow: 6}
 	if trip, _ := tripOf(""); !trip(six) {
 		t.Error("six in a row are too many, if nothing is said")
@@ -381,6 +447,10 @@ func TestEachEndpointHasABreakerAndAFewAreRemembered(t *testing.T) {
 		if policies != nil {
 			t.Fatal("an app of no resource has a policy")
 		}
+	}
+	same := policies(t, "{policies: {timeouts: {t: 1s}}, targets: {apps: {a: {timeout: t}}}}")
+	if same.For(App("a", "one")) != same.For(App("a", "two")) {
+		t.Error("without a breaker all endpoints are one")
 	}
 	d := policies(t, "{policies: {circuitBreakers: {DefaultAppCircuitBreakerPolicy: {}}}}")
 	for i := range 3 * targetsMax {
@@ -424,6 +494,10 @@ func TestDefaultsGoFromTheMostTellingNameToTheLeast(t *testing.T) {
 	}
 	if p.For(Inbound(StateStore, "mine")) != nil || p.For(App("named", "/")) != nil {
 		t.Error("a target that is named has what it names")
+	}
+	one := policies(t, "{policies: {timeouts: {DefaultLockComponentOutboundTimeoutPolicy: 1s}}}")
+	if one.For(Outbound(Lock, "any")) == nil || one.For(Inbound(Lock, "any")) != nil || one.For(App("any", "/")) != nil {
+		t.Error("the default of one block and direction")
 	}
 	only := policies(t, "{policies: {timeouts: {DefaultTimeoutPolicy: 1s}}}")
 	if only.For(App("any", "/")).timeout != time.Second || only.For(Inbound(Binding, "any")).timeout != time.Second {
