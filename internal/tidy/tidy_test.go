@@ -26,7 +26,7 @@ var layers = [][]string{
 	{
 		"locallog", "clusterlog", "kv", "topic", "workflow", "files", "bucket", "query", "scratch",
 		"deploy", "call", "pool", "process/...", "wasm", "pod", "contract/...", "trigger", "meter",
-		"gateway/...", "console", "operator",
+		"gateway/...", "component/...", "console", "operator",
 	},
 	{"server"},
 	{"cmd/..."},
