@@ -126,6 +126,8 @@ const (
 	CodeNoPubSub       Code = "Q0710"
 	CodeNoSecret       Code = "Q0711"
 	CodeAppCallback    Code = "Q0712"
+	CodeComponent      Code = "Q0720"
+	CodeNoComponent    Code = "Q0721"
 )
 
 // Error is an error that a user can act on.

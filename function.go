@@ -118,6 +118,8 @@ type TopicTrigger struct {
 	// What a Dapr application may ask for besides.
 	Routes []Route `json:"routes,omitempty" yaml:"-"` // the first that matches has the path; else Path
 	Raw    bool    `json:"raw,omitempty" yaml:"-"`    // events come without regard to the envelope they were published in
+	// PubSub is Dapr's component that the topic is of, "" for PubSubDefault. Then Name is that of the topic on the log.
+	PubSub string `json:"pubsub,omitempty" yaml:"-"`
 	// Binding, if set, is the input binding of Dapr that the events come in by: as their data alone.
 	Binding string `json:"binding,omitempty" yaml:"-"`
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/call"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
+	"github.com/quipu-run/quipu/internal/resource"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -214,15 +215,12 @@ func (ns *namespace) attachedFunction(appID string, a sdk.Attachment) (f quipu.F
 }
 
 // declaredIn reads the subscriptions of Dapr's resource files, by name.
-func declaredIn(files map[string]string) (all []contractdapr.Declared, err error) {
-	for name, text := range files {
-		list, _, err := contractdapr.ParseResources(name, []byte(text))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, list...)
+func declaredIn(files map[string]string) ([]contractdapr.Declared, error) {
+	set, err := resource.ReadFiles(files)
+	if err != nil {
+		return nil, err
 	}
-	return all, nil
+	return contractdapr.Declare(set.Subscriptions)
 }
 
 func (s *attachments) add(one *attachment) error {

@@ -16,6 +16,7 @@ import (
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
 	"github.com/quipu-run/quipu/deploy"
 	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/internal/resource"
 	"github.com/quipu-run/quipu/pool"
 )
 
@@ -142,11 +143,22 @@ func (ns *namespace) declaredBeside(f quipu.Function, dir string) ([]contractdap
 	if f.Spec.Contract != quipu.ContractDapr {
 		return nil, nil
 	}
-	declared, warnings, err := contractdapr.ReadResources(os.DirFS(dir))
-	for _, w := range warnings {
+	set, err := resource.ReadFS(os.DirFS(dir), resource.Folders...)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range append(set.Warnings, unused(set)...) {
 		ns.node.cfg.Logger.Warn(w, "fn", f.Name)
 	}
-	return declared, err
+	return contractdapr.Declare(set.Subscriptions)
+}
+
+// unused says which components make no difference here.
+func unused(set resource.Set) (warnings []string) {
+	for _, c := range set.Components {
+		warnings = append(warnings, fmt.Sprintf("%s:%d: Component %q (%s) is not used: what every namespace has are statestore, shared, pubsub and secretstore", c.File, c.Line, c.Name, c.Type))
+	}
+	return warnings
 }
 
 // ask hears from a Dapr application what it subscribes to, besides what files declare.

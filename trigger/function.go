@@ -148,7 +148,7 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 		media, body = quipu.MediaCloudBatch, append(body, '[')
 	}
 	for i, it := range g.items {
-		event, err := cloudevent.Of(it.event, c.t.Raw)
+		event, err := c.envelope(it.event)
 		if err != nil {
 			return r, err
 		}
@@ -170,6 +170,15 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 	r.Header.Set("Content-Type", media)
 	r.Body, r.ContentLength = bytes.NewReader(body), int64(len(body))
 	return r, nil
+}
+
+// envelope is an event as the function gets it. Topics of other pub/subs of Dapr are below their names on the log.
+func (c *functionConsumer) envelope(e quipu.Event) ([]byte, error) {
+	pubsub := quipu.PubSubDefault
+	if c.t.PubSub != "" {
+		pubsub, e.Topic = c.t.PubSub, strings.TrimPrefix(e.Topic, c.t.PubSub+"/")
+	}
+	return cloudevent.Of(e, pubsub, c.t.Raw)
 }
 
 // bound is the call for an event that comes in by a binding of Dapr: its data alone, and attributes as headers.

@@ -26,19 +26,19 @@ func (r Resource) For(app string) bool { return len(r.Scopes) == 0 || slices.Con
 type Component struct {
 	Resource
 	Type         string
-	Version      string
+	Version      string // VersionDefault if it says nothing
 	IgnoreErrors bool
 	InitTimeout  string // a duration; "" means 5s
 	Metadata     []Value
-	SecretStore  string // that its secretKeyRefs mean
+	SecretStore  string // that its secretKeyRefs mean; "" means SecretStoreDefault
 }
 
 // Value is one setting: itself, or a reference to a secret or to the environment.
 type Value struct {
 	Name      string
 	Value     string
-	SecretKey SecretRef // set if Name is not ""
-	Env       string
+	SecretKey SecretRef // set if its Name is not ""; then nothing else is
+	Env       string    // set if it is not ""; then Value is not
 }
 
 // SecretRef names a value of a secret.
@@ -56,12 +56,15 @@ type HTTPEndpoint struct {
 	Resource
 	BaseURL     string
 	Headers     []Value
-	SecretStore string
+	SecretStore string // as that of a component
 	TLS         EndpointTLS
 }
 
-// EndpointTLS is what a client of an endpoint presents and trusts, as PEM.
-type EndpointTLS struct{ RootCA, Certificate, PrivateKey Value }
+// EndpointTLS is what a client of an endpoint presents and trusts, as PEM. What is not there has no Name.
+type EndpointTLS struct {
+	RootCA, Certificate, PrivateKey Value
+	Renegotiation                   string // "" is RenegotiateNever
+}
 
 // Set is all that the files of an application say.
 type Set struct {
