@@ -50,8 +50,18 @@ type Options struct {
 	SecretAllowed func(r *http.Request, store, name string) bool
 	// Tell sends a request to the application whose request this was, and wants a 2xx. nil means that there is none to tell.
 	Tell func(r *http.Request, method, path string, body []byte) error
+	// Endpoint finds a target of invocations outside of the platform, by its name or by a URL like https://host:port. nil means
+	// that there are none.
+	Endpoint func(r *http.Request, name string) (Endpoint, bool)
 	// Subscriptions are shown in metadata. nil means none.
 	Subscriptions func(*http.Request) []quipu.TopicTrigger
+	// About is what else metadata shows. nil means nothing.
+	About func(*http.Request) About
+	// Ready tells whether the components of a request are loaded. nil means that they are.
+	Ready func(*http.Request) bool
+	// Shutdown ends the application whose request it is, by force or as usual, and returns before it has. nil means that
+	// applications do not end themselves.
+	Shutdown func(r *http.Request, force bool)
 	// Subscribe is quipu.Topics' for the namespace of a request, until the request's context ends. nil means that
 	// streams of events are refused.
 	Subscribe func(*http.Request, quipu.SubscribeRequest, func(context.Context, quipu.Event) quipu.Outcome) error
@@ -196,7 +206,7 @@ func (d *Door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 	case isHealth(http.MethodGet, parts):
 		d.health(w, r)
 	case version == "v1.0" && api == "shutdown" && len(parts) == 2:
-		answer(w, http.StatusForbidden, permissionDenied, noShutdown)
+		d.shutdown(w, r)
 	default:
 		d.invoke(w, r)
 	}
