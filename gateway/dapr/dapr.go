@@ -48,8 +48,20 @@ type Options struct {
 	Secrets func(*http.Request) (map[string]string, error)
 	// SecretAllowed tells whether a request may have a secret of a store. nil means that it may.
 	SecretAllowed func(r *http.Request, store, name string) bool
+	// Tell sends a request to the application whose request this was, and wants a 2xx. nil means that there is none to tell.
+	Tell func(r *http.Request, method, path string, body []byte) error
+	// Endpoint finds a target of invocations outside of the platform, by its name or by a URL like https://host:port. nil means
+	// that there are none.
+	Endpoint func(r *http.Request, name string) (Endpoint, bool)
 	// Subscriptions are shown in metadata. nil means none.
 	Subscriptions func(*http.Request) []quipu.TopicTrigger
+	// About is what else metadata shows. nil means nothing.
+	About func(*http.Request) About
+	// Ready tells whether the components of a request are loaded. nil means that they are.
+	Ready func(*http.Request) bool
+	// Shutdown ends the application whose request it is, by force or as usual, and returns before it has. nil means that
+	// applications do not end themselves.
+	Shutdown func(r *http.Request, force bool)
 	// Subscribe is quipu.Topics' for the namespace of a request, until the request's context ends. nil means that
 	// streams of events are refused.
 	Subscribe func(*http.Request, quipu.SubscribeRequest, func(context.Context, quipu.Event) quipu.Outcome) error
@@ -76,7 +88,8 @@ type Door struct {
 	builtIn  *component.Set
 	mu       sync.Mutex
 	extended map[string]string // guarded by mu
-	closing  context.Context   // ends with Close
+	configs  configSubs
+	closing  context.Context // ends with Close
 	close    context.CancelFunc
 }
 
@@ -94,13 +107,16 @@ func New(opt Options) *Door {
 	if opt.BodyBytesMax == 0 {
 		opt.BodyBytesMax = bodyBytesMaxDefault
 	}
-	d := &Door{opt: opt, builtIn: builtIn(opt), extended: map[string]string{"quipuVersion": opt.Version}}
+	d := &Door{opt: opt, builtIn: builtIn(opt), extended: map[string]string{"quipuVersion": opt.Version}, configs: configSubs{open: map[string]context.CancelFunc{}}}
 	d.closing, d.close = context.WithCancel(context.Background())
 	return d
 }
 
-// Close ends the streams of events, now and later. Their clients are told to try again.
-func (d *Door) Close() { d.close() }
+// Close ends the streams of events and of configuration, now and later. Their clients are told to try again.
+func (d *Door) Close() {
+	d.close()
+	d.configs.close()
+}
 
 // Handler is a door that speaks HTTP alone.
 func Handler(opt Options) http.Handler { return New(opt) }
@@ -179,12 +195,18 @@ func (d *Door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 		d.publish(w, r)
 	case version == "v1.0" && api == "secrets" && len(parts) == 4:
 		d.getSecret(w, r, unescape(parts[2]), unescape(parts[3]))
+	case version == "v1.0" && api == "bindings" && len(parts) == 3:
+		d.binding(w, r, unescape(parts[2]))
+	case (version == "v1.0" || version == "v1.0-alpha1") && api == "configuration" && len(parts) > 2:
+		d.configuration(w, r, parts[2:])
+	case version == "v1.0-alpha1" && (api == "lock" || api == "unlock") && isLock(parts):
+		d.locks(w, r, parts[1:])
 	case version == "v1.0" && api == "metadata" && len(parts) <= 3:
 		d.metadata(w, r, parts[2:])
 	case isHealth(http.MethodGet, parts):
 		d.health(w, r)
 	case version == "v1.0" && api == "shutdown" && len(parts) == 2:
-		answer(w, http.StatusForbidden, permissionDenied, noShutdown)
+		d.shutdown(w, r)
 	default:
 		d.invoke(w, r)
 	}

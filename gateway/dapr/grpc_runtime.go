@@ -81,6 +81,14 @@ func (s *runtime) GetMetadata(ctx context.Context, _ *rtv1.GetMetadataRequest) (
 	}
 	out := &rtv1.GetMetadataResponse{Id: m.ID, RuntimeVersion: m.RuntimeVersion, ExtendedMetadata: m.Extended,
 		ActorRuntime: &rtv1.ActorRuntime{RuntimeStatus: rtv1.ActorRuntime_DISABLED}}
+	out.EnabledFeatures = m.Features
+	for _, e := range m.HTTPEndpoints {
+		out.HttpEndpoints = append(out.HttpEndpoints, &rtv1.MetadataHTTPEndpoint{Name: e.Name})
+	}
+	for _, p := range m.Resiliencies {
+		out.Resiliencies = append(out.Resiliencies, &rtv1.MetadataResiliency{Name: p.Name})
+	}
+	out.AppConnectionProperties = connectionOf(m.App)
 	for _, c := range m.Components {
 		out.RegisteredComponents = append(out.RegisteredComponents, &rtv1.RegisteredComponents{Name: c.Name, Type: c.Type, Version: c.Version, Capabilities: c.Capabilities})
 	}
@@ -95,12 +103,25 @@ func (s *runtime) GetMetadata(ctx context.Context, _ *rtv1.GetMetadataRequest) (
 	return out, nil
 }
 
+func connectionOf(a AppConnection) *rtv1.AppConnectionProperties {
+	out := &rtv1.AppConnectionProperties{Port: a.Port, Protocol: a.Protocol, ChannelAddress: a.ChannelAddress, MaxConcurrency: a.MaxConcurrency}
+	if a.Health != nil {
+		out.Health = &rtv1.AppConnectionHealthProperties{HealthCheckPath: a.Health.Path, HealthProbeInterval: a.Health.Interval,
+			HealthProbeTimeout: a.Health.Timeout, HealthThreshold: a.Health.Threshold}
+	}
+	return out
+}
+
 // SetMetadata is PUT metadata.
 func (s *runtime) SetMetadata(_ context.Context, in *rtv1.SetMetadataRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.d.extend(in.GetKey(), in.GetValue())
 }
 
-// Shutdown is refused.
-func (s *runtime) Shutdown(context.Context, *rtv1.ShutdownRequest) (*emptypb.Empty, error) {
-	return nil, status.Error(codes.PermissionDenied, noShutdown)
+// Shutdown is refused where the platform starts and stops instances.
+func (s *runtime) Shutdown(ctx context.Context, _ *rtv1.ShutdownRequest) (*emptypb.Empty, error) {
+	if s.d.opt.Shutdown == nil {
+		return nil, status.Error(codes.PermissionDenied, noShutdown)
+	}
+	s.d.endApp(requestOf(ctx))
+	return &emptypb.Empty{}, nil
 }
