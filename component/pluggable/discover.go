@@ -24,7 +24,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	reflectv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 )
 
@@ -117,18 +116,6 @@ func listV1(ctx context.Context, conn grpc.ClientConnInterface) (names []string,
 		return nil, err
 	}
 	r, err := exchange(stream, &reflectv1.ServerReflectionRequest{MessageRequest: &reflectv1.ServerReflectionRequest_ListServices{ListServices: "*"}})
-	for _, s := range r.GetListServicesResponse().GetService() {
-		names = append(names, s.GetName())
-	}
-	return names, err
-}
-
-func listV1Alpha(ctx context.Context, conn grpc.ClientConnInterface) (names []string, err error) {
-	stream, err := reflectv1alpha.NewServerReflectionClient(conn).ServerReflectionInfo(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r, err := exchange(stream, &reflectv1alpha.ServerReflectionRequest{MessageRequest: &reflectv1alpha.ServerReflectionRequest_ListServices{ListServices: "*"}})
 	for _, s := range r.GetListServicesResponse().GetService() {
 		names = append(names, s.GetName())
 	}

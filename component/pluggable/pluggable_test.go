@@ -102,6 +102,15 @@ func TestSocketsAreFoundByWhatTheyServe(t *testing.T) {
 	}
 }
 
+func TestAProgramThatKnowsTheOlderReflectionOnlyIsFound(t *testing.T) {
+	dir := folder(t)
+	p := &program{socket: filepath.Join(dir, "old.sock"), old: true}
+	p.serve(t, onlyOutput)
+	if all := discover(t, dir); len(all) != 1 || all["bindings.old"] == nil {
+		t.Errorf("found %v", slices.Collect(maps.Keys(all)))
+	}
+}
+
 func TestASocketThatNobodyListensAtDoesNotHideTheOthers(t *testing.T) {
 	dir := folder(t)
 	start(t, dir, "out", onlyOutput)

@@ -1,5 +1,7 @@
 package pluggable
 
+//lint:file-ignore SA1019 programs are tried that speak the older version of reflection only
+
 import (
 	"context"
 	"net"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
+	reflectv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 )
 
@@ -35,6 +38,7 @@ type program struct {
 	queue  chan *proto.PullMessagesResponse
 	events chan *proto.ReadResponse
 	etags  bool
+	old    bool // reflection, and nothing newer
 }
 
 type stored struct {
@@ -92,7 +96,11 @@ func (p *program) serve(t *testing.T, register ...func(*grpc.Server, *program)) 
 	for _, r := range register {
 		r(server, p)
 	}
-	reflection.Register(server)
+	if p.old {
+		reflectv1alpha.RegisterServerReflectionServer(server, reflection.NewServer(reflection.ServerOptions{Services: server}))
+	} else {
+		reflection.RegisterV1(server)
+	}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
 	t.Cleanup(func() {
