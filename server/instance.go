@@ -15,6 +15,7 @@ import (
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/dapr"
+	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/linelog"
 )
 
@@ -25,8 +26,13 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 	if err != nil {
 		return quipu.InstanceSpec{}, nil, err
 	}
-	own := ns.newDoor(f, instance, newToken(), func() []quipu.TopicTrigger { return ns.topicsOf(f) })
+	using, give, err := ns.takeUses(ctx, f, ns.Folder(f))
+	if err != nil {
+		return quipu.InstanceSpec{}, nil, err
+	}
+	own := ns.newDoor(f, instance, newToken(), func() *uses { return using }, func() []quipu.TopicTrigger { return ns.topicsOf(f) })
 	release := func() {
+		defer give()
 		if app, ok := ns.apps.LoadAndDelete(instance); ok {
 			app.(interface{ Close() }).Close()
 		}
@@ -69,7 +75,7 @@ type ownDoor struct {
 	running    sync.WaitGroup
 }
 
-func (ns *namespace) newDoor(f quipu.Function, instance, token string, subscriptions func() []quipu.TopicTrigger) *ownDoor {
+func (ns *namespace) newDoor(f quipu.Function, instance, token string, using func() *uses, subscriptions func() []quipu.TopicTrigger) *ownDoor {
 	d := dapr.New(dapr.Options{
 		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger,
 		Session: func(r *http.Request) (quipu.Session, error) {
@@ -80,7 +86,7 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, subscript
 			return session, err
 		},
 		AppID:         func(*http.Request) string { return f.Name },
-		Secrets:       func(*http.Request) (map[string]string, error) { return ns.ownSecrets(f) },
+		Components:    func(*http.Request) (*component.Set, error) { return using().Set, nil },
 		Subscriptions: func(*http.Request) []quipu.TopicTrigger { return subscriptions() },
 		Subscribe: func(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
 			return ns.Subscribe(r.Context(), s, deliver)

@@ -9,6 +9,7 @@ import (
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/book"
 	"github.com/quipu-run/quipu/gateway/dapr"
+	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -17,7 +18,7 @@ func (n *Node) serve() {
 	n.listeners.serve(mainDoor, gateway.NewServer(n.gateway, n.cfg.Logger), n.fail)
 	n.listeners.serve(insideDoor, gateway.NewServer(n.gateway.Inside(), n.cfg.Logger), n.fail)
 	outside := dapr.New(dapr.Options{
-		Session: n.outside, AppID: dapr.OutsideAppID, Secrets: n.outsideSecrets, Subscribe: n.outsideSubscribe,
+		Session: n.outside, AppID: dapr.OutsideAppID, Components: n.outsideComponents, Subscribe: n.outsideSubscribe,
 		Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version})
 	n.listeners.serve(daprDoor, gateway.NewServer(outside, n.cfg.Logger), n.fail)
 	books := book.New(book.Options{Log: n.booksOf, Token: n.cfg.Token, Logger: n.cfg.Logger})
@@ -51,12 +52,12 @@ func (n *Node) namespaceOf(r *http.Request) (*namespace, error) {
 	return n.namespace(name)
 }
 
-func (n *Node) outsideSecrets(r *http.Request) (map[string]string, error) {
+func (n *Node) outsideComponents(r *http.Request) (*component.Set, error) {
 	ns, err := n.namespaceOf(r)
 	if err != nil {
 		return nil, err
 	}
-	return ns.secretsOf(dapr.OutsideAppID(r))
+	return ns.outsideSet(r.Context(), dapr.OutsideAppID(r))
 }
 
 func (n *Node) outsideSubscribe(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {

@@ -53,6 +53,17 @@ type State struct {
 	Outbox *Outbox
 }
 
+// Capabilities are what metadata tells, in Dapr's words.
+func (s State) Capabilities() []string {
+	if s.Foreign == nil {
+		return []string{"ETAG", "TRANSACTIONAL", "TTL", "QUERY_API", "DELETE_WITH_PREFIX", "KEYS_LIKE"}
+	}
+	if teller, ok := s.Foreign.(interface{ Features() []string }); ok {
+		return teller.Features()
+	}
+	return []string{}
+}
+
 // Outbox is where the changes of a state store are published, in the same commit.
 type Outbox struct {
 	PubSub, Topic string // of the events
@@ -69,6 +80,14 @@ type PubSub struct {
 	Scopes  Scopes
 	// Consumer is the name of the subscriptions, "" for the app id.
 	Consumer string
+}
+
+// Capabilities are what metadata tells, in Dapr's words.
+func (p PubSub) Capabilities() []string {
+	if p.Foreign == nil {
+		return []string{"MESSAGE_TTL", "BULK_PUBSUB"}
+	}
+	return p.Foreign.Features()
 }
 
 // ForeignPubSub is a pub/sub that is not on the log. What it delivers is at least once, as far as it can.

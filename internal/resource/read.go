@@ -20,7 +20,7 @@ import (
 const (
 	fileBytesMax = 1 << 20
 	filesMax     = 200
-	documentsMax = 1000 // of all files, those of others included
+	documentsMax = 1000 // of all files that speak of Dapr
 	nameBytesMax = 253
 	valuesMax    = 8 << 20 // bytes of all values: aliases make much of little
 )
@@ -28,7 +28,8 @@ const (
 // Folders are where resources are looked for, below that of quipu.yaml.
 var Folders = []string{".", "components", "resources"}
 
-// ReadFS reads the files *.yaml and *.yml in folders, not those deeper; a folder may be missing. CodeManifest.
+// ReadFS reads the files *.yaml and *.yml in folders, not those deeper; a folder may be missing. What is in them may be
+// JSON, which is YAML. CodeManifest.
 func ReadFS(fsys fs.FS, folders ...string) (Set, error) {
 	var r reader
 	for _, folder := range folders {
@@ -91,11 +92,14 @@ func (r *reader) open(fsys fs.FS, name string) error {
 	return r.file(name, text)
 }
 
-// file reads one file, which may have several documents. One that is no YAML and does not speak of Dapr is left alone:
-// it may be a template of something else.
+// file reads one file, which may have several documents. One that does not speak of Dapr is left alone: it may be a
+// template of something else, or a long list of versions.
 func (r *reader) file(name string, text []byte) error {
 	if r.files++; r.files > filesMax {
 		return fault("there are more than %d YAML files", filesMax)
+	}
+	if !bytes.Contains(text, []byte(group)) {
+		return nil
 	}
 	if len(text) > fileBytesMax {
 		return fault("%s has more than %d bytes", name, fileBytesMax)
@@ -104,13 +108,11 @@ func (r *reader) file(name string, text []byte) error {
 	for {
 		var node yaml.Node
 		err := decoder.Decode(&node)
-		switch {
-		case errors.Is(err, io.EOF):
+		if errors.Is(err, io.EOF) {
 			return nil
-		case err != nil && bytes.Contains(text, []byte(group)):
+		}
+		if err != nil {
 			return fault("%s: %s", name, oneLine(err))
-		case err != nil:
-			return nil
 		}
 		if r.documents++; r.documents > documentsMax {
 			return fault("%s: there are more than %d documents in all files", name, documentsMax)

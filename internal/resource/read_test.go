@@ -94,12 +94,12 @@ metadata: {name: future}
 
 func TestWhatFilesSayIsRead(t *testing.T) {
 	set, err := ReadFS(fstest.MapFS{"all.yaml": {Data: []byte(files)}, "resources/b.YML": {Data: []byte("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: b}\nspec: {type: bindings.cron}")},
-		"notes.txt": {Data: []byte("apiVersion: dapr.io/v1")}, "helm.yaml": {Data: []byte("{{ no: yaml")}, "empty.yaml": {}, "list.yaml": {Data: []byte("[dapr.io/v1]")},
+		"notes.txt": {Data: []byte("apiVersion: dapr.io/v1")}, "helm.yaml": {Data: []byte("{{ no: yaml")}, "empty.yaml": {}, "lock.yaml": {Data: make([]byte, 2*fileBytesMax)}, "json.yaml": {Data: []byte(`{"apiVersion":"dapr.io/v1alpha1","kind":"Component","metadata":{"name":"j"},"spec":{"type":"lock.redis","metadata":[{"name":"m","value":{"a":{"b":1}}}]}}`)}, "list.yaml": {Data: []byte("[dapr.io/v1]")},
 		"deep/er/c.yaml": {Data: []byte("apiVersion: dapr.io/v1alpha1\nkind: Component")}}, Folders...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(set.Components) != 3 || len(set.Subscriptions) != 1 || len(set.Configurations) != 1 || len(set.Resiliencies) != 1 || len(set.HTTPEndpoints) != 1 {
+	if len(set.Components) != 4 || len(set.Subscriptions) != 1 || len(set.Configurations) != 1 || len(set.Resiliencies) != 1 || len(set.HTTPEndpoints) != 1 {
 		t.Fatalf("%+v", set)
 	}
 	c := set.Components[0]
@@ -118,6 +118,9 @@ func TestWhatFilesSayIsRead(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
 	if c := set.Components[1]; c.Version != "v1" || c.InitTimeout != "" || !c.For("anybody") {
+		t.Errorf("%+v", c)
+	}
+	if c := set.Components[2]; c.Name != "j" || c.Metadata[0].Value != `{"a":{"b":1}}` {
 		t.Errorf("%+v", c)
 	}
 	if s := set.Subscriptions[0]; s.APIVersion != "dapr.io/v2alpha1" || s.Spec.Content == nil {
@@ -165,10 +168,12 @@ func TestAWrongResourceIsToldByItsPlaceAndWhatToWrite(t *testing.T) {
 		endpoint + "{baseUrl: 'http://h', clientTLS: {rootCA: s3cret}}":                     "spec.clientTLS.rootCA must be a mapping",
 		endpoint + "{baseUrl: 'http://h', clientTLS: {privateKey: {value: s3cret}}}":        "only one of clientTLS.certificate and clientTLS.privateKey",
 		endpoint + "{baseUrl: 'http://h', clientTLS: {renegotiation: Always}}":              "write Never, OnceAsClient or FreelyAsClient",
+		endpoint + "{baseUrl: 'http://h'}\n---\n" + endpoint + "{baseUrl: 'http://h'}":      `x.yaml:6: HTTPEndpoint "e" is also in x.yaml:1`,
+		endpoint + "{baseUrl: 'http://h', clientTLS: {privateKey: {value: .nan}}}":          "nor can it be JSON",
 		"apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec: [1]": `x.yaml:1: Configuration "c": line 4: cannot unmarshal`,
 		"apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: c}\nspec: [1]":    `x.yaml:1: Resiliency "c": line 4: cannot unmarshal`,
-		strings.Repeat("#", fileBytesMax+1):                                                 "x.yaml has more than 1048576 bytes",
-		strings.Repeat("a: 1\n---\n", documentsMax+1):                                       "there are more than 1000 documents",
+		"# dapr.io/" + strings.Repeat("#", fileBytesMax):                                    "x.yaml has more than 1048576 bytes",
+		"# dapr.io/\n" + strings.Repeat("a: 1\n---\n", documentsMax+1):                      "there are more than 1000 documents",
 	} {
 		for how, read := range map[string]func() (Set, error){
 			"folder": func() (Set, error) { return ReadFS(fstest.MapFS{"x.yaml": {Data: []byte(text)}}, Folders...) },
@@ -197,8 +202,17 @@ func TestAppsMayHaveDifferentComponentsOfOneName(t *testing.T) {
 	one := func(scopes string) string {
 		return "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: store}\nspec: {type: state.redis}\nscopes: " + scopes
 	}
-	if set, err := ReadFiles(map[string]string{"a.yaml": one("[a]"), "b.yaml": one("[b, c]")}); err != nil || len(set.Components) != 2 {
+	set, err := ReadFiles(map[string]string{"a.yaml": one("[a]"), "b.yaml": one("[b, c]")})
+	if err != nil || len(set.Components) != 2 {
 		t.Error(err)
+	}
+	for app, want := range map[string]string{"a": "a.yaml", "c": "b.yaml"} {
+		if got := set.For(app).Components; len(got) != 1 || got[0].File != want {
+			t.Errorf("%s has %+v", app, got)
+		}
+	}
+	if got := set.For("d"); got.Components != nil {
+		t.Errorf("%+v", got)
 	}
 	for _, other := range []string{"[]", "[c, b]"} {
 		_, err := ReadFiles(map[string]string{"a.yaml": one(other), "b.yaml": one("[b]")})

@@ -2,7 +2,8 @@
 // endpoints, as daprd reads them, and the file of a multi-app run.
 //
 // It knows what a resource says, and refuses what can be no resource, with file and line. What a component of a type
-// does is not known here, nor whether there is such a type.
+// does is not known here, nor whether there is such a type. The namespace in a resource's metadata is not looked at: the
+// files of an application are those of its namespace. Nothing is kept: after a crash files are read again.
 package resource
 
 import (
@@ -74,4 +75,19 @@ type Set struct {
 	Resiliencies   []Resiliency
 	HTTPEndpoints  []HTTPEndpoint
 	Warnings       []string // about resources that make no difference
+}
+
+// For is what of a set is an app's.
+func (s Set) For(app string) Set {
+	return Set{Components: scoped(s.Components, app), Subscriptions: scoped(s.Subscriptions, app), Configurations: scoped(s.Configurations, app),
+		Resiliencies: scoped(s.Resiliencies, app), HTTPEndpoints: scoped(s.HTTPEndpoints, app), Warnings: s.Warnings}
+}
+
+func scoped[R interface{ For(app string) bool }](all []R, app string) (out []R) {
+	for _, r := range all {
+		if r.For(app) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
