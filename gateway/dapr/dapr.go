@@ -203,6 +203,10 @@ func (d *Door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 		d.locks(w, r, parts[1:])
 	case (version == "v1.0-alpha1" || version == "v1.0-alpha2") && api == "conversation" && len(parts) == 4 && parts[3] == "converse":
 		d.conversation(w, r, version, unescape(parts[2]))
+	case version == "v1.0-alpha1" && api == "crypto" && len(parts) == 4 && (parts[3] == "encrypt" || parts[3] == "decrypt"):
+		d.crypto(w, r, unescape(parts[2]), parts[3])
+	case version == "v1.0-alpha1" && api == "subtlecrypto" && len(parts) == 4 && subtleMethods[parts[3]] != nil:
+		d.subtleCrypto(w, r, unescape(parts[2]), parts[3])
 	case version == "v1.0" && api == "metadata" && len(parts) <= 3:
 		d.metadata(w, r, parts[2:])
 	case isHealth(http.MethodGet, parts):
