@@ -18,6 +18,7 @@ import (
 	"github.com/quipu-run/quipu/component/conversation"
 	"github.com/quipu-run/quipu/component/crypto"
 	"github.com/quipu-run/quipu/component/lock"
+	"github.com/quipu-run/quipu/component/pluggable"
 	"github.com/quipu-run/quipu/component/secrets"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
 	"github.com/quipu-run/quipu/gateway/dapr"
@@ -360,8 +361,8 @@ func triggersOf(f quipu.Function) []quipu.TopicTrigger {
 	return all
 }
 
-// maker finds who makes components of a type: the log, or what is built in.
-func (n *Node) maker(_ context.Context, s component.Spec) (component.Factory, error) {
+// maker finds who makes components of a type: the log, what is built in, or a program that serves components on a socket.
+func (n *Node) maker(ctx context.Context, s component.Spec) (component.Factory, error) {
 	if family, served := n.cfg.Components.Served(s.Type, s.Version); served {
 		if make := n.mapped(family); make != nil {
 			return make, nil
@@ -370,7 +371,11 @@ func (n *Node) maker(_ context.Context, s component.Spec) (component.Factory, er
 	if make, ok := factories[s.Type]; ok {
 		return make, nil
 	}
-	return nil, n.cfg.Components.Unknown(s.Name, s.Type, s.Version)
+	found, err := pluggable.Discover(ctx, "")
+	if make, ok := found[s.Type]; ok {
+		return make, nil
+	}
+	return nil, errors.Join(n.cfg.Components.Unknown(s.Name, s.Type, s.Version), err)
 }
 
 // mapped makes components that the log serves.
