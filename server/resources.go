@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/install"
 	"github.com/quipu-run/quipu/internal/mapping"
+	"github.com/quipu-run/quipu/internal/resiliency"
 	"github.com/quipu-run/quipu/internal/resource"
 	"github.com/quipu-run/quipu/trigger"
 	"github.com/quipu-run/quipu/view"
@@ -249,6 +251,9 @@ func (u *uses) ask(ctx context.Context, f quipu.Function, a app) (asked quipu.As
 			return asked, err
 		}
 		complete(t)
+		if retry, ok := u.resiliency.For(resiliency.Inbound(resiliency.PubSub, cmp.Or(t.PubSub, quipu.PubSubDefault))).Deliveries(); ok {
+			t.Retry = retry
+		}
 	}
 	asked.Bindings, err = u.bindings(ctx, f, a)
 	return asked, err
@@ -264,29 +269,28 @@ func (u *uses) bindings(ctx context.Context, f quipu.Function, a app) (all []qui
 			}
 		}
 		if takes {
-			all = append(all, bindingTrigger(f.Name, in))
+			retry, _ := u.resiliency.For(resiliency.Inbound(resiliency.Binding, in.Name)).Deliveries()
+			all = append(all, bindingTrigger(f.Name, in, retry))
 		}
 	}
 	return all, nil
 }
 
-func bindingTrigger(function string, in install.Input) quipu.Trigger {
-	switch is := in.Is.(type) {
-	case component.InputSchedule:
-		t := is.InputSchedule()
-		t.Binding, t.Path = in.Name, in.Path
-		if t.Retry == (quipu.RetrySpec{}) {
-			t.Retry = quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}
-		}
-		return quipu.Trigger{Schedule: &t}
-	case component.InputTopic:
-		t := is.InputTopic()
-		t.Binding, t.Path = in.Name, in.Path
-		complete(&t)
-		return quipu.Trigger{Topic: &t}
+// bindingTrigger delivers what comes in by a binding; the zero retry stands for the defaults.
+func bindingTrigger(function string, in install.Input, retry quipu.RetrySpec) quipu.Trigger {
+	if retry == (quipu.RetrySpec{}) {
+		retry = quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}
 	}
-	t := quipu.TopicTrigger{Name: inputTopic(function, in.Name), Path: in.Path, Binding: in.Name}
-	complete(&t)
+	if is, ok := in.Is.(component.InputSchedule); ok {
+		t := is.InputSchedule()
+		t.Binding, t.Path, t.Retry = in.Name, in.Path, retry
+		return quipu.Trigger{Schedule: &t}
+	}
+	t := quipu.TopicTrigger{Name: inputTopic(function, in.Name)}
+	if is, ok := in.Is.(component.InputTopic); ok {
+		t = is.InputTopic()
+	}
+	t.Binding, t.Path, t.Retry, t.Batch = in.Name, in.Path, retry, 1
 	return quipu.Trigger{Topic: &t}
 }
 
