@@ -30,6 +30,9 @@ const (
 	PreferAsync       = "respond-async" // asks for InvokeAsync
 )
 
+// TriggerBinding starts the trigger of a call that comes in by an input binding of Dapr; its name follows.
+const TriggerBinding = "binding/"
+
 // CallRequest asks for one call of a function.
 type CallRequest struct {
 	Function       string
@@ -78,14 +81,23 @@ type AsyncInvoker interface {
 }
 
 // Session is where operations of an instance belong: an open atomic call, or nothing in particular.
-// State, Publish, Invoke and InvokeAsync take part in that call.
+// State, Publish, Together, Invoke and InvokeAsync take part in that call.
 type Session interface {
 	State
 	Publisher
 	Invoker
 	AsyncInvoker
+	// Together makes one commit of what do does: all of it, or nothing if do fails. It may be run again from the start, so
+	// it must do nothing else. Inside an atomic call it is a part of that call's transaction.
+	Together(ctx context.Context, do func(Group) error) error
 	// Function is the name that keys of StoreDefault are prefixed with.
 	Function() string
+}
+
+// Group is what Together offers: what is written and published by it happens as one.
+type Group interface {
+	State
+	Publisher
 }
 
 // CallState is how far a call has come that nobody waits for.

@@ -126,6 +126,9 @@ const (
 	CodeNoPubSub       Code = "Q0710"
 	CodeNoSecret       Code = "Q0711"
 	CodeAppCallback    Code = "Q0712"
+	CodeComponent      Code = "Q0720"
+	CodeDenied         Code = "Q0722"
+	CodeBreakerOpen    Code = "Q0723"
 )
 
 // Error is an error that a user can act on.

@@ -2,6 +2,7 @@ package quipu
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -117,6 +118,10 @@ type TopicTrigger struct {
 	// What a Dapr application may ask for besides.
 	Routes []Route `json:"routes,omitempty" yaml:"-"` // the first that matches has the path; else Path
 	Raw    bool    `json:"raw,omitempty" yaml:"-"`    // events come without regard to the envelope they were published in
+	// PubSub is Dapr's component that the topic is of, "" for PubSubDefault. Then Name is that of the topic on the log.
+	PubSub string `json:"pubsub,omitempty" yaml:"-"`
+	// Binding, if set, is the input binding of Dapr that the events come in by: as their data alone.
+	Binding string `json:"binding,omitempty" yaml:"-"`
 }
 
 // UnmarshalYAML fills in what quipu.yaml leaves out.
@@ -168,6 +173,7 @@ type ScheduleTrigger struct {
 	Timezone string    `json:"timezone" yaml:"timezone"`       // IANA name
 	Missed   string    `json:"missed,omitempty" yaml:"missed"` // ticks while no node ran: last (default: one call, for the last of them), none, all
 	Retry    RetrySpec `json:"retry" yaml:"retry"`
+	Binding  string    `json:"binding,omitempty" yaml:"-"` // as a TopicTrigger's
 }
 
 // HTTPTrigger is a route. Path is a pattern of net/http.ServeMux without method and host.
@@ -194,6 +200,14 @@ type Function struct {
 	Deployed time.Time `json:"deployed" yaml:"deployed"`
 	// Subscriptions are those that a Dapr application asked for when it was deployed.
 	Subscriptions []TopicTrigger `json:"subscriptions,omitempty" yaml:"subscriptions,omitempty"`
+	// Bindings are the triggers that stand for its input bindings.
+	Bindings []Trigger `json:"bindings,omitempty" yaml:"bindings,omitempty"`
+}
+
+// Asked is what a Dapr application turns out to want when it is deployed.
+type Asked struct {
+	Subscriptions []TopicTrigger
+	Bindings      []Trigger
 }
 
 // RevisionAttached is the revision of an application that runs by itself: it may come back when it is gone.
@@ -202,12 +216,22 @@ const RevisionAttached = "attached"
 // Topics are the subscriptions of the function: its triggers', and what its application asked for.
 func (f Function) Topics() []TopicTrigger {
 	var all []TopicTrigger
-	for _, t := range f.Spec.Triggers {
+	for _, t := range slices.Concat(f.Spec.Triggers, f.Bindings) {
 		if t.Topic != nil {
 			all = append(all, *t.Topic)
 		}
 	}
 	return append(all, f.Subscriptions...)
+}
+
+// Schedules are all those that call the function.
+func (f Function) Schedules() (all []ScheduleTrigger) {
+	for _, t := range slices.Concat(f.Spec.Triggers, f.Bindings) {
+		if t.Schedule != nil {
+			all = append(all, *t.Schedule)
+		}
+	}
+	return all
 }
 
 // AsyncRules are those of the function's spec. An application that is attached, or was deployed before there were any,

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Names of the state stores that every namespace has.
+// Names of the state stores that every namespace has. Others are those of components, "KIND:NAME" and, for keys with a prefix
+// of their own, "KIND:NAME:PREFIX"; they are there without being made.
 const (
 	StoreDefault = "statestore" // keys prefixed by function: "function||key"
 	StoreShared  = "shared"     // one key space for the namespace

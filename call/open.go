@@ -216,6 +216,18 @@ func (s *inCall) Cancel(_ context.Context, topic, id string) error {
 	return s.o.during(func() error { return s.c.o.Topics.Cancel(s.o.tx, topic, id) })
 }
 
+// Together is a savepoint that a failure goes back to.
+func (s *inCall) Together(_ context.Context, do func(quipu.Group) error) error {
+	return s.o.during(func() error {
+		mark := s.o.tx.Mark()
+		err := do(group{c: s.c, tx: s.o.tx, function: s.o.f.Name})
+		if err != nil {
+			s.o.tx.Rollback(mark)
+		}
+		return err
+	})
+}
+
 // InvokeAsync adds a call to the call's transaction.
 func (s *inCall) InvokeAsync(ctx context.Context, r quipu.CallRequest) (info quipu.CallInfo, err error) {
 	p, err := s.c.accept(ctx, r)

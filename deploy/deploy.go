@@ -57,7 +57,7 @@ type Options struct {
 	// start, and answers what the function subscribes to besides its triggers. What it started is kept until Settle,
 	// which is called for each Try that had no error: then the revision has its traffic, or will have none. They are
 	// called concurrently.
-	Try    func(ctx context.Context, f quipu.Function, dir string) ([]quipu.TopicTrigger, error)
+	Try    func(ctx context.Context, f quipu.Function, dir string) (quipu.Asked, error)
 	Settle func(f quipu.Function)
 	// Busy lists the revisions of a function that have calls or instances.
 	Busy func(name string) []string
@@ -292,11 +292,11 @@ func (v *View) try(ctx context.Context, functions []quipu.Function) (settle func
 		}
 		places <- struct{}{}
 		all.Go(func() {
-			subscriptions, err := v.o.Try(ctx, functions[i], v.built.path(functions[i]))
+			asked, err := v.o.Try(ctx, functions[i], v.built.path(functions[i]))
 			if tried[i] = err == nil; err != nil {
 				cancel(err) // of several, the first counts
 			} else if functions[i].Number == 0 {
-				functions[i].Subscriptions = subscriptions
+				functions[i].Subscriptions, functions[i].Bindings = asked.Subscriptions, asked.Bindings
 			}
 			<-places
 		})

@@ -80,16 +80,16 @@ func (w *world) open() {
 	}
 }
 
-func (w *world) look(ctx context.Context, f quipu.Function, _ string) ([]quipu.TopicTrigger, error) {
+func (w *world) look(ctx context.Context, f quipu.Function, _ string) (asked quipu.Asked, err error) {
 	if w.try != nil {
 		if err := w.try(ctx, f); err != nil {
-			return nil, err
+			return asked, err
 		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.tried = append(w.tried, f.Name)
-	return nil, nil
+	return asked, nil
 }
 
 func (w *world) settle(f quipu.Function) {

@@ -228,8 +228,10 @@ func WriteReply(w http.ResponseWriter, reply *quipu.CallReply) {
 	for name, values := range endToEnd(reply.Header) {
 		h[name] = values
 	}
-	h.Set(quipu.HeaderCallID, reply.Call)
-	h.Set(quipu.HeaderRevision, reply.Revision)
+	if reply.Call != "" { // else it was no call of a function
+		h.Set(quipu.HeaderCallID, reply.Call)
+		h.Set(quipu.HeaderRevision, reply.Revision)
+	}
 	if reply.Session != 0 {
 		h.Set(quipu.HeaderSession, reply.Session.String())
 	}

@@ -133,18 +133,20 @@ func (s *Store) Apply(b *view.Batch, op []byte, at view.At) error {
 	body := op[1:]
 	switch op[0] {
 	case opSet:
-		return applySet(b, body, at)
+		return s.applySet(b, body, at)
 	case opDelete, opForget:
+		s.watch.note(string(body))
 		return b.Delete(Name, string(body))
 	}
 	return errOp
 }
 
-func applySet(b *view.Batch, body []byte, at view.At) error {
+func (s *Store) applySet(b *view.Batch, body []byte, at view.At) error {
 	name, e, ok := parseSet(body)
 	if !ok {
 		return errOp
 	}
+	s.watch.note(name)
 	e.seq = at.Seq
 	if e.expires != 0 {
 		if err := b.Set(Name, indexKey(e.expires, name), nil); err != nil {

@@ -34,8 +34,11 @@ type Blobs interface {
 }
 
 // Store is the view. Its methods work inside a transaction on behalf of a function, which prefixes the
-// keys of quipu.StoreDefault; other stores have one key space.
-type Store struct{ blobs Blobs }
+// keys of quipu.StoreDefault; other stores have key spaces of their own.
+type Store struct {
+	blobs Blobs
+	watch watchers
+}
 
 // New makes a view whose large values go to blobs.
 func New(blobs Blobs) *Store { return &Store{blobs: blobs} }
@@ -311,8 +314,22 @@ func keySpace(function, store string) (string, error) {
 		}
 		return dataPrefix + store + "\x00" + function + "||", nil
 	}
-	return "", &quipu.Error{Code: quipu.CodeNoStore, Op: "state.key",
-		Text: fmt.Sprintf("there is no state store %q", store), Hint: quipu.Codes[quipu.CodeNoStore].Next}
+	return componentSpace(store)
+}
+
+// componentSpace is of a store KIND:NAME, or KIND:NAME:PREFIX.
+func componentSpace(store string) (string, error) {
+	kind, rest, ok := strings.Cut(store, ":")
+	name, prefix, prefixed := strings.Cut(rest, ":")
+	if !ok || kind == "" || name == "" || len(store) > quipu.KeyBytesMax || strings.Contains(store, "\x00") || strings.Contains(store, "||") {
+		return "", &quipu.Error{Code: quipu.CodeNoStore, Op: "state.key",
+			Text: fmt.Sprintf("there is no state store %.80q", store), Hint: quipu.Codes[quipu.CodeNoStore].Next}
+	}
+	space := dataPrefix + kind + ":" + name + "\x00"
+	if prefixed {
+		space += prefix + "||"
+	}
+	return space, nil
 }
 
 // after is the first string that does not start with prefix, in the order of bytes.

@@ -176,6 +176,8 @@ type Attachment struct {
 	DaprGRPCPort int               `json:"daprGRPCPort,omitempty"`
 	AppToken     string            `json:"appToken,omitempty"`  // that it asks for in dapr-api-token
 	Resources    map[string]string `json:"resources,omitempty"` // Dapr's resource files, by name
+	Dir          string            `json:"dir,omitempty"`       // on the node's machine, that paths of components are below
+	Env          map[string]string `json:"env,omitempty"`       // that components may refer to
 }
 
 // States of an attached application.

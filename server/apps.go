@@ -111,15 +111,6 @@ func (ns *namespace) secretsOf(function string) (map[string]string, error) {
 	return all, nil
 }
 
-// ownSecrets are those that instances of f may read: what was deployed with their revision.
-func (ns *namespace) ownSecrets(f quipu.Function) (map[string]string, error) {
-	if f.Bundle.Hash == "" { // it is attached
-		return ns.secretsOf(f.Name)
-	}
-	set, err := secretsIn(ns.Folder(f))
-	return set.Values(), err
-}
-
 func secretsIn(dir string) (secret.Set, error) {
 	info, err := os.Stat(filepath.Join(dir, secret.File))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -14,7 +14,8 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/call"
-	contractdapr "github.com/quipu-run/quipu/contract/dapr"
+	"github.com/quipu-run/quipu/internal/access"
+	"github.com/quipu-run/quipu/internal/resource"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -31,7 +32,9 @@ type attachment struct {
 	f      quipu.Function
 	id     string // of the instance
 	app    app
-	topics atomic.Pointer[[]quipu.TopicTrigger] // what it subscribes to, once that is known
+	uses   atomic.Pointer[uses]
+	access atomic.Pointer[access.List]
+	known  atomic.Pointer[quipu.Function] // f with what it subscribes to, once that is known
 }
 
 // Limits of what may be attached, and of how.
@@ -50,14 +53,17 @@ func (ns *namespace) Attach(ctx context.Context, appID string, a sdk.Attachment,
 	if err != nil {
 		return err
 	}
-	declared, err := declaredIn(a.Resources)
+	using, err := ns.attachedUses(ctx, appID, a)
 	if err != nil {
 		return err
 	}
 	one := &attachment{f: f, id: appID + "-attached-" + newToken()[:8]}
+	one.uses.Store(using)
+	one.access.Store(access.NewList(using.config.AccessControl, a.Protocol == quipu.ProtocolGRPC))
+	defer func() { ns.closeUses(one.uses.Load()) }()
 	one.app = newApp(f, reachable(a.Port).Dial)
 	defer one.app.Close()
-	own := ns.newDoor(f, one.id, newToken(), one.subscriptions)
+	own := ns.newDoor(f, one.id, newToken(), one.uses.Load, one.subscriptions)
 	defer own.close()
 	httpPort, err := own.open(own.http, a.DaprHTTPPort)
 	if err != nil {
@@ -82,7 +88,7 @@ func (ns *namespace) Attach(ctx context.Context, appID string, a sdk.Attachment,
 		<-ctx.Done()
 		return nil
 	}
-	return ns.serveAttached(ctx, one, declared, tell)
+	return ns.serveAttached(ctx, one, tell)
 }
 
 func portTaken(err error) error {
@@ -91,31 +97,36 @@ func portTaken(err error) error {
 }
 
 // serveAttached waits for the application to listen, hears what it subscribes to, and delivers until ctx ends.
-func (ns *namespace) serveAttached(ctx context.Context, one *attachment, declared []contractdapr.Declared, tell func(sdk.Attached) error) error {
+func (ns *namespace) serveAttached(ctx context.Context, one *attachment, tell func(sdk.Attached) error) error {
 	if err := one.listens(ctx); err != nil {
 		return nil // it never did; its client left
 	}
 	ns.Caller.Sync() // calls of it may have waited
 	list := sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{}}
-	said, err := contractdapr.Subscriptions(ctx, one.app)
+	using := one.uses.Load()
+	asked, err := using.ask(ctx, one.f, one.app)
 	if quipu.CodeOf(err) == quipu.CodeAppCallback { // a web server may answer anything to a path that it does not know
 		list.Warning, err = quipu.AsError(err).Text, nil
-	}
-	if err == nil {
-		said, err = contractdapr.Merge(one.f.Name, said, declared)
 	}
 	if err != nil {
 		return err
 	}
-	for i := range said {
-		complete(&said[i])
-		list.Subscriptions = append(list.Subscriptions, said[i].Name)
+	f := one.f
+	f.Subscriptions, f.Bindings = asked.Subscriptions, asked.Bindings
+	one.known.Store(&f)
+	for _, t := range asked.Subscriptions {
+		list.Subscriptions = append(list.Subscriptions, t.Name)
 	}
-	one.topics.Store(&said)
+	ns.ticker.Sync()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ready, serving := ns.serveAll(ctx, cancel, one.f, said)
+	ready, serving := ns.serveAll(ctx, cancel, one.f, triggersOf(f))
 	defer serving.Wait()
+	serving.Go(func() {
+		if err := ns.feed(ctx, f, using); err != nil {
+			cancel(err)
+		}
+	})
 	select {
 	case <-ready: // what is published from now on reaches it
 	case <-ctx.Done():
@@ -156,10 +167,37 @@ func (ns *namespace) serveAll(ctx context.Context, cancel context.CancelCauseFun
 }
 
 func (one *attachment) subscriptions() []quipu.TopicTrigger {
-	if list := one.topics.Load(); list != nil {
-		return *list
+	if f := one.known.Load(); f != nil {
+		return f.Subscriptions
 	}
 	return nil
+}
+
+// functions are what is attached and known to have schedules, one of each app id.
+func (s *attachments) functions() (all []quipu.Function) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, list := range s.of {
+		if f := list[0].known.Load(); f != nil {
+			all = append(all, *f)
+		}
+	}
+	return all
+}
+
+// attachedUses opens what an attached application uses by the files that it came with.
+func (ns *namespace) attachedUses(ctx context.Context, appID string, a sdk.Attachment) (*uses, error) {
+	set, err := resource.ReadFiles(a.Resources)
+	if err != nil {
+		return nil, err
+	}
+	return ns.install(ctx, source{app: appID, dir: a.Dir, set: set, env: a.Env, keys: func() (map[string]string, error) { return ns.secretsOf(appID) }})
+}
+
+func (ns *namespace) closeUses(u *uses) {
+	if err := u.Close(); err != nil {
+		ns.node.cfg.Logger.Warn("a component was not closed", "err", err)
+	}
 }
 
 // listens waits until the application accepts connections.
@@ -211,18 +249,6 @@ func (ns *namespace) attachedFunction(appID string, a sdk.Attachment) (f quipu.F
 		spec.Concurrency = attachedConcurrency
 	}
 	return quipu.Function{Name: appID, Revision: quipu.RevisionAttached, App: appID, Spec: spec, Deployed: ns.node.clock.Now()}, nil
-}
-
-// declaredIn reads the subscriptions of Dapr's resource files, by name.
-func declaredIn(files map[string]string) (all []contractdapr.Declared, err error) {
-	for name, text := range files {
-		list, _, err := contractdapr.ParseResources(name, []byte(text))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, list...)
-	}
-	return all, nil
 }
 
 func (s *attachments) add(one *attachment) error {

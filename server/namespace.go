@@ -69,22 +69,26 @@ type namespace struct {
 	*trigger.Engine
 	quipu.Billing // meter
 
-	node     *Node
-	name     string
-	id       quipu.Book  // of its own book
-	origin   *origin     // of a fork; nil for what began empty
-	store    *view.Store // its own, or the node's
-	kv       *kv.Store
-	results  *call.Results
-	topic    *topic.View
-	ticker   *trigger.Ticker
-	meter    *meter.View
-	book     *view.Book
-	pool     *pool.Pool
-	lines    *linelog.Writer
-	runtime  *watched
-	apps     sync.Map // instance id -> app
-	attached attachments
+	node      *Node
+	name      string
+	id        quipu.Book  // of its own book
+	origin    *origin     // of a fork; nil for what began empty
+	store     *view.Store // its own, or the node's
+	kv        *kv.Store
+	results   *call.Results
+	topic     *topic.View
+	ticker    *trigger.Ticker
+	meter     *meter.View
+	book      *view.Book
+	pool      *pool.Pool
+	lines     *linelog.Writer
+	runtime   *watched
+	apps      sync.Map // instance id -> app
+	attached  attachments
+	uses      revisionUses
+	outsiders outsideUses
+	access    accessLists
+	feeders   feeders
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -183,7 +187,7 @@ func (n *Node) newNamespace(name string) *namespace {
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
 		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
 		Commit: ns.deployed, Changed: ns.changed})
-	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.Functions, Put: ns.topic.Put})
+	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.scheduled, Put: ns.topic.Put})
 	return ns
 }
 
@@ -252,6 +256,7 @@ func (ns *namespace) release() (err error) {
 
 // start follows the book, and begins what runs by itself.
 func (ns *namespace) start() error {
+	ns.kv.Start(ns.book)
 	ns.topic.Start(ns.book, func(delivery.Subscription) { ns.Engine.Sync() })
 	if err := ns.meter.Start(ns.book); err != nil {
 		return err
@@ -360,6 +365,8 @@ func (ns *namespace) watch(ctx context.Context) {
 func (ns *namespace) close(ctx context.Context) error {
 	ns.stop()
 	ns.tasks.Wait()
+	ns.feeders.close()
+	ns.outsiders.forget()
 	err := errors.Join(ns.Engine.Close(ctx), ns.Caller.Close(ctx), ns.pool.Close(ctx))
 	ns.Engine.Wait() // what it called has ended with the pool
 	ns.Caller.Wait()

@@ -126,6 +126,10 @@ func (s probedSession) Publish(ctx context.Context, ms []quipu.Message) error {
 	return s.did(s.Session.Publish(ctx, ms), "%s", strings.Join(words, ", "))
 }
 
+func (s probedSession) Together(ctx context.Context, do func(quipu.Group) error) error {
+	return s.did(s.Session.Together(ctx, do), "TOGETHER")
+}
+
 func (s probedSession) Cancel(ctx context.Context, topic, id string) error {
 	return s.did(s.Session.Cancel(ctx, topic, id), "CANCEL %s %s", topic, id)
 }

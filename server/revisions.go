@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/quipu-run/quipu"
-	contractdapr "github.com/quipu-run/quipu/contract/dapr"
 	"github.com/quipu-run/quipu/deploy"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/pool"
@@ -62,6 +60,9 @@ func (ns *namespace) changed(before, after []deploy.Deployed) {
 		}
 	}
 	ns.label(heads)
+	ns.outsiders.forget()
+	ns.access.forget()
+	ns.feeders.follow(ns, heads)
 	if err := ns.node.gateway.SetRoutes(ns.name, heads); err != nil {
 		ns.node.fail(fmt.Errorf("routes of namespace %s, which were checked before: %w", ns.name, err))
 		return
@@ -108,21 +109,25 @@ func (ns *namespace) topicsOf(f quipu.Function) []quipu.TopicTrigger {
 	return f.Topics()
 }
 
-// try looks at a revision before it takes traffic: its secrets can be read, an instance starts and is healthy, and a Dapr
-// application, with the files beside it, says what it subscribes to. The instance stays, for the first calls.
-func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (_ []quipu.TopicTrigger, err error) {
+// try looks at a revision before it takes traffic: its secrets can be read, its components start, an instance starts and is
+// healthy, and a Dapr application, with the files beside it, says what it subscribes to. The instance stays, for the first calls.
+func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (asked quipu.Asked, err error) {
 	if _, err := secretsIn(dir); err != nil {
-		return nil, err
+		return asked, err
 	}
-	declared, err := ns.declaredBeside(f, dir)
+	using, give, err := ns.takeUses(ctx, f, dir)
 	if err != nil {
-		return nil, err
+		return asked, err
+	}
+	defer give()
+	for _, w := range using.warnings {
+		ns.node.cfg.Logger.Warn(w, "fn", f.Name)
 	}
 	began := ns.node.clock.Now()
 	ns.node.labels.admit(ns.name, f.Name)
 	l, err := ns.pool.Try(ctx, f)
 	if err != nil {
-		return nil, ns.refusal(ctx, f, began, err)
+		return asked, ns.refusal(ctx, f, began, err)
 	}
 	defer func() {
 		if err != nil {
@@ -131,42 +136,11 @@ func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (_ [
 	}()
 	defer l.Release()
 	if f.Spec.Contract != quipu.ContractDapr {
-		return nil, nil
+		return asked, nil
 	}
-	return ns.ask(ctx, f, declared, ns.appOf(l))
-}
-
-// declaredBeside is what the files beside a Dapr application subscribe it to.
-func (ns *namespace) declaredBeside(f quipu.Function, dir string) ([]contractdapr.Declared, error) {
-	if f.Spec.Contract != quipu.ContractDapr {
-		return nil, nil
-	}
-	declared, warnings, err := contractdapr.ReadResources(os.DirFS(dir))
-	for _, w := range warnings {
-		ns.node.cfg.Logger.Warn(w, "fn", f.Name)
-	}
-	return declared, err
-}
-
-// ask hears from a Dapr application what it subscribes to, besides what files declare.
-func (ns *namespace) ask(ctx context.Context, f quipu.Function, declared []contractdapr.Declared, a app) ([]quipu.TopicTrigger, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.Spec.StartTimeout.Std())
 	defer cancel()
-	said, err := contractdapr.Subscriptions(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	list, err := contractdapr.Merge(f.Name, said, declared)
-	if err != nil {
-		return nil, err
-	}
-	for i := range list {
-		if _, err := route(list[i]); err != nil {
-			return nil, err
-		}
-		complete(&list[i])
-	}
-	return list, nil
+	return using.ask(ctx, f, ns.appOf(l))
 }
 
 // What a refusal shows of what an instance printed.

@@ -24,6 +24,7 @@ import (
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/internal/blob"
 	"github.com/quipu-run/quipu/internal/clock"
+	"github.com/quipu-run/quipu/internal/mapping"
 	"github.com/quipu-run/quipu/internal/trace"
 	"github.com/quipu-run/quipu/locallog"
 	"github.com/quipu-run/quipu/process"
@@ -52,6 +53,8 @@ type Config struct {
 	// Bounds of the functions of each namespace together: calls that run at a time, and instances. 0 means the defaults of
 	// package pool.
 	CallsMax, InstancesMax int
+	// Components says which types of Dapr's components the log serves; "" means mapping.Log.
+	Components mapping.Policy
 	// Clock is what the node goes by; nil means the machine's. Probe, if not nil, looks in. Both are for tests of functions.
 	Clock   quipu.Clock
 	Probe   Probe

@@ -135,10 +135,8 @@ func ScheduleTopic(function string, t quipu.ScheduleTrigger) string {
 
 // scheduleTopics are the subscriptions that the schedules of a function stand for.
 func scheduleTopics(f quipu.Function) (list []quipu.TopicTrigger) {
-	for _, t := range f.Spec.Triggers {
-		if t.Schedule != nil {
-			list = append(list, quipu.TopicTrigger{Name: ScheduleTopic(f.Name, *t.Schedule), Path: t.Schedule.Path, Retry: t.Schedule.Retry})
-		}
+	for _, t := range f.Schedules() {
+		list = append(list, quipu.TopicTrigger{Name: ScheduleTopic(f.Name, t), Path: t.Path, Retry: t.Retry, Binding: t.Binding})
 	}
 	return list
 }

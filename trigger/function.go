@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/cloudevent"
@@ -138,13 +139,16 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 	if strings.HasPrefix(c.t.Name, quipu.PlatformTopicStart) {
 		r.Trigger = "schedule"
 	}
+	if c.t.Binding != "" {
+		return c.bound(r, g.items[0].event)
+	}
 	var body []byte
 	media := quipu.MediaCloudEvent
 	if c.t.Batch > 1 {
 		media, body = quipu.MediaCloudBatch, append(body, '[')
 	}
 	for i, it := range g.items {
-		event, err := cloudevent.Of(it.event, c.t.Raw)
+		event, err := c.envelope(it.event)
 		if err != nil {
 			return r, err
 		}
@@ -158,12 +162,7 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 		if c.route != nil {
 			r.Path = c.route(event)
 		}
-		if trace := gjson.GetBytes(event, "traceparent"); trace.Type == gjson.String {
-			r.Header.Set(quipu.HeaderTraceparent, trace.String())
-			if state := gjson.GetBytes(event, "tracestate"); state.Type == gjson.String {
-				r.Header.Set(quipu.HeaderTracestate, state.String())
-			}
-		}
+		traced(r.Header, event)
 	}
 	if c.t.Batch > 1 {
 		body = append(body, ']')
@@ -171,4 +170,42 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 	r.Header.Set("Content-Type", media)
 	r.Body, r.ContentLength = bytes.NewReader(body), int64(len(body))
 	return r, nil
+}
+
+// envelope is an event as the function gets it. Topics of other pub/subs of Dapr are below their names on the log.
+func (c *functionConsumer) envelope(e quipu.Event) ([]byte, error) {
+	pubsub := quipu.PubSubDefault
+	if c.t.PubSub != "" {
+		pubsub, e.Topic = c.t.PubSub, strings.TrimPrefix(e.Topic, c.t.PubSub+"/")
+	}
+	return cloudevent.Of(e, pubsub, c.t.Raw)
+}
+
+// bound is the call for an event that comes in by a binding of Dapr: its data alone, and attributes as headers.
+func (c *functionConsumer) bound(r quipu.CallRequest, e quipu.Event) (quipu.CallRequest, error) {
+	contentType, body := e.ContentType, e.Data
+	if cloudevent.IsCloudEvent(e.ContentType) {
+		var err error
+		if contentType, body, err = cloudevent.Content(e.Data); err != nil {
+			return r, err
+		}
+		traced(r.Header, e.Data)
+	}
+	r.Trigger = quipu.TriggerBinding + c.t.Binding
+	r.Header.Set("Content-Type", contentType)
+	r.Header.Set("Readtimeutc", e.Time.UTC().Format(time.RFC3339)) // Dapr's name for it is readTimeUTC
+	r.Body, r.ContentLength = bytes.NewReader(body), int64(len(body))
+	return r, nil
+}
+
+// traced goes on with the trace that an event was published in.
+func traced(h http.Header, event []byte) {
+	trace := gjson.GetBytes(event, "traceparent")
+	if trace.Type != gjson.String {
+		return
+	}
+	h.Set(quipu.HeaderTraceparent, trace.String())
+	if state := gjson.GetBytes(event, "tracestate"); state.Type == gjson.String {
+		h.Set(quipu.HeaderTracestate, state.String())
+	}
 }

@@ -105,12 +105,9 @@ func (t *Ticker) tick(ctx context.Context, book *view.Book, now time.Time, misse
 	next = now.Add(lookEvery)
 	wanted := map[string]bool{}
 	for _, f := range t.o.Functions() {
-		for _, trigger := range f.Spec.Triggers {
-			if trigger.Schedule == nil {
-				continue
-			}
-			wanted[ScheduleTopic(f.Name, *trigger.Schedule)] = true
-			at, err := t.tickOne(ctx, book, f.Name, *trigger.Schedule, now, missed)
+		for _, schedule := range f.Schedules() {
+			wanted[ScheduleTopic(f.Name, schedule)] = true
+			at, err := t.tickOne(ctx, book, f.Name, schedule, now, missed)
 			if err != nil {
 				return next, fmt.Errorf("function %s: %w", f.Name, err)
 			}

@@ -76,6 +76,7 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 //   - a call of gRPC (Content-Type application/grpc) goes through byte for byte, trailers included;
 //   - an event (Quipu-Trigger starts with "topic") is OnTopicEvent, or OnBulkTopicEvent for a batch, and the answer
 //     is what Judge reads;
+//   - an event of an input binding (Quipu-Trigger starts with "binding/") is OnBindingEvent;
 //   - everything else is OnInvoke, and an error's code becomes a status as Dapr maps them; Grpc-Status keeps it.
 //
 // The request reaches the application at most once: HTTP/2 repeats only what the other side says it has not looked at.
@@ -90,6 +91,8 @@ func (c *Client) Do(r *http.Request) (*http.Response, error) {
 		return c.bulk(r)
 	case strings.HasPrefix(trigger, "topic"):
 		return c.event(r)
+	case strings.HasPrefix(trigger, quipu.TriggerBinding):
+		return c.binding(r, strings.TrimPrefix(trigger, quipu.TriggerBinding))
 	}
 	return c.invoke(r)
 }

@@ -61,7 +61,7 @@ type bulk struct {
 }
 
 // Subscriptions asks a running application what it subscribes to; none if it has nothing to say about that.
-// CodeNoPubSub, CodeAppCallback, and what Do answers.
+// Whether there is such a pub/sub is for the caller to find out. CodeAppCallback, and what Do answers.
 func Subscriptions(ctx context.Context, app App) ([]quipu.TopicTrigger, error) {
 	var all []declared
 	var err error
@@ -77,7 +77,7 @@ func Subscriptions(ctx context.Context, app App) ([]quipu.TopicTrigger, error) {
 		return nil, callback("the application subscribes to %d topics; the most is %d", len(all), subscriptionsMax)
 	}
 	out := make([]quipu.TopicTrigger, 0, len(all))
-	seen := map[string]bool{}
+	seen := map[place]bool{}
 	for _, d := range all {
 		if d.Route == "" && d.Routes.Default == "" && len(d.Routes.Rules) == 0 {
 			continue // as in Dapr: it has no place to go
@@ -86,14 +86,19 @@ func Subscriptions(ctx context.Context, app App) ([]quipu.TopicTrigger, error) {
 		if err != nil {
 			return nil, err
 		}
-		if seen[t.Name] {
+		if seen[placeOf(t)] {
 			return nil, callback("the application subscribes to topic %q twice; use routes.rules for several paths", t.Name)
 		}
-		seen[t.Name] = true
+		seen[placeOf(t)] = true
 		out = append(out, t)
 	}
 	return out, nil
 }
+
+// place is what can be subscribed to once. Its topic is as the application names it.
+type place struct{ pubsub, topic string }
+
+func placeOf(t quipu.TopicTrigger) place { return place{t.PubSub, t.Name} }
 
 // ask reads JSON from a path of an HTTP application. That there is no such path, and an empty body, say nothing.
 func ask(ctx context.Context, app App, path string, v any) error {
@@ -152,11 +157,13 @@ func (d declared) trigger() (quipu.TopicTrigger, error) {
 	switch {
 	case d.Topic == "":
 		return t, callback("a subscription names no topic")
-	case d.PubSub != quipu.PubSubDefault:
-		return t, &quipu.Error{Code: quipu.CodeNoPubSub, Op: "app.subscribe",
-			Text: fmt.Sprintf("the subscription to topic %q names the pub/sub component %q, which is not there", d.Topic, d.PubSub)}
+	case d.PubSub == "":
+		return t, callback("the subscription to topic %q names no pub/sub component", d.Topic)
 	case len(d.Routes.Rules) > rulesMax:
 		return t, callback("the subscription to topic %q has %d rules; the most is %d", d.Topic, len(d.Routes.Rules), rulesMax)
+	}
+	if d.PubSub != quipu.PubSubDefault {
+		t.PubSub = d.PubSub
 	}
 	if d.Bulk.Enabled {
 		t.Batch = d.Bulk.batch()

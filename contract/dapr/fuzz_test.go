@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/resource"
 )
 
 // What outsiders write never brings the node down, and what is accepted can be used.
@@ -13,7 +14,11 @@ func FuzzFilesOfOthers(f *testing.F) {
 	f.Add([]byte(files))
 	f.Add([]byte("apiVersion: dapr.io/v1alpha1\nkind: Subscription\nspec: &a {pubsubname: pubsub, topic: *a, route: a}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		all, _, err := ParseResources("x.yaml", text)
+		set, err := resource.ReadFiles(map[string]string{"x.yaml": string(text)})
+		var all []Declared
+		if err == nil {
+			all, err = Declare(set.Subscriptions)
+		}
 		if err != nil {
 			if quipu.CodeOf(err) == quipu.CodeInternal {
 				t.Fatal(err)

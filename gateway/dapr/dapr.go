@@ -3,8 +3,7 @@
 //
 // Paths, methods, statuses, headers and errors are Dapr's. What differs on purpose: a save of several keys, or a
 // bulk publish, happens as a whole or not at all; values are kept byte for byte as sent; user mistakes that Dapr
-// answers with 500 (a bad ttlInSeconds, an unknown concurrency, a malformed CloudEvent) get 400; the alpha query API
-// is refused. The door keeps no state but the attributes set with PUT metadata, which end with it. What success
+// answers with 500 (a bad ttlInSeconds, an unknown concurrency, a malformed CloudEvent or query) get 400. The door keeps no state but the attributes set with PUT metadata, which end with it. What success
 // promises, also after a crash, is what quipu.Session promises: inside an atomic call it means "in the call's
 // transaction". Reading requests is apart from doing them, so that both protocols do the same.
 //
@@ -20,12 +19,14 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/internal/clock"
+	"github.com/quipu-run/quipu/internal/component"
 )
 
 // RuntimeVersion is the version of Dapr whose API this is.
@@ -41,10 +42,31 @@ type Options struct {
 	Session func(*http.Request) (quipu.Session, error)
 	// AppID is whose request it is, in a call or not. nil means that of the Session.
 	AppID func(*http.Request) string
-	// Secrets are what the secret store holds for a request. nil means that there is no secret store.
+	// Components are what a request may use, by name. nil means what every namespace has: BuiltIn, and a secret store of
+	// Secrets.
+	Components func(*http.Request) (*component.Set, error)
+	// Secrets are what the built-in secret store holds for a request. nil means that there is none.
 	Secrets func(*http.Request) (map[string]string, error)
+	// SecretAllowed tells whether a request may have a secret of a store. nil means that it may.
+	SecretAllowed func(r *http.Request, store, name string) bool
+	// Tell sends a request to the application whose request this was, and wants a 2xx. nil means that there is none to tell.
+	Tell func(r *http.Request, method, path string, body []byte) error
+	// Admit tells whether a request may use a part of the API: the version and path of its route over HTTP, like v1.0 and
+	// state/mystore/bulk, or v1.0 and invoke for what is an invocation by its header; "" and the full name of the method over
+	// gRPC. What it refuses looks as if it did not exist. It is asked once for a request. nil means yes.
+	Admit func(r *http.Request, version, path string) bool
+	// Endpoint finds a target of invocations outside of the platform, by its name or by a URL like https://host:port. nil means
+	// that there are none.
+	Endpoint func(r *http.Request, name string) (Endpoint, bool)
 	// Subscriptions are shown in metadata. nil means none.
 	Subscriptions func(*http.Request) []quipu.TopicTrigger
+	// About is what else metadata shows. nil means nothing.
+	About func(*http.Request) About
+	// Ready tells whether the components of a request are loaded. nil means that they are.
+	Ready func(*http.Request) bool
+	// Shutdown ends the application whose request it is, by force or as usual, and returns before it has. nil means that
+	// applications do not end themselves.
+	Shutdown func(r *http.Request, force bool)
 	// Subscribe is quipu.Topics' for the namespace of a request, until the request's context ends. nil means that
 	// streams of events are refused.
 	Subscribe func(*http.Request, quipu.SubscribeRequest, func(context.Context, quipu.Event) quipu.Outcome) error
@@ -68,9 +90,11 @@ func OutsideAppID(r *http.Request) string {
 // Door serves one instance, or the clients from outside: HTTP by itself, gRPC by what GRPC makes.
 type Door struct {
 	opt      Options
+	builtIn  *component.Set
 	mu       sync.Mutex
 	extended map[string]string // guarded by mu
-	closing  context.Context   // ends with Close
+	configs  configSubs
+	closing  context.Context // ends with Close
 	close    context.CancelFunc
 }
 
@@ -88,13 +112,16 @@ func New(opt Options) *Door {
 	if opt.BodyBytesMax == 0 {
 		opt.BodyBytesMax = bodyBytesMaxDefault
 	}
-	d := &Door{opt: opt, extended: map[string]string{"quipuVersion": opt.Version}}
+	d := &Door{opt: opt, builtIn: builtIn(opt), extended: map[string]string{"quipuVersion": opt.Version}, configs: configSubs{open: map[string]context.CancelFunc{}}}
 	d.closing, d.close = context.WithCancel(context.Background())
 	return d
 }
 
-// Close ends the streams of events, now and later. Their clients are told to try again.
-func (d *Door) Close() { d.close() }
+// Close ends the streams of events and of configuration, now and later. Their clients are told to try again.
+func (d *Door) Close() {
+	d.close()
+	d.configs.close()
+}
 
 // Handler is a door that speaks HTTP alone.
 func Handler(opt Options) http.Handler { return New(opt) }
@@ -117,6 +144,7 @@ func (d *Door) appID(r *http.Request) (string, error) {
 const (
 	tokenHeader      = "dapr-api-token"
 	permissionDenied = "ERR_PERMISSION_DENIED"
+	noTarget         = "failed getting app id either from the URL path or the header dapr-app-id"
 	noShutdown       = "the platform starts and stops its instances; quipu rm functions NAME removes one"
 )
 
@@ -134,7 +162,22 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	r.Header.Del(tokenHeader)
+	if d.opt.Admit != nil && !health && !d.offers(r, parts) {
+		answer(w, http.StatusNotFound, "ERR_DIRECT_INVOKE", noTarget)
+		return
+	}
 	d.route(w, r, parts)
+}
+
+// parts of the API, by their first word. What starts with none of them is an invocation.
+var apis = []string{"state", "publish", "bindings", "invoke", "secrets", "configuration", "lock", "unlock", "crypto", "subtlecrypto", "conversation",
+	"metadata", "shutdown", "actors", "workflows", "jobs", "healthz"}
+
+func (d *Door) offers(r *http.Request, parts []string) bool {
+	if len(parts) > 1 && strings.HasPrefix(parts[0], "v1.0") && slices.Contains(apis, parts[1]) {
+		return d.opt.Admit(r, parts[0], strings.Join(parts[1:], "/"))
+	}
+	return d.opt.Admit(r, "v1.0", "invoke")
 }
 
 // isHealth is exact: what it lets pass needs no token.
@@ -165,20 +208,32 @@ func (d *Door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 	switch {
 	case version == "v1.0" && api == "state" && len(parts) > 2:
 		d.state(w, r, parts[2:])
-	case version == "v1.0-alpha1" && api == "state" && len(parts) == 4 && parts[3] == "query":
-		answer(w, http.StatusInternalServerError, "ERR_STATE_STORE_NOT_SUPPORTED", "state store does not support querying")
+	case version == "v1.0-alpha1" && api == "state" && len(parts) == 4 && (parts[3] == "query" || parts[3] == "keys"):
+		d.stateAlpha(w, r, unescape(parts[2]), parts[3])
 	case (version == "v1.0" || version == "v1.0-alpha1") && api == "publish" && len(parts) > 3 && parts[2] == "bulk":
 		d.publishBulk(w, r)
 	case version == "v1.0" && api == "publish":
 		d.publish(w, r)
 	case version == "v1.0" && api == "secrets" && len(parts) == 4:
-		d.secrets(w, r, unescape(parts[2]), unescape(parts[3]))
+		d.getSecret(w, r, unescape(parts[2]), unescape(parts[3]))
+	case version == "v1.0" && api == "bindings" && len(parts) == 3:
+		d.binding(w, r, unescape(parts[2]))
+	case (version == "v1.0" || version == "v1.0-alpha1") && api == "configuration" && len(parts) > 2:
+		d.configuration(w, r, parts[2:])
+	case version == "v1.0-alpha1" && (api == "lock" || api == "unlock") && isLock(parts):
+		d.locks(w, r, parts[1:])
+	case (version == "v1.0-alpha1" || version == "v1.0-alpha2") && api == "conversation" && len(parts) == 4 && parts[3] == "converse":
+		d.conversation(w, r, version, unescape(parts[2]))
+	case version == "v1.0-alpha1" && api == "crypto" && len(parts) == 4 && (parts[3] == "encrypt" || parts[3] == "decrypt"):
+		d.crypto(w, r, unescape(parts[2]), parts[3])
+	case version == "v1.0-alpha1" && api == "subtlecrypto" && len(parts) == 4 && subtleMethods[parts[3]] != nil:
+		d.subtleCrypto(w, r, unescape(parts[2]), parts[3])
 	case version == "v1.0" && api == "metadata" && len(parts) <= 3:
 		d.metadata(w, r, parts[2:])
 	case isHealth(http.MethodGet, parts):
 		d.health(w, r)
 	case version == "v1.0" && api == "shutdown" && len(parts) == 2:
-		answer(w, http.StatusForbidden, permissionDenied, noShutdown)
+		d.shutdown(w, r)
 	default:
 		d.invoke(w, r)
 	}

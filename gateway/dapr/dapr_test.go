@@ -219,7 +219,7 @@ func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
 		{405, "", "POST /v1.0/metadata", ""},
 		{405, "", "POST /v1.0/healthz", ""},
 		{404, "ERR_DIRECT_INVOKE", "GET " + store + "/a/b", ""},
-		{500, "ERR_STATE_STORE_NOT_SUPPORTED", "POST /v1.0-alpha1/state/statestore/query", `{}`},
+		{400, "ERR_STATE_QUERY", "POST /v1.0-alpha1/state/statestore/query", `{"filter":1}`},
 		{403, "ERR_PERMISSION_DENIED", "POST /v1.0/shutdown", ""},
 		{400, "ERR_BODY_READ", "PUT /v1.0/metadata/k", strings.Repeat("x", extendedBytesMax+1)},
 	} {

@@ -25,7 +25,7 @@ import (
 
 // InvokeService calls a function in the way of HTTP; Dapr calls it legacy, and its SDKs still use it.
 func (s *runtime) InvokeService(ctx context.Context, in *rtv1.InvokeServiceRequest) (*commonv1.InvokeResponse, error) {
-	r, app := requestOf(ctx), withoutNamespace(in.GetId())
+	r, app := requestOf(ctx), in.GetId()
 	if app == "" {
 		return nil, status.Error(codes.InvalidArgument, "the request names no app id")
 	}
@@ -61,6 +61,12 @@ func (s *runtime) invoke(r *http.Request, app string, m *commonv1.InvokeRequest)
 	if err != nil {
 		return nil, err
 	}
+	invoke := session.Invoke
+	if to, ok := s.d.endpoint(r, app); ok {
+		invoke = to.Invoke
+	} else {
+		app = withoutNamespace(app)
+	}
 	c := s.d.callOf(r, session, app)
 	c.Method = http.MethodPost
 	if verb := m.GetHttpExtension().GetVerb(); verb != commonv1.HTTPExtension_NONE {
@@ -77,7 +83,7 @@ func (s *runtime) invoke(r *http.Request, app string, m *commonv1.InvokeRequest)
 	if body := m.GetData().GetValue(); len(body) > 0 {
 		c.Body, c.ContentLength = bytes.NewReader(body), int64(len(body))
 	}
-	return session.Invoke(r.Context(), c)
+	return invoke(r.Context(), c)
 }
 
 // callOf is a call without what belongs to this connection.
@@ -97,8 +103,10 @@ func (d *Door) callOf(r *http.Request, session quipu.Session, app string) quipu.
 
 // about adds what our doors tell of every call.
 func about(md metadata.MD, reply *quipu.CallReply) {
-	md.Set(quipu.HeaderCallID, reply.Call)
-	md.Set(quipu.HeaderRevision, reply.Revision)
+	if reply.Call != "" { // else it was no call of a function
+		md.Set(quipu.HeaderCallID, reply.Call)
+		md.Set(quipu.HeaderRevision, reply.Revision)
+	}
 	if reply.Session != 0 {
 		md.Set(quipu.HeaderSession, reply.Session.String())
 	}

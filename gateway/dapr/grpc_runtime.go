@@ -11,26 +11,38 @@ import (
 
 // PublishEvent returns when the event is durable, or in the call's transaction.
 func (s *runtime) PublishEvent(ctx context.Context, in *rtv1.PublishEventRequest) (*emptypb.Empty, error) {
-	to := destination{in.GetPubsubName(), in.GetTopic()}
-	p := publication{contentType: in.GetDataContentType(), data: in.GetData(), metadata: in.GetMetadata()}
-	return &emptypb.Empty{}, s.d.publishAll(requestOf(ctx), to, []publication{p}, in.GetMetadata())
+	r := requestOf(ctx)
+	to, err := s.d.placeOf(r, destination{in.GetPubsubName(), in.GetTopic()}, in.GetMetadata())
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.d.publishAll(r, to, []publication{{contentType: in.GetDataContentType(), data: in.GetData(), metadata: in.GetMetadata()}})
+	return &emptypb.Empty{}, err
 }
 
-// BulkPublishEvent publishes all events or, unlike Dapr, none.
+// BulkPublishEvent publishes all events or, unlike Dapr, none, if their topic is on the log.
 func (s *runtime) BulkPublishEvent(ctx context.Context, in *rtv1.BulkPublishRequest) (*rtv1.BulkPublishResponse, error) {
-	to := destination{in.GetPubsubName(), in.GetTopic()}
+	r := requestOf(ctx)
+	to, err := s.d.placeOf(r, destination{in.GetPubsubName(), in.GetTopic()}, in.GetMetadata())
+	if err != nil {
+		return nil, err
+	}
 	ps := make([]publication, 0, len(in.GetEntries()))
 	for _, e := range in.GetEntries() {
 		ps = append(ps, publication{entry: e.GetEntryId(), contentType: e.GetContentType(), data: e.GetEvent(), metadata: merged(in.GetMetadata(), e.GetMetadata())})
 	}
-	err := to.check(in.GetMetadata())
-	if err == nil {
-		err = to.distinct(ps)
+	if err := to.distinct(ps); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = s.d.publishAll(requestOf(ctx), to, ps, in.GetMetadata())
+	failed, err := s.d.publishAll(r, to, ps)
+	out := &rtv1.BulkPublishResponse{}
+	for _, one := range failed {
+		out.FailedEntries = append(out.FailedEntries, &rtv1.BulkPublishResponseFailedEntry{EntryId: one.EntryID, Error: one.Error})
 	}
-	return &rtv1.BulkPublishResponse{}, err
+	if len(failed) > 0 { // which they are tells more than one error for all
+		return out, nil
+	}
+	return out, err
 }
 
 // BulkPublishEventAlpha1 is the name it had before.
@@ -40,25 +52,21 @@ func (s *runtime) BulkPublishEventAlpha1(ctx context.Context, in *rtv1.BulkPubli
 
 // GetSecret answers no data for a secret that is not there.
 func (s *runtime) GetSecret(ctx context.Context, in *rtv1.GetSecretRequest) (*rtv1.GetSecretResponse, error) {
-	all, err := s.d.secretsOf(requestOf(ctx), in.GetStoreName())
+	data, err := s.d.secret(requestOf(ctx), in.GetStoreName(), in.GetKey(), in.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
-	out := &rtv1.GetSecretResponse{}
-	if value, ok := all[in.GetKey()]; ok {
-		out.Data = map[string]string{in.GetKey(): value}
-	}
-	return out, nil
+	return &rtv1.GetSecretResponse{Data: data}, nil
 }
 
-// GetBulkSecret answers all secrets.
+// GetBulkSecret answers all secrets that the caller may have.
 func (s *runtime) GetBulkSecret(ctx context.Context, in *rtv1.GetBulkSecretRequest) (*rtv1.GetBulkSecretResponse, error) {
-	all, err := s.d.secretsOf(requestOf(ctx), in.GetStoreName())
+	all, err := s.d.secrets(requestOf(ctx), in.GetStoreName(), in.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
 	out := &rtv1.GetBulkSecretResponse{Data: make(map[string]*rtv1.SecretResponse, len(all))}
-	for name, values := range bySecret(all) {
+	for name, values := range all {
 		out.Data[name] = &rtv1.SecretResponse{Secrets: values}
 	}
 	return out, nil
@@ -73,6 +81,14 @@ func (s *runtime) GetMetadata(ctx context.Context, _ *rtv1.GetMetadataRequest) (
 	}
 	out := &rtv1.GetMetadataResponse{Id: m.ID, RuntimeVersion: m.RuntimeVersion, ExtendedMetadata: m.Extended,
 		ActorRuntime: &rtv1.ActorRuntime{RuntimeStatus: rtv1.ActorRuntime_DISABLED}}
+	out.EnabledFeatures = m.Features
+	for _, e := range m.HTTPEndpoints {
+		out.HttpEndpoints = append(out.HttpEndpoints, &rtv1.MetadataHTTPEndpoint{Name: e.Name})
+	}
+	for _, p := range m.Resiliencies {
+		out.Resiliencies = append(out.Resiliencies, &rtv1.MetadataResiliency{Name: p.Name})
+	}
+	out.AppConnectionProperties = connectionOf(m.App)
 	for _, c := range m.Components {
 		out.RegisteredComponents = append(out.RegisteredComponents, &rtv1.RegisteredComponents{Name: c.Name, Type: c.Type, Version: c.Version, Capabilities: c.Capabilities})
 	}
@@ -87,12 +103,25 @@ func (s *runtime) GetMetadata(ctx context.Context, _ *rtv1.GetMetadataRequest) (
 	return out, nil
 }
 
+func connectionOf(a AppConnection) *rtv1.AppConnectionProperties {
+	out := &rtv1.AppConnectionProperties{Port: a.Port, Protocol: a.Protocol, ChannelAddress: a.ChannelAddress, MaxConcurrency: a.MaxConcurrency}
+	if a.Health != nil {
+		out.Health = &rtv1.AppConnectionHealthProperties{HealthCheckPath: a.Health.Path, HealthProbeInterval: a.Health.Interval,
+			HealthProbeTimeout: a.Health.Timeout, HealthThreshold: a.Health.Threshold}
+	}
+	return out
+}
+
 // SetMetadata is PUT metadata.
 func (s *runtime) SetMetadata(_ context.Context, in *rtv1.SetMetadataRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.d.extend(in.GetKey(), in.GetValue())
 }
 
-// Shutdown is refused.
-func (s *runtime) Shutdown(context.Context, *rtv1.ShutdownRequest) (*emptypb.Empty, error) {
-	return nil, status.Error(codes.PermissionDenied, noShutdown)
+// Shutdown is refused where the platform starts and stops instances.
+func (s *runtime) Shutdown(ctx context.Context, _ *rtv1.ShutdownRequest) (*emptypb.Empty, error) {
+	if s.d.opt.Shutdown == nil {
+		return nil, status.Error(codes.PermissionDenied, noShutdown)
+	}
+	s.d.endApp(requestOf(ctx))
+	return &emptypb.Empty{}, nil
 }

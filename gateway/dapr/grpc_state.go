@@ -106,3 +106,20 @@ func (s *runtime) ExecuteStateTransaction(ctx context.Context, in *rtv1.ExecuteS
 	}
 	return &emptypb.Empty{}, store.transact(operations, nil)
 }
+
+// QueryStateAlpha1 finds items by what their values have.
+func (s *runtime) QueryStateAlpha1(ctx context.Context, in *rtv1.QueryStateRequest) (*rtv1.QueryStateResponse, error) {
+	store, err := s.d.open(requestOf(ctx), in.GetStoreName(), "ERR_STATE_QUERY")
+	if err != nil {
+		return nil, err
+	}
+	found, err := store.query([]byte(in.GetQuery()))
+	if err != nil {
+		return nil, err
+	}
+	out := &rtv1.QueryStateResponse{Token: found.token}
+	for _, item := range found.items {
+		out.Results = append(out.Results, &rtv1.QueryStateItem{Key: item.Key, Data: item.Value, Etag: item.ETag})
+	}
+	return out, nil
+}

@@ -9,9 +9,12 @@ import (
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/cloudevent"
+	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/daprevent"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // inFlightMax is how many events of a stream wait for their outcome at once.
@@ -28,27 +31,27 @@ func (s *runtime) SubscribeTopicEventsAlpha1(stream rtv1.Dapr_SubscribeTopicEven
 		return err
 	}
 	r := requestOf(stream.Context())
-	ask, raw, err := s.d.subscribeRequest(first.GetInitialRequest())
+	ask, err := s.d.streamOf(r, first.GetInitialRequest())
 	if err != nil {
 		return err
-	}
-	if ask.Name, err = s.d.appID(r); err != nil {
-		return s.d.problem(r, "ERR_PUBSUB_SUBSCRIBE", "", err)
-	}
-	if ask.Name == "" || s.d.opt.Subscribe == nil {
-		return status.Error(codes.FailedPrecondition, "events cannot be streamed here")
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
 	defer context.AfterFunc(s.d.closing, func() { end(errClosing) })()
-	e := &eventStream{stream: stream, raw: raw, waiting: map[string][]chan quipu.Outcome{}}
-	ask.Ready = func() {
+	e := &eventStream{stream: stream, streamRequest: ask, waiting: map[string][]chan quipu.Outcome{}}
+	ready := func() {
 		if err := e.send(initial); err != nil {
 			end(err)
 		}
 	}
 	go func() { end(e.receive()) }() // Recv ends with the stream, which is when this method returns
-	err = s.d.opt.Subscribe(r.WithContext(ctx), ask, e.deliver)
+	if ask.Foreign != nil {
+		ready()
+		err = e.subscribeAway(ctx)
+	} else {
+		ask.SubscribeRequest.Ready = ready
+		err = s.d.opt.Subscribe(r.WithContext(ctx), ask.SubscribeRequest, e.deliver)
+	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
@@ -73,28 +76,54 @@ func (d *Door) endOf(r *http.Request, err error) error {
 var initial = &rtv1.SubscribeTopicEventsResponseAlpha1{SubscribeTopicEventsResponseType: &rtv1.SubscribeTopicEventsResponseAlpha1_InitialResponse{
 	InitialResponse: &rtv1.SubscribeTopicEventsResponseInitialAlpha1{}}}
 
-// subscribeRequest checks what a client asks for.
-func (d *Door) subscribeRequest(in *rtv1.SubscribeTopicEventsRequestInitialAlpha1) (quipu.SubscribeRequest, bool, error) {
-	out := quipu.SubscribeRequest{Topic: in.GetTopic(), DeadLetter: in.GetDeadLetterTopic(), InFlight: inFlightMax,
-		Retry: quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}}
+// streamRequest is what a client asks for, checked.
+type streamRequest struct {
+	destination
+	component.PubSub
+	quipu.SubscribeRequest
+	raw      bool
+	metadata map[string]string
+}
+
+// streamOf checks what a client asks for.
+func (d *Door) streamOf(r *http.Request, in *rtv1.SubscribeTopicEventsRequestInitialAlpha1) (streamRequest, error) {
 	if in == nil {
-		return out, false, status.Error(codes.InvalidArgument, "initial request is required")
+		return streamRequest{}, status.Error(codes.InvalidArgument, "initial request is required")
 	}
 	to := destination{in.GetPubsubName(), in.GetTopic()}
-	if err := to.check(in.GetMetadata()); err != nil {
-		return out, false, err
+	c, err := d.pubsub(r, to, in.GetMetadata())
+	if err != nil {
+		return streamRequest{}, err
 	}
 	raw, err := isRaw(in.GetMetadata())
 	if err != nil {
-		return out, false, to.metadataProblem(in.GetMetadata(), err)
+		return streamRequest{}, to.metadataProblem(in.GetMetadata(), err)
 	}
-	return out, raw, nil
+	app, err := d.appID(r)
+	if err != nil {
+		return streamRequest{}, d.problem(r, "ERR_PUBSUB_SUBSCRIBE", "", err)
+	}
+	if app == "" || d.opt.Subscribe == nil && c.Foreign == nil {
+		return streamRequest{}, status.Error(codes.FailedPrecondition, "events cannot be streamed here")
+	}
+	if !mayUse(c.Scopes, c.Scopes.Subscribe, app, to.topic) {
+		return streamRequest{}, status.Errorf(codes.PermissionDenied, "subscription to topic '%s' on pubsub '%s' is not allowed", to.topic, to.pubsub)
+	}
+	ask := quipu.SubscribeRequest{Topic: c.Topics + to.topic, Name: app, InFlight: inFlightMax,
+		Retry: quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}}
+	if c.Consumer != "" {
+		ask.Name = c.Consumer
+	}
+	if dead := in.GetDeadLetterTopic(); dead != "" {
+		ask.DeadLetter = c.Topics + dead
+	}
+	return streamRequest{to, c, ask, raw, in.GetMetadata()}, nil
 }
 
 // eventStream is an open stream of events.
 type eventStream struct {
 	stream rtv1.Dapr_SubscribeTopicEventsAlpha1Server
-	raw    bool
+	streamRequest
 
 	sending sync.Mutex // one message at a time
 
@@ -115,6 +144,7 @@ func (e *eventStream) deliver(ctx context.Context, event quipu.Event) quipu.Outc
 		return quipu.Drop // it will never be one that can be told
 	}
 	m.Path = "/"
+	e.name(m)
 	done := make(chan quipu.Outcome, 1)
 	e.mu.Lock()
 	e.waiting[m.Id] = append(e.waiting[m.Id], done)
@@ -129,6 +159,40 @@ func (e *eventStream) deliver(ctx context.Context, event quipu.Event) quipu.Outc
 	case <-ctx.Done():
 		return quipu.Retry
 	}
+}
+
+// name tells the topic and the pub/sub by the names that the application knows.
+func (e *eventStream) name(m *rtv1.TopicEventRequest) {
+	m.Topic, m.PubsubName = e.topic, e.pubsub
+	for name, value := range map[string]string{"topic": e.topic, "pubsubname": e.pubsub} {
+		if m.GetExtensions().GetFields()[name] != nil {
+			m.Extensions.Fields[name] = structpb.NewStringValue(value)
+		}
+	}
+}
+
+var errRetry = errors.New("the application asked for the event again")
+
+// subscribeAway takes events from where the topics of a component are. What is given up goes to the dead-letter topic, if there
+// is one.
+func (e *eventStream) subscribeAway(ctx context.Context) error {
+	return e.Foreign.Subscribe(ctx, e.topic, e.metadata, func(ctx context.Context, m component.ForeignMessage) error {
+		event := quipu.Event{Topic: e.topic, ID: cloudevent.NewID(), ContentType: m.ContentType, Data: m.Data}
+		if p, err := daprevent.Parse(m.Data); err == nil && p.GetId() != "" && p.GetSpecVersion() != "" && !e.raw {
+			event.ContentType = quipu.MediaCloudEvent // brokers forget content types
+		}
+		switch e.deliver(ctx, event) {
+		case quipu.Ack:
+			return nil
+		case quipu.Drop:
+			if e.DeadLetter == "" {
+				return nil
+			}
+			m.Topic = e.DeadLetter
+			return e.Foreign.Publish(ctx, m)
+		}
+		return errRetry
+	})
 }
 
 // receive takes outcomes until the client ends the stream.

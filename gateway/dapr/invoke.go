@@ -12,11 +12,12 @@ import (
 
 // invoke calls another function: /v1.0/invoke/{app}/method/{path...}, or any path with the target in the
 // header dapr-app-id, or as the user's password of basic authentication (http://dapr-app-id:NAME@host/path). Who prefers
-// not to wait for the reply gets 202 and the call's id; inside an atomic call that means "in the transaction".
+// not to wait for the reply gets 202 and the call's id; inside an atomic call that means "in the transaction". The target may
+// also be a HTTP endpoint outside, by its name or as a URL: that acts at once, and nothing remembers the call.
 func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 	app, path := target(r)
 	if app == "" {
-		answer(w, http.StatusNotFound, "ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id")
+		answer(w, http.StatusNotFound, "ERR_DIRECT_INVOKE", noTarget)
 		return
 	}
 	session, err := d.opt.Session(r)
@@ -33,7 +34,10 @@ func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 	c.Header.Set("dapr-caller-app-id", session.Function())
 	c.Header.Set("dapr-callee-app-id", app)
 	c.Body = body
-	if gateway.WantsAsync(&c) {
+	invoke := session.Invoke
+	if to, ok := d.endpoint(r, app); ok {
+		invoke = to.Invoke
+	} else if c.Function = withoutNamespace(app); gateway.WantsAsync(&c) {
 		info, err := session.InvokeAsync(r.Context(), c)
 		if err != nil {
 			d.failInvoke(w, r, app, err)
@@ -42,7 +46,7 @@ func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 		gateway.WriteAccepted(w, r.Header.Get(sdk.HeaderNamespace), info)
 		return
 	}
-	reply, err := session.Invoke(r.Context(), c)
+	reply, err := invoke(r.Context(), c)
 	if err != nil {
 		d.failInvoke(w, r, app, err)
 		return
@@ -67,28 +71,29 @@ func (d *Door) invokeProblem(r *http.Request, app string, err error) *problem {
 	return p
 }
 
-// target is the function's name and the path to call. The path stays escaped as the client sent it.
+// target is the name of a function, or an endpoint outside, and the path to call. The path stays escaped as the client sent it.
 func target(r *http.Request) (app, path string) {
 	path = r.URL.EscapedPath()
 	if app = r.Header.Get("dapr-app-id"); app != "" {
-		return withoutNamespace(app), path
+		return app, path
 	}
 	if app = appOfAuth(r.Header.Get("Authorization")); app != "" {
-		return withoutNamespace(app), path
+		return app, path
 	}
 	rest, ok := strings.CutPrefix(path, "/v1.0/invoke/")
 	if !ok {
 		return "", ""
 	}
-	app, rest, _ = strings.Cut(rest, "/")
-	method, ok := strings.CutPrefix(rest, "method")
-	if !ok || method != "" && method[0] != '/' {
+	app, method, ok := strings.Cut(rest, "/method/")
+	if !ok {
+		if app, ok = strings.CutSuffix(rest, "/method"); !ok {
+			return "", ""
+		}
+	}
+	if app = unescape(app); strings.Contains(app, "/") && !isURL(app) {
 		return "", ""
 	}
-	if method == "" {
-		method = "/"
-	}
-	return withoutNamespace(unescape(app)), method
+	return app, "/" + method
 }
 
 // withoutNamespace drops what follows a dot: names of functions have none, and a call stays in its namespace.

@@ -5,8 +5,10 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"strings"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/component"
 )
 
 // Limits of what PUT metadata keeps.
@@ -15,7 +17,7 @@ const (
 	extendedBytesMax = 4 << 10
 )
 
-type component struct {
+type registered struct {
 	Name         string   `json:"name"`
 	Type         string   `json:"type"`
 	Version      string   `json:"version"`
@@ -44,10 +46,43 @@ type subscription struct {
 type metadataReply struct {
 	ID             string            `json:"id"`
 	RuntimeVersion string            `json:"runtimeVersion"`
-	Components     []component       `json:"components"`
+	Components     []registered      `json:"components"`
 	Extended       map[string]string `json:"extended"`
 	Subscriptions  []subscription    `json:"subscriptions,omitempty"`
 	ActorRuntime   actorRuntime      `json:"actorRuntime"`
+	Features       []string          `json:"enabledFeatures,omitempty"`
+	HTTPEndpoints  []named           `json:"httpEndpoints,omitempty"`
+	Resiliencies   []named           `json:"resiliencies,omitempty"`
+	App            AppConnection     `json:"appConnectionProperties,omitzero"`
+}
+
+type named struct {
+	Name string `json:"name"`
+}
+
+// About is what metadata shows of an application besides its components.
+type About struct {
+	HTTPEndpoints []string // names
+	Resiliencies  []string // names
+	Features      []string // preview features that are on
+	App           AppConnection
+}
+
+// AppConnection is how the platform talks to an application.
+type AppConnection struct {
+	Port           int32      `json:"port,omitempty"`
+	Protocol       string     `json:"protocol,omitempty"`
+	ChannelAddress string     `json:"channelAddress,omitempty"`
+	MaxConcurrency int32      `json:"maxConcurrency,omitempty"`
+	Health         *AppHealth `json:"health,omitempty"`
+}
+
+// AppHealth is how the platform finds out whether an application is well.
+type AppHealth struct {
+	Path      string `json:"healthCheckPath,omitempty"`
+	Interval  string `json:"healthProbeInterval,omitempty"` // durations
+	Timeout   string `json:"healthProbeTimeout,omitempty"`
+	Threshold int32  `json:"healthThreshold,omitempty"`
 }
 
 func (d *Door) metadata(w http.ResponseWriter, r *http.Request, parts []string) {
@@ -70,25 +105,43 @@ func (d *Door) describe(r *http.Request) (metadataReply, error) {
 	if err != nil {
 		return metadataReply{}, err
 	}
+	set, err := d.set(r)
+	if err != nil {
+		return metadataReply{}, err
+	}
 	d.mu.Lock()
 	extended := maps.Clone(d.extended)
 	d.mu.Unlock()
 	extended["daprRuntimeVersion"] = RuntimeVersion
-	return metadataReply{ID: id, RuntimeVersion: RuntimeVersion, Extended: extended, Components: d.components(),
-		Subscriptions: d.subscriptions(r), ActorRuntime: actorRuntime{Status: "DISABLED"}}, nil
+	m := metadataReply{ID: id, RuntimeVersion: RuntimeVersion, Extended: extended, Components: registeredOf(set),
+		Subscriptions: d.subscriptions(r), ActorRuntime: actorRuntime{Status: "DISABLED"}}
+	if d.opt.About != nil {
+		about := d.opt.About(r)
+		m.Features, m.App = about.Features, about.App
+		m.HTTPEndpoints, m.Resiliencies = namesOf(about.HTTPEndpoints), namesOf(about.Resiliencies)
+	}
+	return m, nil
 }
 
-func (d *Door) components() []component {
-	state := []string{"ETAG", "TRANSACTIONAL", "TTL"}
-	all := []component{
-		{quipu.StoreDefault, "state.quipu", "v1", state},
-		{quipu.StoreShared, "state.quipu", "v1", state},
-		{quipu.PubSubDefault, "pubsub.quipu", "v1", []string{"MESSAGE_TTL", "BULK_PUBSUB"}},
+func namesOf(all []string) []named {
+	var out []named
+	for _, name := range all {
+		out = append(out, named{name})
 	}
-	if d.opt.Secrets != nil {
-		all = append(all, component{StoreSecrets, "secretstores.quipu", "v1", []string{}})
+	return out
+}
+
+func registeredOf(set *component.Set) []registered {
+	all := set.All()
+	out := make([]registered, 0, len(all))
+	for _, c := range all {
+		one := registered{Name: c.Name, Type: c.Type, Version: c.Version, Capabilities: c.Capabilities}
+		if one.Capabilities == nil {
+			one.Capabilities = []string{}
+		}
+		out = append(out, one)
 	}
-	return all
+	return out
 }
 
 // subscriptions are told as Dapr tells what an application asked for when it started.
@@ -98,7 +151,13 @@ func (d *Door) subscriptions(r *http.Request) []subscription {
 	}
 	var all []subscription
 	for _, t := range d.opt.Subscriptions(r) {
+		if t.Binding != "" {
+			continue // it is none of Dapr's
+		}
 		s := subscription{PubSub: quipu.PubSubDefault, Topic: t.Name, DeadLetter: t.DeadLetter, Type: "PROGRAMMATIC"}
+		if t.PubSub != "" { // its topics have a prefix on the log
+			s.PubSub, s.Topic, s.DeadLetter = t.PubSub, strings.TrimPrefix(t.Name, t.PubSub+"/"), strings.TrimPrefix(t.DeadLetter, t.PubSub+"/")
+		}
 		for _, r := range t.Routes {
 			s.Rules = append(s.Rules, rule(r))
 		}
@@ -138,18 +197,4 @@ func (d *Door) extend(key, value string) error {
 		d.extended[key] = value
 	}
 	return nil
-}
-
-// health answers 204 while the door is open: it opens when the node is ready.
-func (d *Door) health(w http.ResponseWriter, r *http.Request) {
-	if !allow(w, r, http.MethodGet) {
-		return
-	}
-	if want := r.URL.Query(); want.Has("appid") {
-		if id, err := d.appID(r); err == nil && id != "" && want.Get("appid") != id {
-			answer(w, http.StatusInternalServerError, "ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match")
-			return
-		}
-	}
-	w.WriteHeader(http.StatusNoContent)
 }

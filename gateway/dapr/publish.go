@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/cloudevent"
+	"github.com/quipu-run/quipu/internal/component"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 )
@@ -25,33 +27,95 @@ type publication struct {
 	metadata    map[string]string
 }
 
-// publishAll makes events of publications and publishes them together.
-func (d *Door) publishAll(r *http.Request, to destination, ps []publication, metadata map[string]string) error {
+// place is a destination that there is, and that a request may publish to.
+type place struct {
+	destination
+	component.PubSub
+	session quipu.Session
+}
+
+// placeOf opens a destination for publishing.
+func (d *Door) placeOf(r *http.Request, to destination, metadata map[string]string) (place, error) {
 	session, err := d.opt.Session(r)
 	if err != nil {
-		return d.problem(r, "ERR_PUBSUB_PUBLISH_MESSAGE", "", err)
+		return place{}, d.problem(r, "ERR_PUBSUB_PUBLISH_MESSAGE", "", err)
 	}
-	if err := to.check(metadata); err != nil {
-		return err
+	c, err := d.pubsub(r, to, metadata)
+	if err != nil {
+		return place{}, err
 	}
+	if app := session.Function(); !mayUse(c.Scopes, c.Scopes.Publish, app, to.topic) {
+		return place{}, to.forbidden(app)
+	}
+	return place{to, c, session}, nil
+}
+
+// pubsub finds out whether there is such a place.
+func (d *Door) pubsub(r *http.Request, to destination, metadata map[string]string) (component.PubSub, error) {
+	set, err := d.set(r)
+	if err != nil {
+		return component.PubSub{}, d.problem(r, "ERR_PUBSUB_PUBLISH_MESSAGE", "", err)
+	}
+	c, ok := component.Of[component.PubSub](set, to.pubsub)
+	return c, to.check(ok, metadata)
+}
+
+// mayUse is Dapr's rule: an app that scopes name may use those topics alone, any other all that are not protected.
+func mayUse(s component.Scopes, scopes map[string][]string, app, topic string) bool {
+	if len(s.Allowed) > 0 && !slices.Contains(s.Allowed, topic) {
+		return false
+	}
+	scoped, named := scopes[app]
+	if !named {
+		return !slices.Contains(s.Protected, topic)
+	}
+	return slices.Contains(scoped, topic)
+}
+
+// failedEntry is one of a bulk that was not published.
+type failedEntry struct {
+	EntryID string `json:"entryId"`
+	Error   string `json:"error,omitempty"`
+}
+
+// publishAll makes events of publications and publishes them together. Only a pub/sub that is not on the log may publish some
+// of them and not others, which it answers.
+func (d *Door) publishAll(r *http.Request, to place, ps []publication) ([]failedEntry, error) {
 	if len(ps) > quipu.PublishMax {
-		return d.publishProblem(r, to, &quipu.Error{Code: quipu.CodeTooMany, Text: fmt.Sprintf("there are %d events; the most at once is %d", len(ps), quipu.PublishMax)})
+		return nil, d.publishProblem(r, to.destination, &quipu.Error{Code: quipu.CodeTooMany, Text: fmt.Sprintf("there are %d events; the most at once is %d", len(ps), quipu.PublishMax)})
 	}
 	ms := make([]quipu.Message, 0, len(ps))
 	for _, p := range ps {
-		m, err := d.message(r, session.Function(), to, p)
+		m, err := d.message(r, to.session.Function(), to.destination, p)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		m.Topic = to.Topics + m.Topic
 		ms = append(ms, m)
 	}
 	if len(ms) == 0 {
-		return nil
+		return nil, nil
 	}
-	if err := session.Publish(r.Context(), ms); err != nil {
-		return d.publishProblem(r, to, err)
+	if to.Foreign != nil {
+		return d.publishAway(r, to, ps, ms)
 	}
-	return nil
+	if err := to.session.Publish(r.Context(), ms); err != nil {
+		return nil, d.publishProblem(r, to.destination, err)
+	}
+	return nil, nil
+}
+
+// publishAway publishes one event after the other to where the topics of a component are.
+func (d *Door) publishAway(r *http.Request, to place, ps []publication, ms []quipu.Message) (failed []failedEntry, err error) {
+	for i, m := range ms {
+		e := to.Foreign.Publish(r.Context(), component.ForeignMessage{Topic: to.topic, ContentType: m.ContentType, Data: m.Data, Metadata: ps[i].metadata})
+		if e == nil {
+			continue
+		}
+		err = d.publishProblem(r, to.destination, e)
+		failed = append(failed, failedEntry{ps[i].entry, err.Error()})
+	}
+	return failed, err
 }
 
 // message is a publication on its way to a topic, in its envelope unless it asks to be raw.
@@ -177,13 +241,13 @@ func seconds(text string) (time.Duration, error) {
 	return v, nil
 }
 
-// check finds out whether there is such a place.
-func (to destination) check(metadata map[string]string) error {
+// check words what is wrong with a place; ok tells whether there is a component of that name.
+func (to destination) check(ok bool, metadata map[string]string) error {
 	p := &problem{status: http.StatusNotFound, code: codes.InvalidArgument, metadata: metadata}
 	switch {
 	case to.pubsub == "":
 		p.tag, p.reason, p.message = "ERR_PUBSUB_EMPTY", "DAPR_PUBSUB_NAME_EMPTY", "pubsub name is empty"
-	case to.pubsub != quipu.PubSubDefault:
+	case !ok:
 		p.tag, p.reason, p.message = "ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND", "pubsub "+to.pubsub+" is not found"
 		return p
 	case to.topic == "":
@@ -192,6 +256,13 @@ func (to destination) check(metadata map[string]string) error {
 		return nil
 	}
 	return to.about(p)
+}
+
+// forbidden is of a topic that is out of the scopes of an app.
+func (to destination) forbidden(app string) error {
+	text := fmt.Sprintf("topic %s is not allowed for app id %s", to.topic, app)
+	return to.about(&problem{status: http.StatusForbidden, tag: "ERR_PUBSUB_FORBIDDEN", reason: "DAPR_PUBSUB_FORBIDDEN", message: text,
+		metadata: map[string]string{"topic": to.topic, "error": text}})
 }
 
 // about names the pub/sub component in a problem, as Dapr does.

@@ -28,13 +28,13 @@ func (d *Door) publish(w http.ResponseWriter, r *http.Request) {
 	to := destinationOf(r.URL.EscapedPath(), "/publish/")
 	metadata := queryMetadata(r)
 	defer d.bound(w, r)()
-	err := to.check(metadata)
+	at, err := d.placeOf(r, to, metadata)
 	var data []byte
 	if err == nil {
 		data, err = d.readEvent(r, to)
 	}
 	if err == nil {
-		err = d.publishAll(r, to, []publication{{contentType: r.Header.Get("Content-Type"), data: data, metadata: metadata}}, metadata)
+		_, err = d.publishAll(r, at, []publication{{contentType: r.Header.Get("Content-Type"), data: data, metadata: metadata}})
 	}
 	if err != nil {
 		d.fail(w, r, "ERR_PUBSUB_PUBLISH_MESSAGE", err)
@@ -73,38 +73,36 @@ func (d *Door) publishBulk(w http.ResponseWriter, r *http.Request) {
 	to := destinationOf(r.URL.EscapedPath(), "/publish/bulk/")
 	metadata := queryMetadata(r)
 	defer d.bound(w, r)()
-	err := to.check(metadata)
+	at, err := d.placeOf(r, to, metadata)
 	var ps []publication
 	if err == nil {
 		ps, err = readBulk(r, to, metadata)
 	}
+	var failed []failedEntry
 	if err == nil {
-		err = d.publishAll(r, to, ps, metadata)
+		failed, err = d.publishAll(r, at, ps)
 	}
 	if err != nil {
-		d.failBulk(w, r, ps, err)
+		d.failBulk(w, r, ps, failed, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// failBulk names every entry if it is the publishing that failed.
-func (d *Door) failBulk(w http.ResponseWriter, r *http.Request, ps []publication, err error) {
+// failBulk names the entries that failed, which are all unless some are named, if it is the publishing that failed.
+func (d *Door) failBulk(w http.ResponseWriter, r *http.Request, ps []publication, failed []failedEntry, err error) {
 	const tag = "ERR_PUBSUB_PUBLISH_MESSAGE"
 	p := d.problem(r, tag, "", err)
 	if p.reason != "DAPR_PUBSUB_PUBLISH_MESSAGE" {
 		answerWith(w, p.status, p)
 		return
 	}
-	type failed struct {
-		EntryID string `json:"entryId"`
-		Error   string `json:"error,omitempty"`
+	if failed == nil {
+		for _, one := range ps {
+			failed = append(failed, failedEntry{one.entry, p.message})
+		}
 	}
-	all := make([]failed, 0, len(ps))
-	for _, one := range ps {
-		all = append(all, failed{one.entry, p.message})
-	}
-	answerWith(w, p.status, map[string]any{"failedEntries": all, "errorCode": tag})
+	answerWith(w, p.status, map[string]any{"failedEntries": failed, "errorCode": tag})
 }
 
 // readBulk reads the entries and checks that each can be told from the others.

@@ -271,7 +271,7 @@ func TestMetadataTellsComponentsAndSubscriptions(t *testing.T) {
 	for _, c := range m.Components {
 		names = append(names, c.Name+" "+c.Type)
 	}
-	if !slices.Equal(names, []string{"statestore state.quipu", "shared state.quipu", "pubsub pubsub.quipu", "secretstore secretstores.quipu"}) {
+	if !slices.Equal(names, []string{"pubsub pubsub.quipu", "secretstore secretstores.quipu", "shared state.quipu", "statestore state.quipu"}) {
 		t.Errorf("components %q", names)
 	}
 	if m.ID != "shop" || len(m.Subscriptions) != 2 || fmt.Sprint(m.Subscriptions[0].Rules) != "[{event.type == 'x' /x} { /all}]" ||

@@ -145,12 +145,16 @@ func (a *stateAsk) bulkGet() error {
 	if err != nil {
 		return err
 	}
+	answerWith(a.w, http.StatusOK, bulkOfAll(items))
+	return nil
+}
+
+func bulkOfAll(items []quipu.Item) []bulkItem {
 	out := make([]bulkItem, 0, len(items))
 	for _, item := range items {
 		out = append(out, bulkOf(item))
 	}
-	answerWith(a.w, http.StatusOK, out)
-	return nil
+	return out
 }
 
 func bulkOf(item quipu.Item) bulkItem {

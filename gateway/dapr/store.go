@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/component"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 )
 
@@ -19,7 +22,14 @@ type stateStore struct {
 	d       *Door
 	r       *http.Request
 	session quipu.Session
-	name    string
+	name    string // of the component
+	state   quipu.State
+	store   string // of state
+	foreign bool   // not on the log
+	// features of a store that is not on the log and tells them; nil means all.
+	features []string
+	outbox   *component.Outbox
+	set      *component.Set
 }
 
 // open finds the store that a request names.
@@ -28,11 +38,33 @@ func (d *Door) open(r *http.Request, name, tag string) (*stateStore, error) {
 	if err != nil {
 		return nil, d.problem(r, tag, "", err)
 	}
-	if name != quipu.StoreDefault && name != quipu.StoreShared {
-		return nil, &problem{status: http.StatusBadRequest, tag: "ERR_STATE_STORE_NOT_FOUND", message: fmt.Sprintf("state store %s is not found", name),
-			reason: "DAPR_STATE_NOT_FOUND", metadata: map[string]string{"appID": session.Function()}}
+	set, err := d.set(r)
+	if err != nil {
+		return nil, d.problem(r, tag, "", err)
 	}
-	return &stateStore{d: d, r: r, session: session, name: name}, nil
+	c, ok := component.Of[component.State](set, name)
+	if !ok {
+		return nil, noState(set, name, session.Function())
+	}
+	s := &stateStore{d: d, r: r, session: session, name: name, state: session, store: c.Store, outbox: c.Outbox, set: set}
+	if c.Foreign != nil {
+		s.state, s.foreign = c.Foreign, true
+		if teller, ok := c.Foreign.(interface{ Features() []string }); ok {
+			s.features = teller.Features()
+		}
+	}
+	return s, nil
+}
+
+// noState tells a name that is wrong from there being no state store at all.
+func noState(set *component.Set, name, app string) error {
+	p := &problem{status: http.StatusBadRequest, tag: "ERR_STATE_STORE_NOT_FOUND", message: fmt.Sprintf("state store %s is not found", name),
+		reason: "DAPR_STATE_NOT_FOUND", metadata: map[string]string{"appID": app}}
+	if !component.Any[component.State](set) {
+		p.status, p.code, p.tag, p.reason = http.StatusInternalServerError, codes.FailedPrecondition, "ERR_STATE_STORE_NOT_CONFIGURED", "DAPR_STATE_NOT_CONFIGURED"
+		p.message = fmt.Sprintf("state store %s is not configured", name)
+	}
+	return p
 }
 
 // change is a key as a client writes it, in a save or a transaction.
@@ -81,7 +113,7 @@ func (s *stateStore) get(tag, prefix string, keys ...string) ([]quipu.Item, erro
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	items, err := s.session.Get(s.r.Context(), s.name, keys...)
+	items, err := s.state.Get(s.r.Context(), s.store, keys...)
 	if err != nil {
 		return nil, s.problem(tag, prefix, err)
 	}
@@ -128,8 +160,20 @@ func (s *stateStore) removeOne(c change) error {
 	return s.removeAll("ERR_STATE_DELETE", fmt.Sprintf("failed deleting state with key %s: ", c.Key), c)
 }
 
+// has refuses what a store elsewhere cannot do.
+func (s *stateStore) has(feature, reason, text string, code codes.Code) error {
+	if s.features == nil || slices.Contains(s.features, feature) {
+		return nil
+	}
+	return &problem{status: http.StatusInternalServerError, code: code, tag: "ERR_STATE_STORE_NOT_SUPPORTED", message: text, reason: reason,
+		resource: &errdetails.ResourceInfo{ResourceType: "state", ResourceName: s.name}}
+}
+
 // transact does all operations or none.
 func (s *stateStore) transact(operations []operation, query map[string]string) error {
+	if err := s.has("TRANSACTIONAL", "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED", fmt.Sprintf("state store %s doesn't support transactions", s.name), codes.Unimplemented); err != nil {
+		return err
+	}
 	if len(operations) > quipu.TxOpsMax {
 		return &problem{status: http.StatusBadRequest, tag: "ERR_STATE_STORE_TOO_MANY_TRANSACTIONS", message: fmt.Sprintf(
 			"the transaction contains %d operations, which is more than what the state store supports: %d", len(operations), quipu.TxOpsMax)}
@@ -148,6 +192,9 @@ func (s *stateStore) transact(operations []operation, query map[string]string) e
 		}
 		out = append(out, c)
 	}
+	if s.outbox != nil && len(out) > 0 {
+		return s.transactWithOutbox(operations, out, query)
+	}
 	return s.apply(tag, prefix, out)
 }
 
@@ -156,7 +203,7 @@ func (s *stateStore) apply(tag, prefix string, changes []quipu.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	if err := s.session.Apply(s.r.Context(), s.name, changes); err != nil {
+	if err := s.state.Apply(s.r.Context(), s.store, changes); err != nil {
 		return s.problem(tag, prefix, err)
 	}
 	return nil

@@ -235,12 +235,12 @@ func mediaType(contentType string) string {
 }
 
 // Of is a stored event as consumers get it: as it was published, if that was a CloudEvent, else wrapped, with the same
-// id each time. raw wraps the bytes of a CloudEvent too.
-func Of(e quipu.Event, raw bool) ([]byte, error) {
+// id each time. raw wraps the bytes of a CloudEvent too; the envelope says that the event is of pubsub.
+func Of(e quipu.Event, pubsub string, raw bool) ([]byte, error) {
 	if !raw && IsCloudEvent(e.ContentType) {
 		return e.Data, nil
 	}
-	a := Attributes{ID: e.ID, Source: "quipu", Time: e.Time, DataContentType: e.ContentType, Topic: e.Topic, PubSub: quipu.PubSubDefault}
+	a := Attributes{ID: e.ID, Source: "quipu", Time: e.Time, DataContentType: e.ContentType, Topic: e.Topic, PubSub: pubsub}
 	if raw || a.DataContentType == "" {
 		a.DataContentType = "application/octet-stream"
 	}

@@ -28,11 +28,13 @@ type Host struct {
 	Namespace string
 	App       string // the app id whose component it is; "" for all clients of a namespace
 	Dir       string // that relative paths of its metadata are below; "" is the node's own
+	// Env is the environment of the application, which is not the node's.
+	Env map[string]string
 	// State is the log's, outside of calls. A component keeps what it has in stores of its own, like "lock:NAME".
 	State quipu.State
-	// Watch tells of each key of a store that is written or deleted from now on, in order, until ctx ends. A slow
-	// watcher is told of the last state of a key only.
-	Watch  func(ctx context.Context, store string, changed func([]quipu.Item)) error
+	// Watch tells of each key of a store that is written or deleted from when ready is called on, until ctx ends or changed
+	// fails. A slow watcher is told of the last state of a key only; a deleted key has no value.
+	Watch  func(ctx context.Context, store string, ready func(), changed func([]quipu.Item) error) error
 	Topics quipu.Topics
 	Client *http.Client // for the world outside
 	Clock  quipu.Clock
@@ -53,6 +55,17 @@ type State struct {
 	Outbox *Outbox
 }
 
+// Capabilities are what metadata tells, in Dapr's words.
+func (s State) Capabilities() []string {
+	if s.Foreign == nil {
+		return []string{"ETAG", "TRANSACTIONAL", "TTL", "QUERY_API", "DELETE_WITH_PREFIX", "KEYS_LIKE"}
+	}
+	if teller, ok := s.Foreign.(interface{ Features() []string }); ok {
+		return teller.Features()
+	}
+	return []string{}
+}
+
 // Outbox is where the changes of a state store are published, in the same commit.
 type Outbox struct {
 	PubSub, Topic string // of the events
@@ -69,6 +82,14 @@ type PubSub struct {
 	Scopes  Scopes
 	// Consumer is the name of the subscriptions, "" for the app id.
 	Consumer string
+}
+
+// Capabilities are what metadata tells, in Dapr's words.
+func (p PubSub) Capabilities() []string {
+	if p.Foreign == nil {
+		return []string{"MESSAGE_TTL", "BULK_PUBSUB"}
+	}
+	return p.Foreign.Features()
 }
 
 // ForeignPubSub is a pub/sub that is not on the log. What it delivers is at least once, as far as it can.

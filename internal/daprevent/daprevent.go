@@ -3,7 +3,6 @@
 package daprevent
 
 import (
-	"encoding/base64"
 	"encoding/json"
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -47,7 +46,7 @@ func Parse(event []byte) (*rtv1.TopicEventRequest, error) {
 		r.PubsubName = quipu.PubSubDefault
 	}
 	var err error
-	if r.Data, err = data(e, r.DataContentType); err != nil {
+	if r.Data, err = cloudevent.Data(e, r.DataContentType); err != nil {
 		return nil, err
 	}
 	for _, name := range bare {
@@ -71,25 +70,6 @@ func text(raw json.RawMessage) string {
 		return ""
 	}
 	return s
-}
-
-// data is the bytes that were published: JSON as it is, text without its quotes, base64 decoded.
-func data(e map[string]json.RawMessage, contentType string) ([]byte, error) {
-	if encoded, ok := e["data_base64"]; ok {
-		raw, err := base64.StdEncoding.DecodeString(text(encoded))
-		if err != nil {
-			return nil, &quipu.Error{Code: quipu.CodeCloudEvent, Op: "event.read", Text: "data_base64 of an event to be delivered is no base64", Err: err}
-		}
-		return raw, nil
-	}
-	given, ok := e["data"]
-	switch {
-	case !ok || string(given) == "null":
-		return nil, nil
-	case contentType == "" || cloudevent.IsJSON(contentType) || cloudevent.IsCloudEvent(contentType) || given[0] != '"':
-		return given, nil
-	}
-	return []byte(text(given)), nil
 }
 
 // Entry is an event as one of a bulk.

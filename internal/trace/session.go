@@ -69,6 +69,11 @@ func (s *session) List(ctx context.Context, store string, r quipu.ListRequest) (
 	return page, err
 }
 
+// Together is one span; what is done in it is its own business.
+func (s *session) Together(ctx context.Context, do func(quipu.Group) error) error {
+	return s.do(ctx, "together", Client, func(*Span) {}, func(ctx context.Context) error { return s.Session.Together(ctx, do) })
+}
+
 func (s *session) Apply(ctx context.Context, store string, changes []quipu.Change) error {
 	name, keys := "set", make([]string, 0, min(len(changes), keysMax))
 	for _, c := range changes[:min(len(changes), keysMax)] {

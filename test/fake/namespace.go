@@ -434,6 +434,9 @@ func (s session) InvokeAsync(ctx context.Context, c quipu.CallRequest) (quipu.Ca
 	return s.n.InvokeAsync(ctx, c)
 }
 
+// Together does what do does; this fake takes nothing back.
+func (s session) Together(_ context.Context, do func(quipu.Group) error) error { return do(s) }
+
 type state struct {
 	n        *Namespace
 	function string
@@ -444,6 +447,9 @@ func (s state) prefix(store string) (string, error) {
 	case quipu.StoreDefault:
 		return store + "\x00" + s.function + "||", nil
 	case quipu.StoreShared:
+		return store + "\x00", nil
+	}
+	if kind, _, ok := strings.Cut(store, ":"); ok && kind != "" {
 		return store + "\x00", nil
 	}
 	return "", &quipu.Error{Code: quipu.CodeNoStore, Text: fmt.Sprintf("no state store %q", store)}

@@ -1,0 +1,194 @@
+package server
+
+import (
+	"context"
+	"sync"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/resource"
+)
+
+// outsidersMax is how many app ids of clients from outside are remembered with what they use.
+const outsidersMax = 100
+
+// outsideUses are what clients from outside use, by the app id that they speak as. It is forgotten when something is deployed.
+type outsideUses struct {
+	mu sync.Mutex
+	of map[string]outsider
+}
+
+// outsider may be in use when it is forgotten: what it has is closed when nobody can have it any more.
+type outsider struct {
+	u    *uses
+	give func()
+}
+
+// forget gives back what is known.
+func (o *outsideUses) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, one := range o.of {
+		one.give()
+	}
+	o.of = nil
+}
+
+// outsideUses is what a client from outside uses. As a function, deployed or attached, that is what the function uses; any
+// other app id has what the files of all applications say for it.
+func (ns *namespace) outsideUses(ctx context.Context, app string) (*uses, error) {
+	if one := ns.attached.pick(app); one != nil {
+		return one.uses.Load(), nil
+	}
+	ns.outsiders.mu.Lock()
+	defer ns.outsiders.mu.Unlock()
+	if known, ok := ns.outsiders.of[app]; ok {
+		return known.u, nil
+	}
+	one, err := ns.newOutsider(context.WithoutCancel(ctx), app)
+	if err != nil {
+		return nil, err
+	}
+	if len(ns.outsiders.of) >= outsidersMax {
+		for old, them := range ns.outsiders.of { // any one
+			them.give()
+			delete(ns.outsiders.of, old)
+			break
+		}
+	}
+	if ns.outsiders.of == nil {
+		ns.outsiders.of = map[string]outsider{}
+	}
+	ns.outsiders.of[app] = one
+	return one.u, nil
+}
+
+func (ns *namespace) newOutsider(ctx context.Context, app string) (outsider, error) {
+	if f, err := ns.View.Function(app); err == nil {
+		u, give, err := ns.takeUses(ctx, f, ns.Folder(f))
+		return outsider{u, give}, err
+	}
+	set, err := ns.allResources()
+	if err != nil {
+		return outsider{}, err
+	}
+	u, err := ns.install(ctx, source{app: app, set: set, keys: func() (map[string]string, error) { return ns.secretsOf(app) }})
+	if err != nil {
+		return outsider{}, err
+	}
+	return outsider{u, func() { ns.closeUses(u) }}, nil
+}
+
+// allResources is what the files of all applications say. What cannot start for somebody who is none of them is left out.
+func (ns *namespace) allResources() (all resource.Set, err error) {
+	seen := map[string]bool{}
+	for _, f := range ns.Functions() {
+		if seen[f.App] {
+			continue
+		}
+		seen[f.App] = true
+		set, err := resourcesIn(ns.Folder(f))
+		if err != nil {
+			return all, err
+		}
+		for _, c := range set.Components {
+			c.IgnoreErrors = true
+			all.Components = append(all.Components, c)
+		}
+		all.HTTPEndpoints = append(all.HTTPEndpoints, set.HTTPEndpoints...)
+	}
+	return all, nil
+}
+
+// feeders bring events from elsewhere to deployed functions.
+type feeders struct {
+	mu sync.Mutex
+	of map[string]feeder // by function
+}
+
+type feeder struct {
+	revision string
+	stop     context.CancelFunc
+	done     chan struct{}
+}
+
+// follow starts and stops feeders as functions change.
+func (s *feeders) follow(ns *namespace, live []quipu.Function) {
+	if ns.quiet() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := map[string]quipu.Function{}
+	for _, f := range live {
+		if fed(f) {
+			wanted[f.Name] = f
+		}
+	}
+	for name, one := range s.of {
+		if wanted[name].Revision != one.revision {
+			one.stop()
+			<-one.done
+			delete(s.of, name)
+		}
+	}
+	for name, f := range wanted {
+		if _, there := s.of[name]; there {
+			continue
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		one := feeder{revision: f.Revision, stop: stop, done: make(chan struct{})}
+		if s.of == nil {
+			s.of = map[string]feeder{}
+		}
+		s.of[name] = one
+		go func() {
+			defer close(one.done)
+			ns.keepFeeding(ctx, f)
+		}()
+	}
+}
+
+// close stops all.
+func (s *feeders) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, one := range s.of {
+		one.stop()
+		<-one.done
+		delete(s.of, name)
+	}
+}
+
+// fed tells whether a function gets events from elsewhere.
+func fed(f quipu.Function) bool {
+	for _, t := range f.Topics() {
+		if t.Binding != "" && t.Name == inputTopic(f.Name, t.Binding) || t.PubSub != "" && isForeign(t, f.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+// keepFeeding feeds until ctx ends; what fails is tried again, less and less often.
+func (ns *namespace) keepFeeding(ctx context.Context, f quipu.Function) {
+	for pause := feedAgain; ; pause = min(2*pause, quipu.BackoffMax) {
+		began := ns.node.clock.Now()
+		u, give, err := ns.takeUses(ctx, f, ns.Folder(f))
+		if err == nil {
+			err = ns.feed(ctx, f, u)
+			give()
+		}
+		if ctx.Err() != nil || err == nil {
+			return
+		}
+		ns.node.cfg.Logger.Error("events from elsewhere do not come; trying again", "fn", f.Name, "err", err)
+		if ns.node.clock.Now().Sub(began) > quipu.BackoffMax {
+			pause = feedAgain
+		}
+		select {
+		case <-ns.node.clock.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,400 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/component/bindings"
+	"github.com/quipu-run/quipu/component/configuration"
+	"github.com/quipu-run/quipu/component/conversation"
+	"github.com/quipu-run/quipu/component/crypto"
+	"github.com/quipu-run/quipu/component/lock"
+	"github.com/quipu-run/quipu/component/secrets"
+	contractdapr "github.com/quipu-run/quipu/contract/dapr"
+	"github.com/quipu-run/quipu/gateway/dapr"
+	"github.com/quipu-run/quipu/internal/component"
+	"github.com/quipu-run/quipu/internal/install"
+	"github.com/quipu-run/quipu/internal/mapping"
+	"github.com/quipu-run/quipu/internal/resource"
+	"github.com/quipu-run/quipu/trigger"
+	"github.com/quipu-run/quipu/view"
+)
+
+// uses is what one application makes of Dapr's API, by its resource files.
+type uses struct {
+	*install.Installed
+	policies
+	endpoints map[string]dapr.Endpoint
+	declared  []contractdapr.Declared
+	warnings  []string
+}
+
+// source is where an application's resources come from.
+type source struct {
+	app  string // whose resources count
+	dir  string // that relative paths are below
+	set  resource.Set
+	env  map[string]string
+	keys func() (map[string]string, error) // of the built-in secret store
+}
+
+// install opens what an application uses. What is left out for ignoreErrors is told in warnings.
+func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
+	declared, err := contractdapr.Declare(s.set.Subscriptions)
+	if err != nil {
+		return nil, err
+	}
+	p, warnings, err := ns.policiesOf(s.app, s.set)
+	if err != nil {
+		return nil, err
+	}
+	in, err := install.Open(ctx, install.Options{Resources: s.set, Make: ns.node.maker, BuiltIn: ns.builtIn(s),
+		Host: ns.hostOf(s), Allowed: p.denied.Allowed})
+	if err != nil {
+		return nil, err
+	}
+	endpoints, err := endpointsOf(in.Endpoints)
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	u := &uses{Installed: in, policies: p, endpoints: endpoints, declared: declared, warnings: slices.Concat(s.set.Warnings, warnings)}
+	for _, why := range in.Ignored {
+		u.warnings = append(u.warnings, why.Error())
+	}
+	return u, nil
+}
+
+// hostOf is what components of an application are given.
+func (ns *namespace) hostOf(s source) component.Host {
+	state := ns.kv.State(ns.book, s.app)
+	return component.Host{Namespace: ns.name, App: s.app, Dir: s.dir, Env: s.env, State: state, Watch: state.Watch, Topics: ns.Engine,
+		Client: http.DefaultClient, Clock: ns.node.clock, Logger: ns.node.cfg.Logger.With("app", s.app)}
+}
+
+// Names of the components that every namespace has, besides those of the door.
+const (
+	configStore = "configstore"
+	lockStore   = "lockstore"
+)
+
+// builtIn are the components that are there without any file.
+func (ns *namespace) builtIn(s source) []component.Loaded {
+	host := ns.hostOf(s)
+	all := append(dapr.BuiltIn(), component.Loaded{Spec: component.Spec{Name: dapr.StoreSecrets, Type: "secretstores.quipu", Version: "v1"}, Is: secretsFrom(s.keys)})
+	for _, spec := range []component.Spec{{Name: configStore, Type: configuration.Type, Version: "v1"}, {Name: lockStore, Type: lock.Type, Version: "v1"}} {
+		is, err := map[string]component.Factory{configuration.Type: configuration.New, lock.Type: lock.New}[spec.Type](context.Background(), host, spec)
+		if err != nil {
+			panic("server: a built-in component that cannot be made: " + err.Error())
+		}
+		all = append(all, component.Loaded{Spec: spec, Is: is})
+	}
+	return all
+}
+
+// secretsFrom is the built-in secret store: a secret of one value has its own name as key, as in Dapr.
+type secretsFrom func() (map[string]string, error)
+
+// Secret answers one, nil if it is not there.
+func (s secretsFrom) Secret(_ context.Context, name string, _ map[string]string) (map[string]string, error) {
+	all, err := s()
+	if value, ok := all[name]; ok && err == nil {
+		return map[string]string{name: value}, nil
+	}
+	return nil, err
+}
+
+// Secrets answers all.
+func (s secretsFrom) Secrets(context.Context, map[string]string) (map[string]map[string]string, error) {
+	all, err := s()
+	out := make(map[string]map[string]string, len(all))
+	for name, value := range all {
+		out[name] = map[string]string{name: value}
+	}
+	return out, err
+}
+
+// revisionUses are what instances of one revision use together, for as long as there are any.
+type revisionUses struct {
+	mu sync.Mutex
+	of map[string]*sharedUses // by function and revision
+}
+
+type sharedUses struct {
+	users int
+	ready chan struct{} // closed when u and err are set
+	u     *uses
+	err   error
+}
+
+// feedAgain is how long it takes before what failed to bring events is tried again, at first.
+const feedAgain = time.Second
+
+// takeUses opens what a revision uses, or shares what is open. give gives it back, once.
+func (ns *namespace) takeUses(ctx context.Context, f quipu.Function, dir string) (u *uses, give func(), err error) {
+	key := f.Name + "\x00" + f.Revision
+	ns.uses.mu.Lock()
+	if ns.uses.of == nil {
+		ns.uses.of = map[string]*sharedUses{}
+	}
+	shared := ns.uses.of[key]
+	first := shared == nil
+	if first {
+		shared = &sharedUses{ready: make(chan struct{})}
+		ns.uses.of[key] = shared
+	}
+	shared.users++
+	ns.uses.mu.Unlock()
+	if first {
+		shared.u, shared.err = ns.usesIn(ctx, f, dir)
+		close(shared.ready)
+	}
+	<-shared.ready
+	give = func() { ns.giveUses(key, shared) }
+	if shared.err != nil {
+		give()
+		return nil, nil, shared.err
+	}
+	return shared.u, give, nil
+}
+
+func (ns *namespace) giveUses(key string, shared *sharedUses) {
+	ns.uses.mu.Lock()
+	shared.users--
+	last := shared.users == 0
+	if last {
+		delete(ns.uses.of, key)
+	}
+	ns.uses.mu.Unlock()
+	if last && shared.u != nil {
+		if err := shared.u.Close(); err != nil {
+			ns.node.cfg.Logger.Warn("a component was not closed", "key", strings.ReplaceAll(key, "\x00", "/"), "err", err)
+		}
+	}
+}
+
+// resourcesIn reads the files in the folder of an application.
+func resourcesIn(dir string) (resource.Set, error) {
+	return resource.ReadFS(os.DirFS(dir), resource.Folders...)
+}
+
+// usesIn opens what the files in the folder of a function say.
+func (ns *namespace) usesIn(ctx context.Context, f quipu.Function, dir string) (*uses, error) {
+	set, err := resourcesIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	return ns.install(ctx, source{app: f.Name, dir: dir, set: set, env: f.Spec.Env, keys: func() (map[string]string, error) {
+		keys, err := secretsIn(dir)
+		return keys.Values(), err
+	}})
+}
+
+// place finds out where on the log a Dapr application's subscription is. CodeNoPubSub, CodeForbidden.
+func (u *uses) place(app string, t *quipu.TopicTrigger) error {
+	name := t.PubSub
+	if name == "" {
+		name = quipu.PubSubDefault
+	}
+	p, ok := component.Of[component.PubSub](u.Set, name)
+	if !ok {
+		return &quipu.Error{Code: quipu.CodeNoPubSub, Op: "app.subscribe", Hint: quipu.Codes[quipu.CodeNoPubSub].Next,
+			Text: fmt.Sprintf("the subscription to topic %q names the pub/sub component %q, which is not there", t.Name, name)}
+	}
+	prefix := p.Topics
+	if p.Foreign != nil {
+		prefix = foreignTopics(name, app)
+	}
+	t.Name = prefix + t.Name
+	if t.DeadLetter != "" {
+		t.DeadLetter = prefix + t.DeadLetter
+	}
+	return nil
+}
+
+// foreignTopics starts the names of the topics that hold what a pub/sub that is not on the log has delivered to an application.
+func foreignTopics(pubsub, app string) string {
+	return quipu.PlatformTopicStart + "pubsub/" + pubsub + "/" + app + "/"
+}
+
+// isForeign tells whether a subscription is to a pub/sub that is not on the log.
+func isForeign(t quipu.TopicTrigger, app string) bool {
+	return strings.HasPrefix(t.Name, foreignTopics(t.PubSub, app))
+}
+
+// ask hears from a Dapr application what it wants: its subscriptions, besides those that files declare, and its input bindings.
+func (u *uses) ask(ctx context.Context, f quipu.Function, a app) (asked quipu.Asked, err error) {
+	said, err := contractdapr.Subscriptions(ctx, a)
+	if err != nil {
+		return asked, err
+	}
+	if asked.Subscriptions, err = contractdapr.Merge(f.Name, said, u.declared); err != nil {
+		return asked, err
+	}
+	for i := range asked.Subscriptions {
+		t := &asked.Subscriptions[i]
+		if err := u.place(f.Name, t); err != nil {
+			return asked, err
+		}
+		if _, err := route(*t); err != nil {
+			return asked, err
+		}
+		complete(t)
+	}
+	asked.Bindings, err = u.bindings(ctx, f, a)
+	return asked, err
+}
+
+// bindings are the triggers that stand for the input bindings that an application takes.
+func (u *uses) bindings(ctx context.Context, f quipu.Function, a app) (all []quipu.Trigger, err error) {
+	for _, in := range u.Inputs {
+		takes := in.Explicit
+		if !takes {
+			if takes, err = contractdapr.Takes(ctx, a, in.Name, in.Path); err != nil {
+				return nil, err
+			}
+		}
+		if takes {
+			all = append(all, bindingTrigger(f.Name, in))
+		}
+	}
+	return all, nil
+}
+
+func bindingTrigger(function string, in install.Input) quipu.Trigger {
+	switch is := in.Is.(type) {
+	case component.InputSchedule:
+		t := is.InputSchedule()
+		t.Binding, t.Path = in.Name, in.Path
+		if t.Retry == (quipu.RetrySpec{}) {
+			t.Retry = quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}
+		}
+		return quipu.Trigger{Schedule: &t}
+	case component.InputTopic:
+		t := is.InputTopic()
+		t.Binding, t.Path = in.Name, in.Path
+		complete(&t)
+		return quipu.Trigger{Topic: &t}
+	}
+	t := quipu.TopicTrigger{Name: inputTopic(function, in.Name), Path: in.Path, Binding: in.Name}
+	complete(&t)
+	return quipu.Trigger{Topic: &t}
+}
+
+// inputTopic holds what came in by a binding that is not on the log, until the application has taken it.
+func inputTopic(function, binding string) string {
+	return quipu.PlatformTopicStart + "binding/" + function + "/" + binding
+}
+
+// feed brings what comes from elsewhere to the log, where it is delivered from as all events are, until ctx ends. An event is
+// acknowledged to where it came from when it is durable.
+func (ns *namespace) feed(ctx context.Context, f quipu.Function, u *uses) error {
+	var all sync.WaitGroup
+	failed := make(chan error, 1)
+	run := func(from string, read func(context.Context) error) {
+		all.Go(func() {
+			if err := read(ctx); err != nil && ctx.Err() == nil {
+				select {
+				case failed <- fmt.Errorf("%s of %s: %w", from, f.Name, err):
+				default: // one is enough
+				}
+			}
+		})
+	}
+	for _, t := range f.Topics() {
+		if in, ok := component.Of[component.InputBinding](u.Set, t.Binding); ok && t.Binding != "" && t.Name == inputTopic(f.Name, t.Binding) {
+			run("input binding "+t.Binding, func(ctx context.Context) error { return ns.feedBinding(ctx, t, in) })
+		}
+		if p, ok := component.Of[component.PubSub](u.Set, t.PubSub); ok && p.Foreign != nil {
+			run("pub/sub "+t.PubSub, func(ctx context.Context) error { return ns.feedTopic(ctx, f, t, p.Foreign) })
+		}
+	}
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-done:
+		return nil
+	}
+}
+
+func (ns *namespace) feedBinding(ctx context.Context, t quipu.TopicTrigger, in component.InputBinding) error {
+	return in.Read(ctx, func(ctx context.Context, e component.BindingEvent) ([]byte, error) {
+		return nil, ns.publishInside(ctx, quipu.Message{Topic: t.Name, ID: newToken(), ContentType: e.ContentType, Data: e.Data})
+	})
+}
+
+func (ns *namespace) feedTopic(ctx context.Context, f quipu.Function, t quipu.TopicTrigger, from component.ForeignPubSub) error {
+	topic := strings.TrimPrefix(t.Name, foreignTopics(t.PubSub, f.Name))
+	return from.Subscribe(ctx, topic, nil, func(ctx context.Context, m component.ForeignMessage) error {
+		return ns.publishInside(ctx, quipu.Message{Topic: t.Name, ID: newToken(), ContentType: m.ContentType, Data: m.Data})
+	})
+}
+
+// publishInside publishes to a topic that may be the platform's own.
+func (ns *namespace) publishInside(ctx context.Context, m quipu.Message) error {
+	_, err := ns.book.Change(ctx, func(tx *view.Tx) error { return ns.topic.Put(tx, m) })
+	return err
+}
+
+// scheduled are the functions whose schedules the platform keeps: what is deployed and what is attached.
+func (ns *namespace) scheduled() []quipu.Function {
+	return append(ns.Functions(), ns.attached.functions()...)
+}
+
+// triggersOf are all that an attached application gets events by.
+func triggersOf(f quipu.Function) []quipu.TopicTrigger {
+	all := f.Topics()
+	for _, s := range f.Schedules() {
+		all = append(all, quipu.TopicTrigger{Name: trigger.ScheduleTopic(f.Name, s), Path: s.Path, Retry: s.Retry, Batch: 1, Binding: s.Binding})
+	}
+	return all
+}
+
+// maker finds who makes components of a type: the log, or what is built in.
+func (n *Node) maker(_ context.Context, s component.Spec) (component.Factory, error) {
+	if family, served := n.cfg.Components.Served(s.Type, s.Version); served {
+		if make := n.mapped(family); make != nil {
+			return make, nil
+		}
+	}
+	if make, ok := factories[s.Type]; ok {
+		return make, nil
+	}
+	return nil, n.cfg.Components.Unknown(s.Name, s.Type, s.Version)
+}
+
+// mapped makes components that the log serves.
+func (n *Node) mapped(family mapping.Family) component.Factory {
+	switch family {
+	case mapping.FamilyState:
+		return func(_ context.Context, h component.Host, s component.Spec) (any, error) {
+			return mapping.StateOf(s, h.App, "")
+		}
+	case mapping.FamilyPubSub:
+		return func(_ context.Context, _ component.Host, s component.Spec) (any, error) { return mapping.PubSubOf(s) }
+	case mapping.FamilyLock:
+		return lock.New
+	case mapping.FamilyConfiguration:
+		return configuration.New
+	}
+	return nil
+}
+
+// factories make components by their types.
+var factories = func() map[string]component.Factory {
+	all := map[string]component.Factory{}
+	for _, some := range []map[string]component.Factory{secrets.Factories(), bindings.Factories(), conversation.Factories(), crypto.Factories()} {
+		maps.Copy(all, some)
+	}
+	return all
+}()
