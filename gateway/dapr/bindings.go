@@ -3,7 +3,6 @@ package dapr
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"github.com/quipu-run/quipu/internal/component"
 	"go.opentelemetry.io/otel/baggage"
+	"golang.org/x/net/http/httpguts"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -104,12 +104,27 @@ func (d *Door) binding(w http.ResponseWriter, r *http.Request, name string) {
 // InvokeBinding asks an output binding for an operation.
 func (s *runtime) InvokeBinding(ctx context.Context, in *rtv1.InvokeBindingRequest) (*rtv1.InvokeBindingResponse, error) {
 	reply, err := s.d.invokeBinding(requestOf(ctx), in.GetName(), component.BindingRequest{Operation: in.GetOperation(), Data: in.GetData(), Metadata: in.GetMetadata()})
-	md := metadata.MD{}
-	for key, value := range reply.Metadata {
-		md.Append("metadata."+key, value)
+	headerErr := grpc.SetHeader(ctx, headersOf(reply.Metadata))
+	if err == nil {
+		err = headerErr
 	}
-	if err := errors.Join(err, grpc.SetHeader(ctx, md)); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return &rtv1.InvokeBindingResponse{Data: reply.Data, Metadata: reply.Metadata}, nil
+}
+
+// headersOf are the metadata that headers of gRPC can carry. All of them are in a reply that is no error.
+func headersOf(all map[string]string) metadata.MD {
+	md := metadata.MD{}
+	for key, value := range all {
+		if httpguts.ValidHeaderFieldName(key) && isPrintable(value) {
+			md.Append("metadata."+key, value)
+		}
+	}
+	return md
+}
+
+func isPrintable(value string) bool {
+	return strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 }
