@@ -201,7 +201,7 @@ func (ns *namespace) usesIn(ctx context.Context, f quipu.Function, dir string) (
 	}})
 }
 
-// place finds out where on the log a Dapr application's subscription is. CodeNoPubSub, CodeForbidden.
+// place finds out where on the log a Dapr application's subscription is. CodeNoPubSub, CodeDenied.
 func (u *uses) place(app string, t *quipu.TopicTrigger) error {
 	name := t.PubSub
 	if name == "" {
@@ -211,6 +211,10 @@ func (u *uses) place(app string, t *quipu.TopicTrigger) error {
 	if !ok {
 		return &quipu.Error{Code: quipu.CodeNoPubSub, Op: "app.subscribe", Hint: quipu.Codes[quipu.CodeNoPubSub].Next,
 			Text: fmt.Sprintf("the subscription to topic %q names the pub/sub component %q, which is not there", t.Name, name)}
+	}
+	if !p.Scopes.MaySubscribe(app, t.Name) {
+		return &quipu.Error{Code: quipu.CodeDenied, Op: "app.subscribe", Hint: "name the topic in subscriptionScopes of the component, or do not subscribe to it",
+			Text: fmt.Sprintf("the scopes of pub/sub component %q do not let %s subscribe to topic %q", name, app, t.Name)}
 	}
 	prefix := p.Topics
 	if p.Foreign != nil {
