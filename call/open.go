@@ -142,6 +142,14 @@ type outside struct {
 
 func (s *outside) Function() string { return s.function }
 
+// EffectID is of the call that the operation belongs to, if that is known.
+func (s *outside) EffectID() string {
+	if s.o == nil {
+		return ""
+	}
+	return s.o.nextID()
+}
+
 // Apply is a record of its own.
 func (s *outside) Apply(ctx context.Context, store string, changes []quipu.Change) error {
 	err := s.State.Apply(ctx, store, changes)
@@ -185,6 +193,9 @@ type inCall struct {
 }
 
 func (s *inCall) Function() string { return s.o.f.Name }
+
+// EffectID counts with the calls made from this one.
+func (s *inCall) EffectID() string { return s.o.nextID() }
 
 func (s *inCall) Get(_ context.Context, store string, keys ...string) (items []quipu.Item, err error) {
 	err = s.o.during(func() error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/component"
 	"go.opentelemetry.io/otel/baggage"
 	"golang.org/x/net/http/httpguts"
@@ -38,6 +39,9 @@ func (d *Door) invokeBinding(r *http.Request, name string, ask component.Binding
 	if ask.Metadata, err = traced(r, ask.Metadata); err != nil {
 		return component.BindingReply{}, err
 	}
+	if id := d.effectID(r); id != "" && get(ask.Metadata, quipu.HeaderIdempotency) == "" {
+		ask.Metadata[quipu.HeaderIdempotency] = id
+	}
 	reply, err := binding.Invoke(r.Context(), ask)
 	if err != nil {
 		p := d.problem(r, tagBinding, fmt.Sprintf("error invoking output binding %s: ", name), err)
@@ -45,6 +49,15 @@ func (d *Door) invokeBinding(r *http.Request, name string, ask component.Binding
 		return reply, p
 	}
 	return reply, nil
+}
+
+// effectID names an effect outside of the platform, if it is one of a call. An operation of no open call has none.
+func (d *Door) effectID(r *http.Request) string {
+	session, err := d.opt.Session(r)
+	if err != nil {
+		return ""
+	}
+	return session.EffectID()
 }
 
 func bindingProblem(name, text string) error {
