@@ -92,6 +92,7 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, using fun
 		AppID:         func(*http.Request) string { return f.Name },
 		Components:    func(*http.Request) (*component.Set, error) { return using().Set, nil },
 		SecretAllowed: func(_ *http.Request, store, name string) bool { return using().secrets.Allowed(store, name) },
+		Admit:         func(_ *http.Request, version, path string) bool { return using().admits(version, path) },
 		Endpoint:      func(_ *http.Request, name string) (dapr.Endpoint, bool) { return using().endpoint(name) },
 		About:         func(*http.Request) dapr.About { return using().about(f) },
 		Tell: func(r *http.Request, method, path string, body []byte) error {

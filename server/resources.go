@@ -61,7 +61,7 @@ func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
 		return nil, err
 	}
 	in, err := install.Open(ctx, install.Options{Resources: s.set, Make: ns.node.maker, BuiltIn: ns.builtIn(s),
-		Host: ns.hostOf(s), Allowed: p.denied.Allowed})
+		Host: ns.hostOf(s), Allowed: p.denied.Allowed, Guard: p.guardOf})
 	if err != nil {
 		return nil, err
 	}
