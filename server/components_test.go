@@ -330,3 +330,46 @@ func TestPoliciesAreKeptTo(t *testing.T) {
 		t.Errorf("a part of the API that is denied answers %d", got.status)
 	}
 }
+
+const pipedFiles = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: loud}
+spec: {type: middleware.http.uppercase, version: v1, metadata: [{name: direction, value: response}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: checker}
+spec: {type: middleware.http.routerchecker, version: v1, metadata: [{name: rule, value: "^[A-Za-z0-9/._-]+$"}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: own}
+spec:
+  httpPipeline: {handlers: [{name: checker, type: middleware.http.routerchecker}]}
+  appHttpPipeline: {handlers: [{name: loud, type: middleware.http.uppercase}]}
+`
+
+// Requests go through the pipelines of a Configuration, on their way to Dapr's API and to the application.
+func TestRequestsGoThroughPipelines(t *testing.T) {
+	n := start(t)
+	n.deploy(files{"local.yaml": pipedFiles, "lib.py": lib, "quipu.yaml": function("f", "f.py", "python", "contract: dapr"), "f.py": `
+import http.client, lib, os
+def handle(r):
+    if r.path.startswith("/ask"):
+        door = http.client.HTTPConnection("127.0.0.1", int(os.environ["DAPR_HTTP_PORT"]))
+        door.request("GET", "/v1.0/state/statestore/" + r.path[4:], headers={"dapr-api-token": os.environ["DAPR_API_TOKEN"]})
+        return r.answer(200, door.getresponse().status)
+    r.answer(200 if r.path == "/hello" else 404, "hello")
+lib.serve(handle)`})
+	door := "http://" + n.info.DaprHTTP + "/v1.0/invoke/f/method"
+	ask("GET", door+"/hello", "").want(t, 200, "HELLO")
+	ask("GET", door+"/ask1", "").want(t, 200, "204")
+	ask("GET", door+"/ask1;2", "").want(t, 200, "400")
+
+	_, err := n.client.Deploy(t.Context(), "app", files{"quipu.yaml": function("f", "f.py", "python"), "f.py": "import lib", "lib.py": lib,
+		"local.yaml": pipedFiles[strings.LastIndex(pipedFiles, "---"):]}.pack(t))
+	if quipu.CodeOf(err) != quipu.CodeManifest || !strings.Contains(err.Error(), `"checker"`) {
+		t.Errorf("a pipeline of what is not there: %v", err)
+	}
+}
