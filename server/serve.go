@@ -41,7 +41,7 @@ func (n *Node) outside(r *http.Request) (quipu.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n.trace.Door(r.Header, ns.Outside(dapr.OutsideAppID(r)), "", nil), nil
+	return n.roam(n.trace.Door(r.Header, ns.Outside(dapr.OutsideAppID(r)), "", nil), nil)
 }
 
 func (n *Node) namespaceOf(r *http.Request) (*namespace, error) {
