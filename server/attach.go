@@ -100,7 +100,7 @@ func (ns *namespace) newAttachment(ctx context.Context, appID string, a sdk.Atta
 	if a.Concurrency > 0 {
 		one.places = make(chan struct{}, a.Concurrency)
 	}
-	one.app = newAttachedApp(f, a)
+	one.app = newAttachedApp(f, a, one.uses.Load)
 	if one.health, err = one.newHealth(ns.node.clock); err != nil {
 		return nil, err
 	}

@@ -30,12 +30,15 @@ func plainProtocol(p string) string {
 }
 
 // newAttachedApp is the client of an application that runs by itself.
-func newAttachedApp(f quipu.Function, a sdk.Attachment) app {
+func newAttachedApp(f quipu.Function, a sdk.Attachment, using func() *uses) app {
 	at := reachable{a}
-	if a.Protocol == protocolH2C {
-		return contractdapr.HTTP{App: newH2C(at.Dial), Token: a.AppToken}
+	switch {
+	case a.Protocol == protocolH2C:
+		return pipedApp{contractdapr.HTTP{App: newH2C(at.Dial), Token: a.AppToken}, using}
+	case plainProtocol(a.Protocol) == quipu.ProtocolGRPC:
+		return newApp(f, at.Dial)
 	}
-	return newApp(f, at.Dial)
+	return pipedApp{newApp(f, at.Dial), using}
 }
 
 // reachable is an application on a port, as far as newApp needs one.

@@ -262,7 +262,7 @@ func (ns *namespace) attachedUses(ctx context.Context, appID string, a sdk.Attac
 	if err != nil {
 		return nil, err
 	}
-	return ns.install(ctx, source{app: appID, grpc: a.Protocol == quipu.ProtocolGRPC, dir: a.Dir, set: set, env: a.Env, keys: func() (map[string]string, error) { return ns.secretsOf(appID) }})
+	return ns.install(ctx, source{app: appID, grpc: plainProtocol(a.Protocol) == quipu.ProtocolGRPC, dir: a.Dir, set: set, env: a.Env, keys: func() (map[string]string, error) { return ns.secretsOf(appID) }})
 }
 
 // serveAll delivers to an application what it subscribes to. ready is closed when all subscriptions are there.
