@@ -10,8 +10,12 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/component/bindings"
 	"github.com/quipu-run/quipu/component/configuration"
+	"github.com/quipu-run/quipu/component/conversation"
+	"github.com/quipu-run/quipu/component/crypto"
 	"github.com/quipu-run/quipu/component/lock"
+	"github.com/quipu-run/quipu/component/secrets"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
 	"github.com/quipu-run/quipu/gateway/dapr"
 	"github.com/quipu-run/quipu/internal/component"
@@ -371,4 +375,18 @@ func (n *Node) mapped(family mapping.Family) component.Factory {
 }
 
 // factories make components by their types.
-var factories = map[string]component.Factory{}
+var factories = joined(bindings.Factories(), secrets.Factories(), crypto.Factories(), conversation.Factories())
+
+// joined has what all have, each type once.
+func joined(all ...map[string]component.Factory) map[string]component.Factory {
+	out := map[string]component.Factory{}
+	for _, one := range all {
+		for kind, make := range one {
+			if out[kind] != nil {
+				panic("server: two packages make components of the type " + kind)
+			}
+			out[kind] = make
+		}
+	}
+	return out
+}
