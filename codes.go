@@ -97,5 +97,6 @@ var Codes = map[Code]CodeInfo{
 	CodeNoSecret:       {"no such secret", 404, "The secret store has no secret of that name.", "Add a line NAME=VALUE to secrets.env beside quipu.yaml and deploy again."},
 	CodeAppCallback:    {"app answers no Dapr callback", 502, "The application did not say what it subscribes to in a form that Dapr knows.", "GET /dapr/subscribe must answer a JSON list, or 404; quipu logs NAME shows its output."},
 	CodeComponent:      {"component cannot start", 422, "A Dapr component of the application is declared in a way that cannot be used, or what it needs is not there.", "Mend what the message names, or set ignoreErrors: true to go on without the component."},
-	CodeNoComponent:    {"unknown type of component", 422, "No component of that type is built in, and none was found on a socket.", "docs/reference/dapr-components.md lists the types; start a pluggable component before the application; or set ignoreErrors: true."},
+	CodeDenied:         {"not allowed by a Configuration", 403, "A Configuration of the application does not allow this: its access control, its API lists or its scopes of secrets.", "Allow it in the Configuration beside the application, or ask as another application."},
+	CodeBreakerOpen:    {"circuit breaker open", 503, "So much failed before that a Resiliency resource does not let anything through for a while.", "Wait and retry; the breaker's timeout says how long it stays open."},
 }

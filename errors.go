@@ -127,7 +127,8 @@ const (
 	CodeNoSecret       Code = "Q0711"
 	CodeAppCallback    Code = "Q0712"
 	CodeComponent      Code = "Q0720"
-	CodeNoComponent    Code = "Q0721"
+	CodeDenied         Code = "Q0722"
+	CodeBreakerOpen    Code = "Q0723"
 )
 
 // Error is an error that a user can act on.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/call"
+	"github.com/quipu-run/quipu/internal/access"
 	"github.com/quipu-run/quipu/internal/resource"
 	"github.com/quipu-run/quipu/sdk"
 )
@@ -28,11 +29,12 @@ type attachments struct {
 }
 
 type attachment struct {
-	f     quipu.Function
-	id    string // of the instance
-	app   app
-	uses  atomic.Pointer[uses]
-	known atomic.Pointer[quipu.Function] // f with what it subscribes to, once that is known
+	f      quipu.Function
+	id     string // of the instance
+	app    app
+	uses   atomic.Pointer[uses]
+	access atomic.Pointer[access.List]
+	known  atomic.Pointer[quipu.Function] // f with what it subscribes to, once that is known
 }
 
 // Limits of what may be attached, and of how.
@@ -57,6 +59,7 @@ func (ns *namespace) Attach(ctx context.Context, appID string, a sdk.Attachment,
 	}
 	one := &attachment{f: f, id: appID + "-attached-" + newToken()[:8]}
 	one.uses.Store(using)
+	one.access.Store(access.NewList(using.config.AccessControl, a.Protocol == quipu.ProtocolGRPC))
 	defer func() { ns.closeUses(one.uses.Load()) }()
 	one.app = newApp(f, reachable(a.Port).Dial)
 	defer one.app.Close()
@@ -188,8 +191,7 @@ func (ns *namespace) attachedUses(ctx context.Context, appID string, a sdk.Attac
 	if err != nil {
 		return nil, err
 	}
-	env := func(name string) (string, bool) { value, ok := a.Env[name]; return value, ok }
-	return ns.install(ctx, source{app: appID, dir: a.Dir, set: set, env: env, keys: func() (map[string]string, error) { return ns.secretsOf(appID) }})
+	return ns.install(ctx, source{app: appID, dir: a.Dir, set: set, env: a.Env, keys: func() (map[string]string, error) { return ns.secretsOf(appID) }})
 }
 
 func (ns *namespace) closeUses(u *uses) {

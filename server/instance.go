@@ -15,6 +15,7 @@ import (
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/dapr"
+	"github.com/quipu-run/quipu/internal/access"
 	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/linelog"
 )
@@ -77,16 +78,25 @@ type ownDoor struct {
 
 func (ns *namespace) newDoor(f quipu.Function, instance, token string, using func() *uses, subscriptions func() []quipu.TopicTrigger) *ownDoor {
 	d := dapr.New(dapr.Options{
-		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger,
+		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger, Clock: ns.node.clock,
 		Session: func(r *http.Request) (quipu.Session, error) {
 			session, err := ns.Door(r.Header, f, instance)
 			if err == nil && ns.node.cfg.Probe != nil {
 				session = probedSession{session, ns, instance}
 			}
-			return session, err
+			if err != nil {
+				return nil, err
+			}
+			return &policed{session, ns, access.App{ID: f.Name, Namespace: ns.name}, using().resiliency}, nil
 		},
 		AppID:         func(*http.Request) string { return f.Name },
 		Components:    func(*http.Request) (*component.Set, error) { return using().Set, nil },
+		SecretAllowed: func(_ *http.Request, store, name string) bool { return using().secrets.Allowed(store, name) },
+		Endpoint:      func(_ *http.Request, name string) (dapr.Endpoint, bool) { return using().endpoint(name) },
+		About:         func(*http.Request) dapr.About { return using().about(f) },
+		Tell: func(r *http.Request, method, path string, body []byte) error {
+			return ns.tell(r.Context(), f.Name, method, path, body)
+		},
 		Subscriptions: func(*http.Request) []quipu.TopicTrigger { return subscriptions() },
 		Subscribe: func(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
 			return ns.Subscribe(r.Context(), s, deliver)

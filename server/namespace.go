@@ -87,6 +87,7 @@ type namespace struct {
 	attached  attachments
 	uses      revisionUses
 	outsiders outsideUses
+	access    accessLists
 	feeders   feeders
 
 	stop  context.CancelFunc

@@ -2,11 +2,9 @@ package server
 
 import (
 	"context"
-	"os"
 	"sync"
 
 	"github.com/quipu-run/quipu"
-	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/resource"
 )
 
@@ -25,6 +23,7 @@ type outsider struct {
 	give func()
 }
 
+// forget gives back what is known.
 func (o *outsideUses) forget() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -34,16 +33,16 @@ func (o *outsideUses) forget() {
 	o.of = nil
 }
 
-// outsideSet is what a client from outside may use. As a function, deployed or attached, that is what the function uses; any
+// outsideUses is what a client from outside uses. As a function, deployed or attached, that is what the function uses; any
 // other app id has what the files of all applications say for it.
-func (ns *namespace) outsideSet(ctx context.Context, app string) (*component.Set, error) {
+func (ns *namespace) outsideUses(ctx context.Context, app string) (*uses, error) {
 	if one := ns.attached.pick(app); one != nil {
-		return one.uses.Load().Set, nil
+		return one.uses.Load(), nil
 	}
 	ns.outsiders.mu.Lock()
 	defer ns.outsiders.mu.Unlock()
 	if known, ok := ns.outsiders.of[app]; ok {
-		return known.u.Set, nil
+		return known.u, nil
 	}
 	one, err := ns.newOutsider(context.WithoutCancel(ctx), app)
 	if err != nil {
@@ -60,7 +59,7 @@ func (ns *namespace) outsideSet(ctx context.Context, app string) (*component.Set
 		ns.outsiders.of = map[string]outsider{}
 	}
 	ns.outsiders.of[app] = one
-	return one.u.Set, nil
+	return one.u, nil
 }
 
 func (ns *namespace) newOutsider(ctx context.Context, app string) (outsider, error) {
@@ -87,7 +86,7 @@ func (ns *namespace) allResources() (all resource.Set, err error) {
 			continue
 		}
 		seen[f.App] = true
-		set, err := resource.ReadFS(os.DirFS(ns.Folder(f)), resource.Folders...)
+		set, err := resourcesIn(ns.Folder(f))
 		if err != nil {
 			return all, err
 		}

@@ -2,9 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,8 +32,10 @@ import (
 // uses is what one application makes of Dapr's API, by its resource files.
 type uses struct {
 	*install.Installed
-	declared []contractdapr.Declared
-	warnings []string
+	policies
+	endpoints map[string]dapr.Endpoint
+	declared  []contractdapr.Declared
+	warnings  []string
 }
 
 // source is where an application's resources come from.
@@ -38,7 +43,7 @@ type source struct {
 	app  string // whose resources count
 	dir  string // that relative paths are below
 	set  resource.Set
-	env  func(string) (string, bool)
+	env  map[string]string
 	keys func() (map[string]string, error) // of the built-in secret store
 }
 
@@ -48,13 +53,20 @@ func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := ns.node
-	in, err := install.Open(ctx, install.Options{Resources: s.set, Env: s.env, Make: n.maker, BuiltIn: ns.builtIn(s),
-		Host: ns.hostOf(s.app, s.dir)})
+	p, warnings, err := ns.policiesOf(s.app, s.set)
 	if err != nil {
 		return nil, err
 	}
-	u := &uses{Installed: in, declared: declared, warnings: s.set.Warnings}
+	in, err := install.Open(ctx, install.Options{Resources: s.set, Make: ns.node.maker, BuiltIn: ns.builtIn(s),
+		Host: ns.hostOf(s), Allowed: p.denied.Allowed})
+	if err != nil {
+		return nil, err
+	}
+	endpoints, err := endpointsOf(in.Endpoints)
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	u := &uses{Installed: in, policies: p, endpoints: endpoints, declared: declared, warnings: slices.Concat(s.set.Warnings, warnings)}
 	for _, why := range in.Ignored {
 		u.warnings = append(u.warnings, why.Error())
 	}
@@ -62,10 +74,10 @@ func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
 }
 
 // hostOf is what components of an application are given.
-func (ns *namespace) hostOf(app, dir string) component.Host {
-	state := ns.kv.State(ns.book, app)
-	return component.Host{Namespace: ns.name, App: app, Dir: dir, State: state, Watch: state.Watch, Topics: ns.Engine,
-		Client: http.DefaultClient, Clock: ns.node.clock, Logger: ns.node.cfg.Logger.With("app", app)}
+func (ns *namespace) hostOf(s source) component.Host {
+	state := ns.kv.State(ns.book, s.app)
+	return component.Host{Namespace: ns.name, App: s.app, Dir: s.dir, Env: s.env, State: state, Watch: state.Watch, Topics: ns.Engine,
+		Client: http.DefaultClient, Clock: ns.node.clock, Logger: ns.node.cfg.Logger.With("app", s.app)}
 }
 
 // Names of the components that every namespace has, besides those of the door.
@@ -76,7 +88,7 @@ const (
 
 // builtIn are the components that are there without any file.
 func (ns *namespace) builtIn(s source) []component.Loaded {
-	host := ns.hostOf(s.app, s.dir)
+	host := ns.hostOf(s)
 	all := append(dapr.BuiltIn(), component.Loaded{Spec: component.Spec{Name: dapr.StoreSecrets, Type: "secretstores.quipu", Version: "v1"}, Is: secretsFrom(s.keys)})
 	for _, spec := range []component.Spec{{Name: configStore, Type: configuration.Type, Version: "v1"}, {Name: lockStore, Type: lock.Type, Version: "v1"}} {
 		is, err := map[string]component.Factory{configuration.Type: configuration.New, lock.Type: lock.New}[spec.Type](context.Background(), host, spec)
@@ -169,14 +181,18 @@ func (ns *namespace) giveUses(key string, shared *sharedUses) {
 	}
 }
 
+// resourcesIn reads the files in the folder of an application.
+func resourcesIn(dir string) (resource.Set, error) {
+	return resource.ReadFS(os.DirFS(dir), resource.Folders...)
+}
+
 // usesIn opens what the files in the folder of a function say.
 func (ns *namespace) usesIn(ctx context.Context, f quipu.Function, dir string) (*uses, error) {
-	set, err := resource.ReadFS(os.DirFS(dir), resource.Folders...)
+	set, err := resourcesIn(dir)
 	if err != nil {
 		return nil, err
 	}
-	env := func(name string) (string, bool) { value, ok := f.Spec.Env[name]; return value, ok }
-	return ns.install(ctx, source{app: f.Name, dir: dir, set: set, env: env, keys: func() (map[string]string, error) {
+	return ns.install(ctx, source{app: f.Name, dir: dir, set: set, env: f.Spec.Env, keys: func() (map[string]string, error) {
 		keys, err := secretsIn(dir)
 		return keys.Values(), err
 	}})
@@ -375,18 +391,10 @@ func (n *Node) mapped(family mapping.Family) component.Factory {
 }
 
 // factories make components by their types.
-var factories = joined(bindings.Factories(), secrets.Factories(), crypto.Factories(), conversation.Factories())
-
-// joined has what all have, each type once.
-func joined(all ...map[string]component.Factory) map[string]component.Factory {
-	out := map[string]component.Factory{}
-	for _, one := range all {
-		for kind, make := range one {
-			if out[kind] != nil {
-				panic("server: two packages make components of the type " + kind)
-			}
-			out[kind] = make
-		}
+var factories = func() map[string]component.Factory {
+	all := map[string]component.Factory{}
+	for _, some := range []map[string]component.Factory{secrets.Factories(), bindings.Factories(), conversation.Factories(), crypto.Factories()} {
+		maps.Copy(all, some)
 	}
-	return out
-}
+	return all
+}()

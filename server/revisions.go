@@ -61,6 +61,7 @@ func (ns *namespace) changed(before, after []deploy.Deployed) {
 	}
 	ns.label(heads)
 	ns.outsiders.forget()
+	ns.access.forget()
 	ns.feeders.follow(ns, heads)
 	if err := ns.node.gateway.SetRoutes(ns.name, heads); err != nil {
 		ns.node.fail(fmt.Errorf("routes of namespace %s, which were checked before: %w", ns.name, err))

@@ -18,8 +18,8 @@ func (n *Node) serve() {
 	n.listeners.serve(mainDoor, gateway.NewServer(n.gateway, n.cfg.Logger), n.fail)
 	n.listeners.serve(insideDoor, gateway.NewServer(n.gateway.Inside(), n.cfg.Logger), n.fail)
 	outside := dapr.New(dapr.Options{
-		Session: n.outside, AppID: dapr.OutsideAppID, Components: n.outsideComponents, Subscribe: n.outsideSubscribe,
-		Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Version: n.cfg.Version})
+		Session: n.outside, AppID: dapr.OutsideAppID, Components: n.outsideComponents, SecretAllowed: n.outsideSecretAllowed, Endpoint: n.outsideEndpoint,
+		Subscribe: n.outsideSubscribe, Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Clock: n.clock, Version: n.cfg.Version})
 	n.listeners.serve(daprDoor, gateway.NewServer(outside, n.cfg.Logger), n.fail)
 	books := book.New(book.Options{Log: n.booksOf, Token: n.cfg.Token, Logger: n.cfg.Logger})
 	beside := dapr.Beside{Register: books.Register, Options: book.ServerOptions()}
@@ -41,7 +41,7 @@ func (n *Node) outside(r *http.Request) (quipu.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n.trace.Door(r.Header, ns.Outside(dapr.OutsideAppID(r)), "", nil), nil
+	return &policed{Session: n.trace.Door(r.Header, ns.Outside(dapr.OutsideAppID(r)), "", nil), ns: ns}, nil
 }
 
 func (n *Node) namespaceOf(r *http.Request) (*namespace, error) {
@@ -52,12 +52,34 @@ func (n *Node) namespaceOf(r *http.Request) (*namespace, error) {
 	return n.namespace(name)
 }
 
-func (n *Node) outsideComponents(r *http.Request) (*component.Set, error) {
+// outsideUses is what a client that is no instance uses.
+func (n *Node) outsideUses(r *http.Request) (*uses, error) {
 	ns, err := n.namespaceOf(r)
 	if err != nil {
 		return nil, err
 	}
-	return ns.outsideSet(r.Context(), dapr.OutsideAppID(r))
+	return ns.outsideUses(r.Context(), dapr.OutsideAppID(r))
+}
+
+func (n *Node) outsideComponents(r *http.Request) (*component.Set, error) {
+	u, err := n.outsideUses(r)
+	if err != nil {
+		return nil, err
+	}
+	return u.Set, nil
+}
+
+func (n *Node) outsideSecretAllowed(r *http.Request, store, name string) bool {
+	u, err := n.outsideUses(r)
+	return err == nil && u.secrets.Allowed(store, name)
+}
+
+func (n *Node) outsideEndpoint(r *http.Request, name string) (dapr.Endpoint, bool) {
+	u, err := n.outsideUses(r)
+	if err != nil {
+		return dapr.Endpoint{}, false
+	}
+	return u.endpoint(name)
 }
 
 func (n *Node) outsideSubscribe(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -67,7 +66,7 @@ func (p provider) open(_ context.Context, h component.Host, s component.Spec) (a
 	if m.key == "" && !p.keyless && s.Metadata.Get("endpoint") == "" {
 		return nil, errors.New("metadata key is required")
 	}
-	m.name = cmp.Or(s.Metadata.Get("model"), environment(p.variable), p.model)
+	m.name = cmp.Or(s.Metadata.Get("model"), h.Env[p.variable], p.model)
 	endpoint := strings.TrimRight(cmp.Or(s.Metadata.Get("endpoint"), p.endpoint), "/")
 	endpoint = strings.ReplaceAll(endpoint, "{model}", m.name)
 	if isAzure {
@@ -106,13 +105,6 @@ func (m *model) limits(h component.Host, settings component.Metadata) error {
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	m.client = &client
 	return nil
-}
-
-func environment(name string) string {
-	if name == "" {
-		return ""
-	}
-	return os.Getenv(name)
 }
 
 func tooLong(what string, most int) error { return fmt.Errorf("%s has more than %d bytes", what, most) }

@@ -64,7 +64,7 @@ const hello = `{"model":"m-1","choices":[{"finish_reason":"stop","message":{"rol
 
 func open(t *testing.T, clock *xtest.Clock, kind string, m component.Metadata) component.Conversation {
 	t.Helper()
-	is, err := Factories()[kind](context.Background(), component.Host{Clock: clock}, component.Spec{Type: kind, Metadata: m})
+	is, err := Factories()[kind](context.Background(), component.Host{Env: map[string]string{"OPENAI_MODEL": "from-env"}, Clock: clock}, component.Spec{Type: kind, Metadata: m})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +256,6 @@ func TestSettingsThatCannotBeAreRefused(t *testing.T) {
 			t.Errorf("%v was accepted", m)
 		}
 	}
-	t.Setenv("OPENAI_MODEL", "from-env")
 	if m := open(t, xtest.NewClock(start), "conversation.openai", component.Metadata{"key": "k"}).(*model); m.name != "from-env" || m.url != "https://api.openai.com/v1/chat/completions" {
 		t.Errorf("the model is %s at %s", m.name, m.url)
 	}

@@ -165,31 +165,39 @@ func (k *keys) UnwrapKey(ctx context.Context, c component.Cipher, wrapped, tag [
 	return k.open(ctx, c, jwk.KeyOpUnwrapKey, wrapped, tag)
 }
 
+// seal clips what it is given: the library appends padding to it in place.
 func (k *keys) seal(ctx context.Context, c component.Cipher, use jwk.KeyOperation, plain []byte) (sealed, tag []byte, err error) {
 	key, err := k.usable(ctx, c, use, len(plain))
 	if err != nil {
 		return nil, nil, err
 	}
+	if isKeyWrap(c.Algorithm) && (len(plain) < 16 || len(plain)%8 != 0) {
+		return nil, nil, fmt.Errorf("failed to encrypt data: %w", kit.ErrInvalidPlaintextLength)
+	}
 	encrypt := kit.Encrypt
 	if isUnpadded(c.Algorithm) {
 		encrypt = kit.EncryptSymmetric
 	}
-	if sealed, tag, err = encrypt(plain, c.Algorithm, key, c.Nonce, c.AAD); err != nil {
+	if sealed, tag, err = encrypt(slices.Clip(plain), c.Algorithm, key, c.Nonce, c.AAD); err != nil {
 		return nil, nil, fmt.Errorf("failed to encrypt data: %w", err)
 	}
 	return sealed, tag, nil
 }
 
+// open clips what it is given: the library appends the tag to it in place.
 func (k *keys) open(ctx context.Context, c component.Cipher, use jwk.KeyOperation, sealed, tag []byte) ([]byte, error) {
 	key, err := k.usable(ctx, c, use, len(sealed))
 	if err != nil {
 		return nil, err
 	}
+	if isKeyWrap(c.Algorithm) && (len(sealed) < 24 || len(sealed)%8 != 0) { // for which the library panics
+		return nil, fmt.Errorf("failed to decrypt data: %w", kit.ErrInvalidCiphertextLength)
+	}
 	decrypt := kit.Decrypt
 	if isUnpadded(c.Algorithm) {
 		decrypt = kit.DecryptSymmetric
 	}
-	plain, err := decrypt(sealed, c.Algorithm, key, c.Nonce, tag, c.AAD)
+	plain, err := decrypt(slices.Clip(sealed), c.Algorithm, key, c.Nonce, tag, c.AAD)
 	if err != nil {
 		return nil, fmt.Errorf("failed to decrypt data: %w", err)
 	}
@@ -198,6 +206,11 @@ func (k *keys) open(ctx context.Context, c component.Cipher, use jwk.KeyOperatio
 
 // isUnpadded tells of algorithms that the library has, but not where it chooses one by name.
 func isUnpadded(algorithm string) bool { return strings.HasSuffix(algorithm, "CBC-NOPAD") }
+
+// isKeyWrap tells of RFC 3394, which is for whole blocks of 8 bytes, two at least.
+func isKeyWrap(algorithm string) bool {
+	return algorithm == "A128KW" || algorithm == "A192KW" || algorithm == "A256KW"
+}
 
 // Sign is component.Crypto.
 func (k *keys) Sign(ctx context.Context, c component.Cipher, digest []byte) ([]byte, error) {

@@ -1,12 +1,11 @@
-// Package secrets has the secret stores that need nothing but the machine: its environment, and a file of JSON.
+// Package secrets has the secret stores that need nothing but the machine: the environment, and a file of JSON.
 //
-// Nothing is kept: the environment is the node's own, and a file is read again when it has changed. No value is in an
+// Nothing is kept: the environment is that of the application, and a file is read again when it has changed. No value is in an
 // error. Stores of others come as pluggable components.
 package secrets
 
 import (
 	"context"
-	"os"
 	"strings"
 
 	"github.com/quipu-run/quipu/internal/component"
@@ -20,17 +19,20 @@ func Factories() map[string]component.Factory {
 	}
 }
 
-// environment answers variables of the node. What belongs to the node itself and to its clients' access is not there.
-type environment struct{ prefix string }
+// environment answers variables of the application. What gives access to the platform and to the application is not there.
+type environment struct {
+	prefix string
+	all    map[string]string
+}
 
 // NewEnvironment makes a secretstores.local.env. Metadata: prefix, which the names of secrets do not have.
-func NewEnvironment(_ context.Context, _ component.Host, s component.Spec) (any, error) {
-	return environment{s.Metadata.Get("prefix")}, nil
+func NewEnvironment(_ context.Context, h component.Host, s component.Spec) (any, error) {
+	return environment{s.Metadata.Get("prefix"), h.Env}, nil
 }
 
 // Secret is component.SecretStore.
 func (e environment) Secret(_ context.Context, name string, _ map[string]string) (map[string]string, error) {
-	value, ok := os.LookupEnv(e.prefix + name)
+	value, ok := e.all[e.prefix+name]
 	if !ok || name == "" || isOurs(e.prefix+name) {
 		return nil, nil
 	}
@@ -40,8 +42,7 @@ func (e environment) Secret(_ context.Context, name string, _ map[string]string)
 // Secrets is component.SecretStore.
 func (e environment) Secrets(context.Context, map[string]string) (map[string]map[string]string, error) {
 	all := map[string]map[string]string{}
-	for _, variable := range os.Environ() {
-		full, value, _ := strings.Cut(variable, "=")
+	for full, value := range e.all {
 		if name, ok := strings.CutPrefix(full, e.prefix); ok && name != "" && !isOurs(full) {
 			all[name] = map[string]string{name: value}
 		}

@@ -248,7 +248,6 @@ func TestConfigurationIsRead(t *testing.T) {
 	h.want(405, "", "POST /v1.0/configuration/conf", "")
 	h.want(404, "ERR_DIRECT_INVOKE", "GET /v1.0/configuration/conf/what", "")
 	c = h.grpc()
-	//lint:ignore SA1019 older clients call it
 	old := c.GetConfigurationAlpha1
 	for _, get := range []func(context.Context, *rtv1.GetConfigurationRequest, ...grpc.CallOption) (*rtv1.GetConfigurationResponse, error){c.GetConfiguration, old} {
 		got, err := get(t.Context(), &rtv1.GetConfigurationRequest{StoreName: "conf", Keys: []string{"a", "b"}})
@@ -359,12 +358,10 @@ func TestConfigurationIsStreamedUntilItsIDIsUnsubscribed(t *testing.T) {
 	if _, err := stream.Recv(); err != io.EOF {
 		t.Errorf("the stream did not end: %v", err)
 	}
-	//lint:ignore SA1019 older clients call it
 	got, err := c.UnsubscribeConfigurationAlpha1(t.Context(), &rtv1.UnsubscribeConfigurationRequest{StoreName: "conf", Id: first.GetId()})
 	if err != nil || got.GetOk() || !strings.Contains(got.GetMessage(), "subscription does not exist") {
 		t.Errorf("%v %v", got, err)
 	}
-	//lint:ignore SA1019 older clients call it
 	older, err := c.SubscribeConfigurationAlpha1(t.Context(), &rtv1.SubscribeConfigurationRequest{StoreName: "conf"})
 	if err != nil {
 		t.Fatal(err)

@@ -11,30 +11,21 @@ import (
 // StoreSecrets is the name of the secret store that every namespace has.
 const StoreSecrets = "secretstore"
 
-// What a component on the log can do, in Dapr's words.
-var (
-	stateCapabilities  = []string{"ETAG", "TRANSACTIONAL", "TTL", "QUERY_API", "DELETE_WITH_PREFIX", "KEYS_LIKE"}
-	pubsubCapabilities = []string{"MESSAGE_TTL", "BULK_PUBSUB"}
-)
-
 // BuiltIn are the components that every namespace has without any file, but for its secrets.
 func BuiltIn() []component.Loaded {
-	return []component.Loaded{
-		{Spec: component.Spec{Name: quipu.StoreDefault, Type: "state.quipu", Version: "v1"}, Is: component.State{Store: quipu.StoreDefault}, Capabilities: stateCapabilities},
-		{Spec: component.Spec{Name: quipu.StoreShared, Type: "state.quipu", Version: "v1"}, Is: component.State{Store: quipu.StoreShared}, Capabilities: stateCapabilities},
-		{Spec: component.Spec{Name: quipu.PubSubDefault, Type: "pubsub.quipu", Version: "v1"}, Is: component.PubSub{}, Capabilities: pubsubCapabilities},
+	var all []component.Loaded
+	for _, store := range []string{quipu.StoreDefault, quipu.StoreShared} {
+		is := component.State{Store: store}
+		all = append(all, component.Loaded{Spec: component.Spec{Name: store, Type: "state.quipu", Version: "v1"}, Is: is, Capabilities: is.Capabilities()})
 	}
-}
-
-// BuiltInSecrets is the secret store that every namespace has. Who asks it gives it the request in the context.
-func BuiltInSecrets(of func(*http.Request) (map[string]string, error)) component.Loaded {
-	return component.Loaded{Spec: component.Spec{Name: StoreSecrets, Type: "secretstores.quipu", Version: "v1"}, Is: requestSecrets{of}}
+	topics := component.PubSub{}
+	return append(all, component.Loaded{Spec: component.Spec{Name: quipu.PubSubDefault, Type: "pubsub.quipu", Version: "v1"}, Is: topics, Capabilities: topics.Capabilities()})
 }
 
 func builtIn(opt Options) *component.Set {
 	all := BuiltIn()
 	if opt.Secrets != nil {
-		all = append(all, BuiltInSecrets(opt.Secrets))
+		all = append(all, component.Loaded{Spec: component.Spec{Name: StoreSecrets, Type: "secretstores.quipu", Version: "v1"}, Is: requestSecrets{opt.Secrets}})
 	}
 	return component.NewSet(all...)
 }

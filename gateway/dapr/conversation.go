@@ -57,19 +57,6 @@ func scrubbed(text string, scrubIt bool) string {
 	return text
 }
 
-// role is OpenAI's for one of the first version's; what is not known is the user's, as in Dapr.
-func role(name string) string {
-	switch name {
-	case "system", "assistant", "tool":
-		return name
-	case "ai":
-		return "assistant"
-	case "function":
-		return "tool"
-	}
-	return "user"
-}
-
 // parametersOf are values of well-known types.
 func parametersOf(in map[string]*anypb.Any) (map[string]any, error) {
 	out := make(map[string]any, len(in))
@@ -116,31 +103,6 @@ func contextOf(reply component.ConversationReply, asked *string) *string {
 		return &reply.ContextID
 	}
 	return asked
-}
-
-// ConverseAlpha1 is the first version: texts, and one answer. It is deprecated, and SDKs still call it.
-func (s *runtime) ConverseAlpha1(ctx context.Context, in *rtv1.ConversationRequest) (*rtv1.ConversationResponse, error) {
-	r, name := requestOf(ctx), in.GetName()
-	c, err := s.d.conversationOf(r, name, len(in.GetInputs()))
-	if err != nil {
-		return nil, err
-	}
-	ask := component.ConversationRequest{Temperature: in.Temperature, ContextID: in.GetContextID(), Metadata: in.GetMetadata()}
-	if ask.Parameters, err = parametersOf(in.GetParameters()); err != nil {
-		return nil, badConversation(name, err.Error())
-	}
-	for _, i := range in.GetInputs() {
-		ask.Messages = append(ask.Messages, component.ConversationMessage{Role: role(i.GetRole()), Content: scrubbed(i.GetContent(), i.GetScrubPII())})
-	}
-	reply, err := s.d.converse(r, name, c, ask)
-	if err != nil {
-		return nil, err
-	}
-	out := &rtv1.ConversationResponse{ContextID: contextOf(reply, in.ContextID)}
-	if len(reply.Choices) > 0 {
-		out.Outputs = []*rtv1.ConversationResult{{Result: scrubbed(reply.Choices[0].Message.Content, in.GetScrubPII()), Parameters: in.GetParameters()}}
-	}
-	return out, nil
 }
 
 // ConverseAlpha2 has roles, tools and several answers.
@@ -286,10 +248,7 @@ func (d *Door) conversation(w http.ResponseWriter, r *http.Request, version, nam
 	}
 	s := &runtime{d: d}
 	if version == "v1.0-alpha1" {
-		overHTTP(d, w, r, tagConverse, &rtv1.ConversationRequest{}, false, func(ctx context.Context, in *rtv1.ConversationRequest) (*rtv1.ConversationResponse, error) {
-			in.Name = name
-			return s.ConverseAlpha1(ctx, in)
-		})
+		d.converseAlpha1(w, r, name)
 		return
 	}
 	overHTTP(d, w, r, tagConverse, &rtv1.ConversationRequestAlpha2{}, false, func(ctx context.Context, in *rtv1.ConversationRequestAlpha2) (*rtv1.ConversationResponseAlpha2, error) {

@@ -55,7 +55,6 @@ func TestAConversationOfTheFirstVersion(t *testing.T) {
 		t.Errorf("%+v", p.seen)
 	}
 	c := h.grpc()
-	//lint:ignore SA1019 older clients call it
 	converse := c.ConverseAlpha1
 	number, err := anypb.New(wrapperspb.Int64(5))
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -50,6 +51,10 @@ type Options struct {
 	SecretAllowed func(r *http.Request, store, name string) bool
 	// Tell sends a request to the application whose request this was, and wants a 2xx. nil means that there is none to tell.
 	Tell func(r *http.Request, method, path string, body []byte) error
+	// Admit tells whether a request may use a part of the API: the version and path of its route over HTTP, like v1.0 and
+	// state/mystore/bulk, or v1.0 and invoke for what is an invocation by its header; "" and the full name of the method over
+	// gRPC. What it refuses looks as if it did not exist. It is asked once for a request. nil means yes.
+	Admit func(r *http.Request, version, path string) bool
 	// Endpoint finds a target of invocations outside of the platform, by its name or by a URL like https://host:port. nil means
 	// that there are none.
 	Endpoint func(r *http.Request, name string) (Endpoint, bool)
@@ -139,6 +144,7 @@ func (d *Door) appID(r *http.Request) (string, error) {
 const (
 	tokenHeader      = "dapr-api-token"
 	permissionDenied = "ERR_PERMISSION_DENIED"
+	noTarget         = "failed getting app id either from the URL path or the header dapr-app-id"
 	noShutdown       = "the platform starts and stops its instances; quipu rm functions NAME removes one"
 )
 
@@ -156,7 +162,22 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	r.Header.Del(tokenHeader)
+	if d.opt.Admit != nil && !health && !d.offers(r, parts) {
+		answer(w, http.StatusNotFound, "ERR_DIRECT_INVOKE", noTarget)
+		return
+	}
 	d.route(w, r, parts)
+}
+
+// parts of the API, by their first word. What starts with none of them is an invocation.
+var apis = []string{"state", "publish", "bindings", "invoke", "secrets", "configuration", "lock", "unlock", "crypto", "subtlecrypto", "conversation",
+	"metadata", "shutdown", "actors", "workflows", "jobs", "healthz"}
+
+func (d *Door) offers(r *http.Request, parts []string) bool {
+	if len(parts) > 1 && strings.HasPrefix(parts[0], "v1.0") && slices.Contains(apis, parts[1]) {
+		return d.opt.Admit(r, parts[0], strings.Join(parts[1:], "/"))
+	}
+	return d.opt.Admit(r, "v1.0", "invoke")
 }
 
 // isHealth is exact: what it lets pass needs no token.
@@ -203,6 +224,10 @@ func (d *Door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 		d.locks(w, r, parts[1:])
 	case (version == "v1.0-alpha1" || version == "v1.0-alpha2") && api == "conversation" && len(parts) == 4 && parts[3] == "converse":
 		d.conversation(w, r, version, unescape(parts[2]))
+	case version == "v1.0-alpha1" && api == "crypto" && len(parts) == 4 && (parts[3] == "encrypt" || parts[3] == "decrypt"):
+		d.crypto(w, r, unescape(parts[2]), parts[3])
+	case version == "v1.0-alpha1" && api == "subtlecrypto" && len(parts) == 4 && subtleMethods[parts[3]] != nil:
+		d.subtleCrypto(w, r, unescape(parts[2]), parts[3])
 	case version == "v1.0" && api == "metadata" && len(parts) <= 3:
 		d.metadata(w, r, parts[2:])
 	case isHealth(http.MethodGet, parts):

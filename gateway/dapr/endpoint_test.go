@@ -14,6 +14,7 @@ import (
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/component"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -142,5 +143,38 @@ func TestAnApplicationMayEndItselfWhereItIsLetTo(t *testing.T) {
 	}
 	if len(ends) != 3 || ends[0] || !ends[1] || ends[2] {
 		t.Errorf("%v", ends)
+	}
+}
+
+func TestPartsOfTheAPIThatAreNotAdmittedLookAsIfTheyDidNotExist(t *testing.T) {
+	h := open(t)
+	var asked []string
+	h.opt.Admit = func(_ *http.Request, version, path string) bool {
+		asked = append(asked, version+" "+path)
+		return path == "state/statestore/k" || strings.HasSuffix(path, "/GetState") || strings.HasPrefix(path, "/own.")
+	}
+	h.want(204, "", "GET "+store+"/k", "")
+	h.want(404, "ERR_DIRECT_INVOKE", "POST "+store+"/bulk", `{}`)
+	h.want(404, "failed getting app id", "GET /v1.0/invoke/callee/method/x", "")
+	h.want(404, "ERR_DIRECT_INVOKE", "GET /any/path", "", "dapr-app-id: callee")
+	h.want(404, "ERR_DIRECT_INVOKE", "POST /v1.0-alpha1/lock/x", "{}")
+	h.want(204, "", "GET /v1.0/healthz", "")
+	if got, want := strings.Join(asked, ", "), "v1.0 state/statestore/k, v1.0 state/statestore/bulk, v1.0 invoke/callee/method/x, v1.0 invoke, v1.0-alpha1 lock/x"; got != want {
+		t.Errorf("asked for %s\nwant %s", got, want)
+	}
+	c := h.grpc()
+	if _, err := c.GetState(t.Context(), &rtv1.GetStateRequest{StoreName: "statestore", Key: "k"}); err != nil {
+		t.Error(err)
+	}
+	_, err := c.SaveState(t.Context(), &rtv1.SaveStateRequest{StoreName: "statestore", States: []*commonv1.StateItem{item("k", "1")}})
+	if status.Code(err) != codes.Unimplemented {
+		t.Error(err)
+	}
+	s, err := c.SubscribeTopicEventsAlpha1(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Recv(); status.Code(err) != codes.Unimplemented {
+		t.Error(err)
 	}
 }

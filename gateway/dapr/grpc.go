@@ -117,6 +117,9 @@ func (d *Door) admit(ctx context.Context, method string) (context.Context, error
 		}
 	}
 	r.Header.Del(tokenHeader)
+	if d.opt.Admit != nil && !d.opt.Admit(r, "", method) {
+		return nil, invokedStatus(http.StatusNotImplemented, "requested endpoint is not available").Err()
+	}
 	return context.WithValue(ctx, requestKey{}, r), nil
 }
 

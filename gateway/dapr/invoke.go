@@ -17,7 +17,7 @@ import (
 func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 	app, path := target(r)
 	if app == "" {
-		answer(w, http.StatusNotFound, "ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id")
+		answer(w, http.StatusNotFound, "ERR_DIRECT_INVOKE", noTarget)
 		return
 	}
 	session, err := d.opt.Session(r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/component"
+	"github.com/quipu-run/quipu/test/fake"
 	"google.golang.org/grpc/codes"
 )
 
@@ -150,4 +152,53 @@ func TestAStoreOfAComponentIsWhereItSays(t *testing.T) {
 	c := h.grpc()
 	_, err := c.GetState(t.Context(), &rtv1.GetStateRequest{StoreName: "mine", Key: "k"})
 	c.fails(err, codes.FailedPrecondition, "DAPR_STATE_NOT_CONFIGURED", "state store mine is not configured")
+}
+
+// plain is a store that can do what it says and no more.
+type plain struct {
+	quipu.State
+	can []string
+}
+
+func (p plain) Features() []string { return p.can }
+
+func TestAStoreElsewhereIsNotAskedForWhatItCannotDo(t *testing.T) {
+	h := open(t)
+	h.with(loaded("none", "state.other", component.State{Foreign: plain{h.ns.State("x"), []string{}}, Store: quipu.StoreShared}),
+		loaded("all", "state.other", component.State{Foreign: plain{h.ns.State("x"), []string{"TRANSACTIONAL", "QUERY_API"}}, Store: quipu.StoreShared}))
+	const body = `{"operations":[{"operation":"upsert","request":{"key":"a","value":1}}]}`
+	h.want(500, "state store none doesn't support transactions", "POST /v1.0/state/none/transaction", body)
+	h.want(500, "ERR_STATE_STORE_NOT_SUPPORTED", "POST /v1.0-alpha1/state/none/query", `{}`)
+	h.want(204, "", "POST /v1.0/state/all/transaction", body)
+	h.want(200, `"key":"a"`, "POST /v1.0-alpha1/state/all/query", `{}`)
+	c := h.grpc()
+	_, err := c.ExecuteStateTransaction(t.Context(), &rtv1.ExecuteStateTransactionRequest{StoreName: "none"})
+	c.fails(err, codes.Unimplemented, "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED", "doesn't support transactions")
+	_, err = c.QueryStateAlpha1(t.Context(), &rtv1.QueryStateRequest{StoreName: "none"})
+	c.fails(err, codes.Internal, "DAPR_STATE_QUERYING_NOT_SUPPORTED", "does not support querying")
+}
+
+func BenchmarkFindingAStoreAndAPubSub(b *testing.B) {
+	ns := fake.New()
+	d := New(Options{Session: func(*http.Request) (quipu.Session, error) { return ns.Session("shop"), nil }})
+	r, err := http.NewRequest("GET", "http://localhost/", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("state", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := d.open(r, "statestore", "tag"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("pubsub", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := d.placeOf(r, destination{"pubsub", "t"}, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -77,14 +77,7 @@ func (s *stateStore) events(operations []operation, changes []quipu.Change, quer
 }
 
 func isProjection(o operation) bool {
-	if o.Operation != "upsert" {
-		return false
-	}
-	switch strings.ToLower(o.Request.Metadata[projectionKey]) {
-	case "y", "yes", "true", "t", "on", "1":
-		return true
-	}
-	return false
+	return o.Operation == "upsert" && isTruthy(o.Request.Metadata[projectionKey])
 }
 
 // event is of what is written, with the value of its projection if there is one.

@@ -44,7 +44,7 @@ func (d *Door) placeOf(r *http.Request, to destination, metadata map[string]stri
 	if err != nil {
 		return place{}, err
 	}
-	if app := session.Function(); !mayUse(c.Scopes, c.Scopes.Publish[app], to.topic) {
+	if app := session.Function(); !mayUse(c.Scopes, c.Scopes.Publish, app, to.topic) {
 		return place{}, to.forbidden(app)
 	}
 	return place{to, c, session}, nil
@@ -60,13 +60,14 @@ func (d *Door) pubsub(r *http.Request, to destination, metadata map[string]strin
 	return c, to.check(ok, metadata)
 }
 
-// mayUse is Dapr's rule: scoped are the topics that the app is given by name.
-func mayUse(s component.Scopes, scoped []string, topic string) bool {
+// mayUse is Dapr's rule: an app that scopes name may use those topics alone, any other all that are not protected.
+func mayUse(s component.Scopes, scopes map[string][]string, app, topic string) bool {
 	if len(s.Allowed) > 0 && !slices.Contains(s.Allowed, topic) {
 		return false
 	}
-	if len(scoped) == 0 && !slices.Contains(s.Protected, topic) {
-		return true
+	scoped, named := scopes[app]
+	if !named {
+		return !slices.Contains(s.Protected, topic)
 	}
 	return slices.Contains(scoped, topic)
 }

@@ -53,6 +53,7 @@ func TestScopesAreThoseOfDapr(t *testing.T) {
 		{component.Scopes{Protected: []string{"a"}}, "bc"},
 		{component.Scopes{Publish: map[string][]string{"default": {"a"}}}, "a"},
 		{component.Scopes{Publish: map[string][]string{"other": {"a"}}}, "abc"},
+		{component.Scopes{Publish: map[string][]string{"default": {}}}, ""},
 		{component.Scopes{Publish: map[string][]string{"default": {"a", "c"}}, Allowed: []string{"a", "b"}}, "a"},
 		{component.Scopes{Publish: map[string][]string{"default": {"a"}}, Protected: []string{"a", "b"}}, "a"},
 		{component.Scopes{Subscribe: map[string][]string{"default": {"a"}}}, "abc"},

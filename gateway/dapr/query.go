@@ -8,6 +8,7 @@ import (
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/statequery"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
 )
 
 // Limits of one query: it reads the store from its start, as there are no indexes.
@@ -24,6 +25,9 @@ type found struct {
 
 // query reads the store page by page: outside of an atomic call, what is written meanwhile may be found or not.
 func (s *stateStore) query(body []byte) (found, error) {
+	if err := s.has("QUERY_API", "DAPR_STATE_QUERYING_NOT_SUPPORTED", "state store does not support querying", codes.Internal); err != nil {
+		return found{}, err
+	}
 	q, err := statequery.Parse(body)
 	if err != nil {
 		return found{}, s.queryProblem(err)

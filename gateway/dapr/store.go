@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/component"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 )
 
@@ -24,8 +26,10 @@ type stateStore struct {
 	state   quipu.State
 	store   string // of state
 	foreign bool   // not on the log
-	outbox  *component.Outbox
-	set     *component.Set
+	// features of a store that is not on the log and tells them; nil means all.
+	features []string
+	outbox   *component.Outbox
+	set      *component.Set
 }
 
 // open finds the store that a request names.
@@ -45,6 +49,9 @@ func (d *Door) open(r *http.Request, name, tag string) (*stateStore, error) {
 	s := &stateStore{d: d, r: r, session: session, name: name, state: session, store: c.Store, outbox: c.Outbox, set: set}
 	if c.Foreign != nil {
 		s.state, s.foreign = c.Foreign, true
+		if teller, ok := c.Foreign.(interface{ Features() []string }); ok {
+			s.features = teller.Features()
+		}
 	}
 	return s, nil
 }
@@ -153,8 +160,20 @@ func (s *stateStore) removeOne(c change) error {
 	return s.removeAll("ERR_STATE_DELETE", fmt.Sprintf("failed deleting state with key %s: ", c.Key), c)
 }
 
+// has refuses what a store elsewhere cannot do.
+func (s *stateStore) has(feature, reason, text string, code codes.Code) error {
+	if s.features == nil || slices.Contains(s.features, feature) {
+		return nil
+	}
+	return &problem{status: http.StatusInternalServerError, code: code, tag: "ERR_STATE_STORE_NOT_SUPPORTED", message: text, reason: reason,
+		resource: &errdetails.ResourceInfo{ResourceType: "state", ResourceName: s.name}}
+}
+
 // transact does all operations or none.
 func (s *stateStore) transact(operations []operation, query map[string]string) error {
+	if err := s.has("TRANSACTIONAL", "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED", fmt.Sprintf("state store %s doesn't support transactions", s.name), codes.Unimplemented); err != nil {
+		return err
+	}
 	if len(operations) > quipu.TxOpsMax {
 		return &problem{status: http.StatusBadRequest, tag: "ERR_STATE_STORE_TOO_MANY_TRANSACTIONS", message: fmt.Sprintf(
 			"the transaction contains %d operations, which is more than what the state store supports: %d", len(operations), quipu.TxOpsMax)}

@@ -28,6 +28,8 @@ type Host struct {
 	Namespace string
 	App       string // the app id whose component it is; "" for all clients of a namespace
 	Dir       string // that relative paths of its metadata are below; "" is the node's own
+	// Env is the environment of the application, which is not the node's.
+	Env map[string]string
 	// State is the log's, outside of calls. A component keeps what it has in stores of its own, like "lock:NAME".
 	State quipu.State
 	// Watch tells of each key of a store that is written or deleted from when ready is called on, until ctx ends or changed

@@ -23,17 +23,16 @@ import (
 // initTimeoutDefault is how long a component may take to start.
 const initTimeoutDefault = 5 * time.Second
 
-// Options say what to install, and with what. All but Env, Find and Denied are required.
+// Options say what to install, and with what. All but Allowed are required.
 type Options struct {
 	Resources resource.Set
 	Host      component.Host // its App is whose resources count
 	// BuiltIn are components that are there without a resource; one of the same name takes its place.
 	BuiltIn []component.Loaded
-	// Make finds who makes components of a type. CodeNoComponent: nobody does.
+	// Make finds who makes components of a type.
 	Make func(ctx context.Context, s component.Spec) (component.Factory, error)
-	Env  func(name string) (string, bool)
-	// Denied tells whether components of a type are not to be made.
-	Denied func(kind, version string) bool
+	// Allowed tells whether components of a type may be made; nil means that all may.
+	Allowed func(kind, version string) bool
 }
 
 // Installed is what an application uses. Close gives it back.
@@ -94,7 +93,7 @@ type loader struct {
 
 // load opens one component.
 func (l *loader) load(ctx context.Context, c resource.Component) error {
-	if l.o.Denied != nil && l.o.Denied(c.Type, c.Version) {
+	if l.o.Allowed != nil && !l.o.Allowed(c.Type, c.Version) {
 		l.ignored = append(l.ignored, fmt.Errorf("component %s: components of type %s are denied by a Configuration", c.Name, c.Type))
 		return nil
 	}
@@ -164,9 +163,14 @@ func (l *loader) input(made component.Loaded) {
 	l.inputs = append(l.inputs, Input{Name: made.Name, Path: path.Join("/", cmp.Or(made.Metadata.Get("route"), made.Name)), Explicit: direction != "", Is: made.Is})
 }
 
+func (l *loader) env(name string) (string, bool) {
+	value, ok := l.o.Host.Env[name]
+	return value, ok
+}
+
 // resolver looks secrets up in the stores that are open so far.
 func (l *loader) resolver() resource.Resolver {
-	return resource.Resolver{App: l.o.Host.App, Namespace: l.o.Host.Namespace, Env: l.o.Env,
+	return resource.Resolver{App: l.o.Host.App, Namespace: l.o.Host.Namespace, Env: l.env,
 		Secret: func(ctx context.Context, store, name, key string) (string, bool, error) {
 			from, ok := component.Of[component.SecretStore](component.NewSet(l.all...), store)
 			if !ok {

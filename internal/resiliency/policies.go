@@ -333,7 +333,12 @@ func (p *Policies) Service(app string) *Policy {
 }
 
 // Warnings are sentences about what makes no difference.
-func (p *Policies) Warnings() []string { return p.warnings }
+func (p *Policies) Warnings() []string {
+	if p == nil {
+		return nil
+	}
+	return p.warnings
+}
 
 func (p *Policies) warn(r resource.Resiliency, format string, args ...any) {
 	p.warnings = append(p.warnings, fmt.Sprintf("resiliency %q: ", r.Name)+fmt.Sprintf(format, args...))

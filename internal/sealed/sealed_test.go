@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
+	"testing/iotest"
 
 	kit "github.com/dapr/kit/crypto"
 	enc "github.com/dapr/kit/schemes/enc/v1"
@@ -110,7 +112,7 @@ func TestTheHeaderNamesTheKeyUnlessItMayNot(t *testing.T) {
 	if err := open(seal(Options{Key: "k", DecryptionKey: "k3"}), "k"); err != nil {
 		t.Error(err)
 	}
-	if err := open(seal(Options{Key: "k", OmitKey: true}), ""); !errors.Is(err, enc.ErrDecryptionKeyMissing) {
+	if err := open(seal(Options{Key: "k", OmitKey: true}), ""); !errors.Is(err, ErrKeyName) {
 		t.Errorf("without a name: %v", err)
 	}
 	if err := open(seal(Options{Key: "k", OmitKey: true}), "k"); err != nil {
@@ -149,6 +151,44 @@ func TestNothingIsWrittenIfTheOptionsCannotBeAndNoTamperedDocumentIsOpened(t *te
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errNoKey }
+
+func TestManyDocumentsPassAtOnce(t *testing.T) {
+	b := newBox(t)
+	doc := bytes.Repeat([]byte("many"), enc.SegmentSize)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			var sealed, back bytes.Buffer
+			if err := Seal(ctx, &sealed, bytes.NewReader(doc), b, Options{Key: "k", Algorithm: "AES"}); err != nil {
+				t.Error(err)
+			}
+			if err := Open(ctx, &back, &sealed, b, ""); err != nil || !bytes.Equal(back.Bytes(), doc) {
+				t.Errorf("opened as %d bytes, %v", back.Len(), err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestASlowReaderMakesTheSameDocument(t *testing.T) {
+	b := newBox(t)
+	for _, doc := range documents() {
+		var sealed, back bytes.Buffer
+		if err := Seal(ctx, &sealed, iotest.HalfReader(bytes.NewReader(doc)), b, Options{Key: "k", Algorithm: "AES"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := Open(ctx, &back, iotest.DataErrReader(iotest.HalfReader(&sealed)), b, ""); err != nil || !bytes.Equal(back.Bytes(), doc) {
+			t.Errorf("%d bytes are opened as %d, %v", len(doc), back.Len(), err)
+		}
+	}
+	cut := io.MultiReader(strings.NewReader("half a bo"), iotest.ErrReader(io.ErrUnexpectedEOF))
+	if err := Seal(ctx, io.Discard, cut, b, Options{Key: "k", Algorithm: "AES"}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a body that was cut off: %v", err)
+	}
+	if err := Seal(ctx, io.Discard, iotest.ErrReader(errNoKey), b, Options{Key: "k", Algorithm: "AES"}); !errors.Is(err, errNoKey) {
+		t.Errorf("a reader that breaks: %v", err)
+	}
+}
 
 func TestAWriterThatBreaksAndAContextThatEndsAreTold(t *testing.T) {
 	b := newBox(t)

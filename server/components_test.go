@@ -1,0 +1,182 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/sdk"
+)
+
+// recorder is an application that notes what it is asked for, by method and path.
+type recorder struct {
+	port int
+	mu   sync.Mutex
+	got  map[string][]string // bodies
+}
+
+func newRecorder(t *testing.T, subscriptions string, handles ...string) *recorder {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &recorder{port: l.Addr().(*net.TCPAddr).Port, got: map[string][]string{}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /dapr/subscribe", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, subscriptions) })
+	for _, path := range handles {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body) // it is the platform's
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.got[r.Method+" "+r.URL.Path] = append(a.got[r.Method+" "+r.URL.Path], string(body))
+		})
+	}
+	s := &http.Server{Handler: mux}
+	go func() { _ = s.Serve(l) }() // it ends with Close
+	t.Cleanup(func() { _ = s.Close() })
+	return a
+}
+
+func (a *recorder) bodies(of string) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]string{}, a.got[of]...)
+}
+
+// localFiles are what an application has that was developed with Redis on a laptop.
+const localFiles = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: orders}
+spec:
+  type: state.redis
+  version: v1
+  metadata:
+    - {name: redisHost, value: "localhost:6379"}
+    - {name: redisPassword, secretKeyRef: {name: REDIS, key: REDIS}}
+    - {name: keyPrefix, value: name}
+auth: {secretStore: passwords}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: messages}
+spec:
+  type: pubsub.redis
+  version: v1
+  metadata: [{name: redisHost, value: "localhost:6379"}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: passwords}
+spec:
+  type: secretstores.local.env
+  version: v1
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: tick}
+spec:
+  type: bindings.cron
+  version: v1
+  metadata: [{name: schedule, value: "@every 1s"}, {name: direction, value: input}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: elsewhere}
+spec:
+  type: state.azure.cosmosdb
+  version: v1
+  ignoreErrors: true
+---
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: own}
+spec:
+  secrets: {scopes: [{storeName: passwords, defaultAccess: deny, allowedSecrets: [REDIS]}]}
+  accessControl:
+    defaultAction: allow
+    policies: [{appId: stranger, defaultAction: deny}]
+`
+
+// An application that was developed with Redis runs with its files as they are: its keys, topics, secrets and schedules are those
+// of the log, and what its Configuration forbids is forbidden.
+func TestTheFilesOfAnApplicationAreInUse(t *testing.T) {
+	n := start(t)
+	app := newRecorder(t, `[{"pubsubname":"messages","topic":"news","route":"/news"}]`, "POST /news", "/tick", "/hello")
+	open, _ := n.attach("shop", sdk.Attachment{Port: app.port, Protocol: "http", Resources: map[string]string{"local.yaml": localFiles},
+		Env: map[string]string{"REDIS": "secret", "OTHER": "hidden"}})
+	door := "http://127.0.0.1:" + open.DaprHTTP + "/v1.0"
+	token := []string{"dapr-api-token", open.Token, "Content-Type", "application/json"}
+
+	ask("POST", door+"/state/orders", `[{"key":"k","value":{"n":1}}]`, token...).want(t, 204, "")
+	ask("GET", door+"/state/orders/k", "", token...).want(t, 200, `{"n":1}`)
+	if item, err := n.client.State("state:orders:orders", "").Get(t.Context(), "k"); err != nil || string(item.Value) != `{"n":1}` {
+		t.Errorf("on the log: %q, %v", item.Value, err)
+	}
+	ask("GET", door+"/state/statestore/k", "", token...).want(t, 204, "")
+	if got := ask("GET", door+"/state/elsewhere/k", "", token...); got.status != 400 {
+		t.Errorf("a component that was left out answers %d", got.status)
+	}
+
+	ask("POST", door+"/publish/messages/news", `{"a":1}`, token...).want(t, 204, "")
+	ask("POST", door+"/publish/pubsub/news", `{"a":2}`, token...).want(t, 204, "") // another topic
+	eventually(t, "the event has come", func() bool { return len(app.bodies("POST /news")) == 1 })
+	var event struct{ PubSubName, Topic string }
+	if err := json.Unmarshal([]byte(app.bodies("POST /news")[0]), &event); err != nil || event.PubSubName != "messages" || event.Topic != "news" {
+		t.Errorf("the event is %+v, %v", event, err)
+	}
+
+	eventually(t, "it ticks", func() bool { return len(app.bodies("POST /tick")) >= 2 })
+
+	ask("GET", door+"/secrets/passwords/REDIS", "", token...).want(t, 200, `{"REDIS":"secret"}`)
+	if got := ask("GET", door+"/secrets/passwords/OTHER", "", token...); got.status != 403 {
+		t.Errorf("a secret out of scope: %d", got.status)
+	}
+
+	stranger, _ := n.attach("stranger", sdk.Attachment{Port: newRecorder(t, "").port, Protocol: "http"})
+	friend, _ := n.attach("friend", sdk.Attachment{Port: newRecorder(t, "").port, Protocol: "http"})
+	for who, c := range map[string]struct {
+		by   sdk.Attached
+		want int
+	}{"a stranger": {stranger, 403}, "a friend": {friend, 200}} {
+		if got := ask("POST", "http://127.0.0.1:"+c.by.DaprHTTP+"/v1.0/invoke/shop/method/hello", "", "dapr-api-token", c.by.Token); got.status != c.want {
+			t.Errorf("%s gets %d, want %d: %s", who, got.status, c.want, got.body)
+		}
+	}
+}
+
+// The same files beside a deployed application do the same; what cannot start refuses the deploy, and is named.
+func TestFilesBesideADeployedApplicationAreInUse(t *testing.T) {
+	n := start(t)
+	app := files{"f.py": `
+import json, lib
+def handle(r):
+    if r.path == "/dapr/subscribe":
+        return r.answer(200, json.dumps([{"pubsubname": "messages", "topic": "news", "route": "/news"}]), "application/json")
+    if r.path in ("/news", "/tick"):
+        lib.state("POST", "orders", json.dumps([{"key": r.path[1:], "value": 1}]))
+    r.answer(200, "ok")
+lib.serve(handle)`, "lib.py": lib, "quipu.yaml": function("f", "f.py", "python", "contract: dapr"),
+		"local.yaml": strings.Replace(localFiles, "secretKeyRef: {name: REDIS, key: REDIS}", "value: none", 1)}
+	n.deploy(app)
+	ask("POST", "http://"+n.info.DaprHTTP+"/v1.0/publish/messages/news", `{"a":1}`, "dapr-caller-app-id", "f", "Content-Type", "application/json").want(t, 204, "")
+	for _, key := range []string{"news", "tick"} {
+		eventually(t, key+" has come", func() bool {
+			item, err := n.client.State("state:orders:orders", "").Get(t.Context(), key)
+			return err == nil && string(item.Value) == "1"
+		})
+	}
+
+	app["local.yaml"] = strings.Replace(app["local.yaml"], "ignoreErrors: true", "ignoreErrors: false", 1)
+	_, err := n.client.Deploy(t.Context(), "app", app.pack(t))
+	if quipu.CodeOf(err) == "" || !strings.Contains(err.Error(), "elsewhere") || !strings.Contains(err.Error(), "state.azure.cosmosdb") {
+		t.Errorf("a component that cannot be: %v", err)
+	}
+}
