@@ -13,10 +13,13 @@ import (
 
 	suite_bindings "github.com/dapr/components-contrib/tests/conformance/bindings"
 	suite_configuration "github.com/dapr/components-contrib/tests/conformance/configuration"
+	suite_conversation "github.com/dapr/components-contrib/tests/conformance/conversation"
+	suite_crypto "github.com/dapr/components-contrib/tests/conformance/crypto"
 	suite_lock "github.com/dapr/components-contrib/tests/conformance/lock"
 	suite_pubsub "github.com/dapr/components-contrib/tests/conformance/pubsub"
 	suite_secretstores "github.com/dapr/components-contrib/tests/conformance/secretstores"
 	suite_state "github.com/dapr/components-contrib/tests/conformance/state"
+	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/sdk"
 	"github.com/quipu-run/quipu/test/daprnode"
 )
@@ -48,7 +51,7 @@ func TestConformance(t *testing.T) {
 	for name, suite := range map[string]func(*testing.T){
 		"state": b.state, "pubsub over gRPC": b.pubsubOverGRPC, "pubsub over HTTP": b.pubsubOverHTTP,
 		"configuration over gRPC": b.configurationOverGRPC, "configuration over HTTP": b.configurationOverHTTP,
-		"lock over gRPC": b.lockOverGRPC, "lock over HTTP": b.lockOverHTTP,
+		"crypto": b.crypto, "conversation": b.conversation, "lock over gRPC": b.lockOverGRPC, "lock over HTTP": b.lockOverHTTP,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -58,8 +61,7 @@ func TestConformance(t *testing.T) {
 }
 
 func (b bench) state(t *testing.T) {
-	operations := []string{"transaction", "etag", "first-write", "query", "ttl", "delete-with-prefix", "actorStateStore", "keyslike"}
-	config, err := suite_state.NewTestConfig("quipu", operations, map[string]any{"badEtag": "9999999"})
+	config, err := suite_state.NewTestConfig("quipu", everything(t, "state"), map[string]any{"badEtag": quipu.Seq(1).String()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +69,7 @@ func (b bench) state(t *testing.T) {
 }
 
 func pubsubConfig(t *testing.T) suite_pubsub.TestConfig {
-	config, err := suite_pubsub.NewTestConfig("quipu", []string{"bulkpublish", "bulksubscribe"}, nil)
+	config, err := suite_pubsub.NewTestConfig("quipu", everything(t, "pubsub"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +113,35 @@ func (b bench) lockOverHTTP(t *testing.T) {
 	suite_lock.ConformanceTests(t, redis, &webLocks{b.component(t, "conformance-web-lock", "lock.redis")}, suite_lock.TestConfig{})
 }
 
+func (b bench) crypto(t *testing.T) {
+	fixtures := filepath.Join(upstream(t), "tests", "conformance", "fixtures", "crypto")
+	for name, properties := range map[string]properties{
+		"localstorage": {"path": filepath.Join(fixtures, "localstorage")},
+		"jwks":         {"jwks": filepath.Join(fixtures, "jwks", "jwks.json")},
+	} {
+		c := claimOf(t, "crypto", name)
+		config, err := suite_crypto.NewTestConfig(name, c.Operations, c.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for protocol, overHTTP := range map[string]bool{"gRPC": false, "HTTP": true} {
+			t.Run(name+" over "+protocol, func(t *testing.T) {
+				k := &keys{component: b.component(t, "conformance-"+name+"-"+protocol, "crypto.dapr."+name), overHTTP: overHTTP}
+				suite_crypto.ConformanceTests(t, properties, k, config)
+			})
+		}
+	}
+}
+
+func (b bench) conversation(t *testing.T) {
+	for protocol, overHTTP := range map[string]bool{"gRPC": false, "HTTP": true} {
+		t.Run("echo over "+protocol, func(t *testing.T) {
+			k := &talk{component: b.component(t, "conformance-echo-"+protocol, "conversation.echo"), overHTTP: overHTTP}
+			suite_conversation.ConformanceTests(t, nil, k, "echo")
+		})
+	}
+}
+
 func (b bench) secretstores(t *testing.T) {
 	t.Run("local.env over gRPC", func(t *testing.T) {
 		v := &vault{b.component(t, "conformance-env", "secretstores.local.env")}
@@ -128,19 +159,19 @@ func (b bench) secretstores(t *testing.T) {
 // bindings are run one after the other: the suite has a variable that all of its configurations set.
 func (b bench) bindings(t *testing.T) {
 	t.Run("redis over gRPC", func(t *testing.T) {
-		out := &binding{component: b.component(t, "conformance-redis", "bindings.redis")}
+		out := &binding{b.component(t, "conformance-redis", "bindings.redis")}
 		suite_bindings.ConformanceTests(t, redis, nil, out, bindingConfig(t, properties{"key": "conformance"}, "create", "operations", "get", "delete"))
 	})
 	t.Run("localstorage over HTTP", func(t *testing.T) {
-		out := &webBinding{binding{component: b.component(t, "conformance-files", "bindings.localstorage")}}
+		out := &webBinding{binding{b.component(t, "conformance-files", "bindings.localstorage")}}
 		suite_bindings.ConformanceTests(t, properties{"rootPath": out.dir}, nil, out,
-			bindingConfig(t, properties{"fileName": "conformance.json"}, "create", "operations", "get", "list"))
+			bindingConfig(t, properties{"fileName": "conformance.json"}, "create", "operations", "get"))
 	})
 	t.Run("http over HTTP", func(t *testing.T) {
 		asked := make(chan string, 1)
 		far := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Method + " " + r.URL.Path }))
 		t.Cleanup(far.Close)
-		out := &webBinding{binding{component: b.component(t, "conformance-http", "bindings.http")}}
+		out := &webBinding{binding{b.component(t, "conformance-http", "bindings.http")}}
 		suite_bindings.ConformanceTests(t, properties{"url": far.URL + "/call", "method": "POST"}, nil, out, bindingConfig(t, nil, "create", "operations"))
 		if got := <-asked; got != "POST /call" {
 			t.Errorf("the binding asked for %s", got)
@@ -158,7 +189,7 @@ func (b bench) bindings(t *testing.T) {
 	for kind, properties := range queues {
 		t.Run(kind+" to an application over gRPC", func(t *testing.T) {
 			c := b.component(t, "conformance-"+kind, "bindings."+kind)
-			suite_bindings.ConformanceTests(t, properties, &input{component: c, grpc: true}, &binding{component: c}, bindingConfig(t, nil, "create", "operations", "read"))
+			suite_bindings.ConformanceTests(t, properties, &input{component: c, grpc: true}, &binding{c}, bindingConfig(t, nil, "create", "operations", "read"))
 		})
 	}
 }

@@ -32,6 +32,7 @@ const startMax = 30 * time.Second
 // application is one of the node, which may use what its resource files declare, by either protocol.
 type application struct {
 	rtv1.DaprClient
+	conn  *grpc.ClientConn
 	http  string // where Dapr's API is
 	token string
 	gone  func() // takes it away, and waits for that
@@ -107,7 +108,7 @@ func (a *application) dial(t testing.TB, is sdk.Attached) error {
 		return err
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	a.DaprClient = rtv1.NewDaprClient(conn)
+	a.conn, a.DaprClient = conn, rtv1.NewDaprClient(conn)
 	return nil
 }
 
