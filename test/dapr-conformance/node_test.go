@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,7 +58,7 @@ func attach(t testing.TB, node *sdk.Client, id string, p program, resources map[
 	var failed error // read when is is closed
 	running.Go(func() {
 		defer close(is)
-		for now, err := range node.Attach(ctx, id, sdk.Attachment{Port: p.port, Protocol: p.protocol, Resources: resources, Dir: dir}) {
+		for now, err := range node.Attach(ctx, id, sdk.Attachment{Port: p.port, Protocol: p.protocol, Resources: resources, Dir: dir, Env: environment()}) {
 			if err != nil {
 				failed = err
 				return
@@ -92,6 +94,16 @@ func attach(t testing.TB, node *sdk.Client, id string, p program, resources map[
 			return nil, fmt.Errorf("application %s is not heard after %v", id, startMax)
 		}
 	}
+}
+
+// environment is what quipu run would tell of ours.
+func environment() map[string]string {
+	all := map[string]string{}
+	for _, variable := range os.Environ() {
+		name, value, _ := strings.Cut(variable, "=")
+		all[name] = value
+	}
+	return all
 }
 
 // dial connects an application to the listeners that are its own.
