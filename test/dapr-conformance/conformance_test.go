@@ -47,7 +47,7 @@ func TestConformance(t *testing.T) {
 	t.Run("secretstores", b.secretstores)
 	t.Run("bindings", b.bindings)
 	for name, suite := range map[string]func(*testing.T){
-		"state": b.state, "pubsub over gRPC": b.pubsubOverGRPC, "pubsub over HTTP": b.pubsubOverHTTP,
+		"state over gRPC": b.stateOverGRPC, "state over HTTP": b.stateOverHTTP, "pubsub over gRPC": b.pubsubOverGRPC, "pubsub over HTTP": b.pubsubOverHTTP,
 		"configuration over gRPC": b.configurationOverGRPC, "configuration over HTTP": b.configurationOverHTTP,
 		"crypto": b.crypto, "conversation": b.conversation, "lock over gRPC": b.lockOverGRPC, "lock over HTTP": b.lockOverHTTP,
 	} {
@@ -58,12 +58,21 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-func (b bench) state(t *testing.T) {
+func stateConfig(t *testing.T) suite_state.TestConfig {
 	config, err := suite_state.NewTestConfig("quipu", everything(t, "state"), map[string]any{"badEtag": quipu.Seq(1).String()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	suite_state.ConformanceTests(t, redis, newState(b.component(t, "conformance-state", "state.redis")), config)
+	return config
+}
+
+func (b bench) stateOverGRPC(t *testing.T) {
+	suite_state.ConformanceTests(t, redis, newState(b.component(t, "conformance-state", "state.redis")), stateConfig(t))
+}
+
+func (b bench) stateOverHTTP(t *testing.T) {
+	s := newWebState(b.component(t, "conformance-web-state", "state.postgresql"))
+	suite_state.ConformanceTests(t, properties{"connectionString": "host=localhost user=postgres"}, s, stateConfig(t))
 }
 
 func pubsubConfig(t *testing.T) suite_pubsub.TestConfig {

@@ -21,12 +21,13 @@ import (
 // to applications: they are written with another separator. And lists of keys, for which our own keys path is used.
 type stateStore struct {
 	component
-	one state.BulkStore // one request for each key
+	one state.BulkStore          // one request for each key
+	tx  state.TransactionalStore // itself
 }
 
 func newState(c component) *stateStore {
 	s := &stateStore{component: c}
-	s.one = state.NewDefaultBulkStore(s)
+	s.one, s.tx = state.NewDefaultBulkStore(s), s
 	return s
 }
 
@@ -256,7 +257,7 @@ func (s *stateStore) DeleteWithPrefix(ctx context.Context, r state.DeleteWithPre
 				deletes.Operations = append(deletes.Operations, state.DeleteRequest{Key: key})
 			}
 		}
-		if err := s.Multi(ctx, &deletes); err != nil {
+		if err := s.tx.Multi(ctx, &deletes); err != nil {
 			return out, err
 		}
 		out.Count += int64(len(deletes.Operations))
