@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -178,5 +179,83 @@ lib.serve(handle)`, "lib.py": lib, "quipu.yaml": function("f", "f.py", "python",
 	_, err := n.client.Deploy(t.Context(), "app", app.pack(t))
 	if quipu.CodeOf(err) == "" || !strings.Contains(err.Error(), "elsewhere") || !strings.Contains(err.Error(), "state.azure.cosmosdb") {
 		t.Errorf("a component that cannot be: %v", err)
+	}
+}
+
+// onceLocal are the files of an application that pays over HTTP.
+const onceLocal = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: orders}
+spec: {type: state.redis, version: v1, metadata: [{name: keyPrefix, value: none}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: messages}
+spec: {type: pubsub.redis, version: v1}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: bank}
+spec: {type: bindings.http, version: v1, metadata: [{name: url, value: "%s"}]}
+`
+
+// An application that is atomic and speaks plain Dapr does all that it does on the platform once, although it dies at the end of its first
+// attempt: state, events, and what it invokes. What leaves the platform happens in each attempt, under one name.
+func TestAnAtomicDaprApplicationCommitsOnce(t *testing.T) {
+	bank := make(chan string, 10)
+	payments := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { bank <- r.Header.Get("Idempotency-Key") }))
+	t.Cleanup(payments.Close)
+	n := start(t)
+	n.deploy(files{"lib.py": lib, "local.yaml": fmt.Sprintf(onceLocal, payments.URL),
+		"f.py": `
+import http.client, json, lib, os
+def dapr(path, body):
+    door = http.client.HTTPConnection("127.0.0.1", int(os.environ["DAPR_HTTP_PORT"]))
+    door.request("POST", "/v1.0/" + path, json.dumps(body), {"Content-Type": "application/json", "dapr-api-token": os.environ["DAPR_API_TOKEN"]})
+    reply = door.getresponse()
+    reply.read()
+    assert reply.status < 300, (path, reply.status)
+def handle(r):
+    if r.path == "/dapr/subscribe":
+        return r.answer(200, json.dumps([{"pubsubname": "messages", "topic": "new", "route": "/new"}]), "application/json")
+    order = json.loads(r.body)["data"]
+    count = int(lib.state("GET", "orders/count")[1] or 0)
+    dapr("state/orders", [{"key": "count", "value": count + 1}])
+    dapr("publish/messages/done", order)
+    dapr("invoke/g/method/add", order)
+    dapr("bindings/bank", {"operation": "post", "data": order})
+    if r.headers["Quipu-Attempt"] == "1":
+        os._exit(1)
+    r.answer(200, "")
+lib.serve(handle)`,
+		"g.py": `
+import json, lib
+def handle(r):
+    if r.path == "/dapr/subscribe":
+        return r.answer(404, "")
+    lib.state("POST", "orders", json.dumps([{"key": "g", "value": int(lib.state("GET", "orders/g")[1] or 0) + 1}]))
+    r.answer(200, "")
+lib.serve(handle)`,
+		"quipu.yaml": function("f", "f.py", "python", "contract: dapr", "atomic: true") + "---\n" + function("g", "g.py", "python", "contract: dapr", "atomic: true")})
+	ask("POST", "http://"+n.info.DaprHTTP+"/v1.0/publish/messages/new", `{"id":1}`, "dapr-caller-app-id", "f", "Content-Type", "application/json").want(t, 204, "")
+
+	first := <-bank
+	if second := <-bank; first == "" || second != first {
+		t.Errorf("the bank was asked as %q and as %q", first, second)
+	}
+	n.settled("messages/new")
+	for key, want := range map[string]string{"count": "1", "g": "1"} {
+		if item, err := n.client.State("state:orders", "").Get(t.Context(), key); err != nil || string(item.Value) != want {
+			t.Errorf("%s is %q, %v", key, item.Value, err)
+		}
+	}
+	if topic, err := n.client.Topic(t.Context(), "messages/done"); err != nil || topic.Last != 1 {
+		t.Errorf("%d events were published, %v", topic.Last, err)
+	}
+	select {
+	case again := <-bank:
+		t.Errorf("the bank was asked a third time, as %q", again)
+	default:
 	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,12 +19,14 @@ import (
 	"github.com/quipu-run/quipu/component/conversation"
 	"github.com/quipu-run/quipu/component/crypto"
 	"github.com/quipu-run/quipu/component/lock"
+	"github.com/quipu-run/quipu/component/pluggable"
 	"github.com/quipu-run/quipu/component/secrets"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
 	"github.com/quipu-run/quipu/gateway/dapr"
 	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/install"
 	"github.com/quipu-run/quipu/internal/mapping"
+	"github.com/quipu-run/quipu/internal/resiliency"
 	"github.com/quipu-run/quipu/internal/resource"
 	"github.com/quipu-run/quipu/trigger"
 	"github.com/quipu-run/quipu/view"
@@ -198,7 +201,7 @@ func (ns *namespace) usesIn(ctx context.Context, f quipu.Function, dir string) (
 	}})
 }
 
-// place finds out where on the log a Dapr application's subscription is. CodeNoPubSub, CodeForbidden.
+// place finds out where on the log a Dapr application's subscription is. CodeNoPubSub, CodeDenied.
 func (u *uses) place(app string, t *quipu.TopicTrigger) error {
 	name := t.PubSub
 	if name == "" {
@@ -208,6 +211,10 @@ func (u *uses) place(app string, t *quipu.TopicTrigger) error {
 	if !ok {
 		return &quipu.Error{Code: quipu.CodeNoPubSub, Op: "app.subscribe", Hint: quipu.Codes[quipu.CodeNoPubSub].Next,
 			Text: fmt.Sprintf("the subscription to topic %q names the pub/sub component %q, which is not there", t.Name, name)}
+	}
+	if !p.Scopes.MaySubscribe(app, t.Name) {
+		return &quipu.Error{Code: quipu.CodeDenied, Op: "app.subscribe", Hint: "name the topic in subscriptionScopes of the component, or do not subscribe to it",
+			Text: fmt.Sprintf("the scopes of pub/sub component %q do not let %s subscribe to topic %q", name, app, t.Name)}
 	}
 	prefix := p.Topics
 	if p.Foreign != nil {
@@ -248,6 +255,9 @@ func (u *uses) ask(ctx context.Context, f quipu.Function, a app) (asked quipu.As
 			return asked, err
 		}
 		complete(t)
+		if retry, ok := u.resiliency.For(resiliency.Inbound(resiliency.PubSub, cmp.Or(t.PubSub, quipu.PubSubDefault))).Deliveries(); ok {
+			t.Retry = retry
+		}
 	}
 	asked.Bindings, err = u.bindings(ctx, f, a)
 	return asked, err
@@ -263,29 +273,28 @@ func (u *uses) bindings(ctx context.Context, f quipu.Function, a app) (all []qui
 			}
 		}
 		if takes {
-			all = append(all, bindingTrigger(f.Name, in))
+			retry, _ := u.resiliency.For(resiliency.Inbound(resiliency.Binding, in.Name)).Deliveries()
+			all = append(all, bindingTrigger(f.Name, in, retry))
 		}
 	}
 	return all, nil
 }
 
-func bindingTrigger(function string, in install.Input) quipu.Trigger {
-	switch is := in.Is.(type) {
-	case component.InputSchedule:
-		t := is.InputSchedule()
-		t.Binding, t.Path = in.Name, in.Path
-		if t.Retry == (quipu.RetrySpec{}) {
-			t.Retry = quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}
-		}
-		return quipu.Trigger{Schedule: &t}
-	case component.InputTopic:
-		t := is.InputTopic()
-		t.Binding, t.Path = in.Name, in.Path
-		complete(&t)
-		return quipu.Trigger{Topic: &t}
+// bindingTrigger delivers what comes in by a binding; the zero retry stands for the defaults.
+func bindingTrigger(function string, in install.Input, retry quipu.RetrySpec) quipu.Trigger {
+	if retry == (quipu.RetrySpec{}) {
+		retry = quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}
 	}
-	t := quipu.TopicTrigger{Name: inputTopic(function, in.Name), Path: in.Path, Binding: in.Name}
-	complete(&t)
+	if is, ok := in.Is.(component.InputSchedule); ok {
+		t := is.InputSchedule()
+		t.Binding, t.Path, t.Retry = in.Name, in.Path, retry
+		return quipu.Trigger{Schedule: &t}
+	}
+	t := quipu.TopicTrigger{Name: inputTopic(function, in.Name)}
+	if is, ok := in.Is.(component.InputTopic); ok {
+		t = is.InputTopic()
+	}
+	t.Binding, t.Path, t.Retry, t.Batch = in.Name, in.Path, retry, 1
 	return quipu.Trigger{Topic: &t}
 }
 
@@ -360,8 +369,8 @@ func triggersOf(f quipu.Function) []quipu.TopicTrigger {
 	return all
 }
 
-// maker finds who makes components of a type: the log, or what is built in.
-func (n *Node) maker(_ context.Context, s component.Spec) (component.Factory, error) {
+// maker finds who makes components of a type: the log, what is built in, or a program that serves components on a socket.
+func (n *Node) maker(ctx context.Context, s component.Spec) (component.Factory, error) {
 	if family, served := n.cfg.Components.Served(s.Type, s.Version); served {
 		if make := n.mapped(family); make != nil {
 			return make, nil
@@ -370,7 +379,11 @@ func (n *Node) maker(_ context.Context, s component.Spec) (component.Factory, er
 	if make, ok := factories[s.Type]; ok {
 		return make, nil
 	}
-	return nil, n.cfg.Components.Unknown(s.Name, s.Type, s.Version)
+	found, err := pluggable.Discover(ctx, "")
+	if make, ok := found[s.Type]; ok {
+		return make, nil
+	}
+	return nil, errors.Join(n.cfg.Components.Unknown(s.Name, s.Type, s.Version), err)
 }
 
 // mapped makes components that the log serves.

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/internal/mapping"
 	"github.com/quipu-run/quipu/sdk"
 	"github.com/quipu-run/quipu/server"
 )
@@ -22,6 +24,7 @@ type NodeConfig struct {
 	FreePorts    bool              // take a free port where one is taken
 	Sync         string            // when the log acknowledges: always or os
 	Sandbox      string            // walls around functions: auto, which "" means, or off
+	Components   string            // which Dapr components the log serves: log or strict; "" means what QUIPU_COMPONENTS says, or log
 	TokenFile    string            // "" means no token, which only loopback may do
 	CallsMax     int               // of a namespace, at a time; 0 means the default, here and below
 	InstancesMax int               // of a namespace
@@ -45,6 +48,10 @@ func runNode(ctx context.Context, n NodeConfig) error {
 	if n.CallsMax < 0 || n.InstancesMax < 0 {
 		return &quipu.Error{Code: quipu.CodeUsage, Text: "--calls-max and --instances-max cannot be negative"}
 	}
+	components, err := mapping.ParsePolicy(cmp.Or(n.Components, os.Getenv("QUIPU_COMPONENTS")))
+	if err != nil {
+		return err
+	}
 	logger, err := n.logger(os.Stderr)
 	if err != nil {
 		return err
@@ -57,7 +64,7 @@ func runNode(ctx context.Context, n NodeConfig) error {
 	return server.Run(ctx, server.Config{
 		Data: n.Data, Listen: n.Listen, Port: n.Port, DaprHTTPPort: n.DaprHTTPPort, DaprGRPCPort: n.DaprGRPCPort, FreePorts: n.FreePorts, Sync: n.Sync,
 		Token: token, InstanceToken: n.RequireToken, Unconfined: n.Sandbox == "off", CallsMax: n.CallsMax, InstancesMax: n.InstancesMax, Version: n.Version, Ready: n.Ready, Fault: n.Fault,
-		Logger: logger, Trace: traces,
+		Logger: logger, Trace: traces, Components: components,
 	})
 }
 

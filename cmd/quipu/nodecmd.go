@@ -38,6 +38,7 @@ func nodeFlags(cmd *cobra.Command) *NodeConfig {
 	f.StringVar(&n.Sync, "sync", "always", "when a write is acknowledged: always, when it is on disk; os, when the kernel has it: kill -9 loses nothing, a power cut the newest")
 	f.IntVar(&n.CallsMax, "calls-max", pool.CallsMaxDefault, "calls of a namespace that run at a time; others wait in turns")
 	f.IntVar(&n.InstancesMax, "instances-max", pool.InstancesMaxDefault, "instances of a namespace")
+	f.StringVar(&n.Components, "components", "", "Dapr components that the log serves: log, all of local development, or strict, only those that mean no other server (QUIPU_COMPONENTS; log)")
 	f.StringVar(&n.Sandbox, "sandbox", "auto", "walls around functions: auto, all that can be had here (quipu doctor lists them); off")
 	f.StringVar(&n.TokenFile, "token-file", "", "file with the token that the admin API asks for")
 	n.register(cmd)

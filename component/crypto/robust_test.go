@@ -31,7 +31,11 @@ func TestNoLengthBreaksTheNode(t *testing.T) {
 				if key == "rsa.pem" && nonce > 0 {
 					continue // slow, and without nonces or tags
 				}
-				for _, length := range []int{0, 1, 7, 8, 15, 16, 17, 24, 31, 32, 33, 48, 256} {
+				lengths := []int{0, 1, 7, 8, 15, 16, 17, 24, 31, 32, 33, 48, 256}
+				if key != own {
+					lengths = []int{0, 16}
+				}
+				for _, length := range lengths {
 					cipher := component.Cipher{Algorithm: name, Key: key, Nonce: make([]byte, nonce)}
 					data := make([]byte, length, length+64)
 					_, _, err := c.Encrypt(ctx, cipher, data)

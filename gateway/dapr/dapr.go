@@ -1,11 +1,15 @@
 // Package dapr is the door for Dapr's API (as of Dapr 1.18) over HTTP and gRPC, so that an app written for a Dapr
-// sidecar runs with its SDK unchanged: state, publish and subscribe, service invocation, secrets, metadata, health.
+// sidecar runs with its SDK unchanged: state, publish and subscribe, service invocation, bindings, secrets, configuration, locks,
+// cryptography, conversation, metadata, health. Components are found by name in the set that a request may use.
 //
 // Paths, methods, statuses, headers and errors are Dapr's. What differs on purpose: a save of several keys, or a
 // bulk publish, happens as a whole or not at all; values are kept byte for byte as sent; user mistakes that Dapr
-// answers with 500 (a bad ttlInSeconds, an unknown concurrency, a malformed CloudEvent or query) get 400. The door keeps no state but the attributes set with PUT metadata, which end with it. What success
+// answers with 500 (a bad ttlInSeconds, an unknown concurrency, a malformed CloudEvent or query) get 400. The door keeps
+// nothing but the attributes set with PUT metadata and the open subscriptions to configuration, which end with it. What success
 // promises, also after a crash, is what quipu.Session promises: inside an atomic call it means "in the call's
-// transaction". Reading requests is apart from doing them, so that both protocols do the same.
+// transaction". Other components than state and topics on the log act at once. What goes wrong inside of one is told to the client if it
+// is a quipu.Error; anything else is internal, and in the log. Reading requests is apart from doing them, so that both protocols do
+// the same. Actors, jobs and workflows are not here.
 //
 // An app speaks through the listener of its instance, and its Session is that instance's. A client from outside
 // has no instance: like an app that daprd was started for, it has an app id, which is "default" unless the

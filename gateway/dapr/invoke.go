@@ -1,6 +1,7 @@
 package dapr
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net/http"
 	"strings"
@@ -36,6 +37,9 @@ func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 	c.Body = body
 	invoke := session.Invoke
 	if to, ok := d.endpoint(r, app); ok {
+		if c.Header.Get(quipu.HeaderIdempotency) == "" {
+			c.Header.Set(quipu.HeaderIdempotency, cmp.Or(c.IdempotencyKey, session.EffectID()))
+		}
 		invoke = to.Invoke
 	} else if c.Function = withoutNamespace(app); gateway.WantsAsync(&c) {
 		info, err := session.InvokeAsync(r.Context(), c)

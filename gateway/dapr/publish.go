@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,7 +43,7 @@ func (d *Door) placeOf(r *http.Request, to destination, metadata map[string]stri
 	if err != nil {
 		return place{}, err
 	}
-	if app := session.Function(); !mayUse(c.Scopes, c.Scopes.Publish, app, to.topic) {
+	if app := session.Function(); !c.Scopes.MayPublish(app, to.topic) {
 		return place{}, to.forbidden(app)
 	}
 	return place{to, c, session}, nil
@@ -58,18 +57,6 @@ func (d *Door) pubsub(r *http.Request, to destination, metadata map[string]strin
 	}
 	c, ok := component.Of[component.PubSub](set, to.pubsub)
 	return c, to.check(ok, metadata)
-}
-
-// mayUse is Dapr's rule: an app that scopes name may use those topics alone, any other all that are not protected.
-func mayUse(s component.Scopes, scopes map[string][]string, app, topic string) bool {
-	if len(s.Allowed) > 0 && !slices.Contains(s.Allowed, topic) {
-		return false
-	}
-	scoped, named := scopes[app]
-	if !named {
-		return !slices.Contains(s.Protected, topic)
-	}
-	return slices.Contains(scoped, topic)
 }
 
 // failedEntry is one of a bulk that was not published.

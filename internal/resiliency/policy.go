@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/quipu-run/quipu"
 )
 
 // Policy is what holds for one target. The nil Policy is none.
@@ -38,6 +40,23 @@ func (e *TimeoutError) Is(target error) bool { return target == context.Deadline
 
 // Retries tells whether an operation may run more than once, so that its request must be kept.
 func (p *Policy) Retries() bool { return p != nil && p.retry != nil && p.retry.max != 0 }
+
+// Deliveries is the retry as that of deliveries, which go on across restarts: how often, and the first pause, which doubles from
+// then on. false: the policy says nothing about retries.
+func (p *Policy) Deliveries() (r quipu.RetrySpec, ok bool) {
+	if p == nil || p.retry == nil {
+		return r, false
+	}
+	pause := p.retry.pause
+	if p.retry.exponential {
+		pause = p.retry.first
+	}
+	r = quipu.RetrySpec{Max: p.retry.max, Backoff: quipu.Duration(max(pause, time.Millisecond))}
+	if r.Max < 0 || r.Max > quipu.RetryMaxMax {
+		r.Max = quipu.RetryMaxMax
+	}
+	return r, true
+}
 
 // Do runs an operation until it succeeds or the policy gives up: each attempt within the timeout, all attempts through
 // the breaker, more of them as the retry says, until ctx ends. An operation must end when its context does: it is

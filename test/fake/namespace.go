@@ -434,6 +434,9 @@ func (s session) InvokeAsync(ctx context.Context, c quipu.CallRequest) (quipu.Ca
 	return s.n.InvokeAsync(ctx, c)
 }
 
+// EffectID is none: nothing here is in a call.
+func (s session) EffectID() string { return "" }
+
 // Together does what do does; this fake takes nothing back.
 func (s session) Together(_ context.Context, do func(quipu.Group) error) error { return do(s) }
 
