@@ -5,6 +5,7 @@
 package conformance
 
 import (
+	"flag"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,6 +29,15 @@ import (
 type properties = map[string]string
 
 var redis = properties{"redisHost": "localhost:6379", "redisPassword": ""}
+
+// TestMain lets all suites wait at the same time, on a machine of any size.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err) // testing has this flag
+	}
+	os.Exit(m.Run())
+}
 
 // bench is a node that all suites share.
 type bench struct{ node *sdk.Client }
