@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quipu-run/quipu"
@@ -257,5 +258,118 @@ lib.serve(handle)`,
 	case again := <-bank:
 		t.Errorf("the bank was asked a third time, as %q", again)
 	default:
+	}
+}
+
+// resilientFiles bound what is asked of an application and of a binding.
+const resilientFiles = `
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: own}
+spec:
+  policies:
+    retries:
+      often: {policy: constant, duration: 1ms, maxRetries: 4}
+    circuitBreakers:
+      soon: {maxRequests: 1, timeout: 60s, trip: consecutiveFailures >= 3}
+  targets:
+    apps: {callee: {retry: often}}
+    components:
+      out: {outbound: {circuitBreaker: soon}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: out}
+spec: {type: bindings.http, version: v1, metadata: [{name: url, value: "%s"}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: own}
+spec:
+  api:
+    denied: [{name: secrets, version: v1.0, protocol: http}]
+`
+
+// A Resiliency resource has an application that fails asked again, and a binding that fails not asked any more; a Configuration hides
+// a part of the API.
+func TestPoliciesAreKeptTo(t *testing.T) {
+	var asked, bound atomic.Int64
+	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		bound.Add(1)
+		w.WriteHeader(500)
+	}))
+	t.Cleanup(broken.Close)
+	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/work" {
+			w.WriteHeader(404)
+			return
+		}
+		if body, _ := io.ReadAll(r.Body); asked.Add(1) < 4 || string(body) != "task" {
+			w.WriteHeader(503)
+		}
+	}))
+	t.Cleanup(flaky.Close)
+	n := start(t)
+	n.attach("callee", sdk.Attachment{Port: flaky.Listener.Addr().(*net.TCPAddr).Port, Protocol: "http"})
+	open, _ := n.attach("caller", sdk.Attachment{Port: newRecorder(t, "").port, Protocol: "http", Resources: map[string]string{"r.yaml": fmt.Sprintf(resilientFiles, broken.URL)}})
+	door, token := "http://127.0.0.1:"+open.DaprHTTP+"/v1.0", []string{"dapr-api-token", open.Token, "Content-Type", "application/json"}
+
+	ask("POST", door+"/invoke/callee/method/work", "task", token...).want(t, 200, "")
+	if n := asked.Load(); n != 4 {
+		t.Errorf("it was asked %d times, want 4", n)
+	}
+	for range 6 {
+		if got := ask("POST", door+"/bindings/out", `{"operation":"get"}`, token...); got.status != 500 {
+			t.Errorf("the binding answers %d", got.status)
+		}
+	}
+	if n := bound.Load(); n != 3 {
+		t.Errorf("the broken binding was asked %d times, want 3", n)
+	}
+	if got := ask("GET", door+"/secrets/secretstore/x", "", token...); got.status != 404 {
+		t.Errorf("a part of the API that is denied answers %d", got.status)
+	}
+}
+
+const pipedFiles = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: loud}
+spec: {type: middleware.http.uppercase, version: v1, metadata: [{name: direction, value: response}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: checker}
+spec: {type: middleware.http.routerchecker, version: v1, metadata: [{name: rule, value: "^[A-Za-z0-9/._-]+$"}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: own}
+spec:
+  httpPipeline: {handlers: [{name: checker, type: middleware.http.routerchecker}]}
+  appHttpPipeline: {handlers: [{name: loud, type: middleware.http.uppercase}]}
+`
+
+// Requests go through the pipelines of a Configuration, on their way to Dapr's API and to the application.
+func TestRequestsGoThroughPipelines(t *testing.T) {
+	n := start(t)
+	n.deploy(files{"local.yaml": pipedFiles, "lib.py": lib, "quipu.yaml": function("f", "f.py", "python", "contract: dapr"), "f.py": `
+import http.client, lib, os
+def handle(r):
+    if r.path.startswith("/ask"):
+        door = http.client.HTTPConnection("127.0.0.1", int(os.environ["DAPR_HTTP_PORT"]))
+        door.request("GET", "/v1.0/state/statestore/" + r.path[4:], headers={"dapr-api-token": os.environ["DAPR_API_TOKEN"]})
+        return r.answer(200, door.getresponse().status)
+    r.answer(200 if r.path == "/hello" else 404, "hello")
+lib.serve(handle)`})
+	door := "http://" + n.info.DaprHTTP + "/v1.0/invoke/f/method"
+	ask("GET", door+"/hello", "").want(t, 200, "HELLO")
+	ask("GET", door+"/ask1", "").want(t, 200, "204")
+	ask("GET", door+"/ask1;2", "").want(t, 200, "400")
+
+	_, err := n.client.Deploy(t.Context(), "app", files{"quipu.yaml": function("f", "f.py", "python"), "f.py": "import lib", "lib.py": lib,
+		"local.yaml": pipedFiles[strings.LastIndex(pipedFiles, "---"):]}.pack(t))
+	if quipu.CodeOf(err) != quipu.CodeManifest || !strings.Contains(err.Error(), `"checker"`) {
+		t.Errorf("a pipeline of what is not there: %v", err)
 	}
 }

@@ -31,9 +31,11 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 	if err != nil {
 		return quipu.InstanceSpec{}, nil, err
 	}
+	ns.using.Store(instance, using)
 	own := ns.newDoor(f, instance, newToken(), func() *uses { return using }, func() []quipu.TopicTrigger { return ns.topicsOf(f) })
 	release := func() {
 		defer give()
+		ns.using.Delete(instance)
 		if app, ok := ns.apps.LoadAndDelete(instance); ok {
 			app.(interface{ Close() }).Close()
 		}
@@ -92,6 +94,7 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, using fun
 		AppID:         func(*http.Request) string { return f.Name },
 		Components:    func(*http.Request) (*component.Set, error) { return using().Set, nil },
 		SecretAllowed: func(_ *http.Request, store, name string) bool { return using().secrets.Allowed(store, name) },
+		Admit:         func(_ *http.Request, version, path string) bool { return using().admits(version, path) },
 		Endpoint:      func(_ *http.Request, name string) (dapr.Endpoint, bool) { return using().endpoint(name) },
 		About:         func(*http.Request) dapr.About { return using().about(f) },
 		Tell: func(r *http.Request, method, path string, body []byte) error {
@@ -102,7 +105,7 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, using fun
 			return ns.Subscribe(r.Context(), s, deliver)
 		},
 	})
-	return &ownDoor{token: token, http: gateway.NewServer(d, ns.node.cfg.Logger), grpc: grpcServer{d.GRPC(), []closer{d}}}
+	return &ownDoor{token: token, http: gateway.NewServer(piped(d, using), ns.node.cfg.Logger), grpc: grpcServer{d.GRPC(), []closer{d}}}
 }
 
 // Ports of Dapr, which an instance with a network of its own finds its doors at.

@@ -86,6 +86,7 @@ type namespace struct {
 	apps      sync.Map // instance id -> app
 	attached  attachments
 	uses      revisionUses
+	using     sync.Map // instance id -> *uses
 	outsiders outsideUses
 	access    accessLists
 	feeders   feeders

@@ -19,6 +19,7 @@ import (
 	"github.com/quipu-run/quipu/component/conversation"
 	"github.com/quipu-run/quipu/component/crypto"
 	"github.com/quipu-run/quipu/component/lock"
+	"github.com/quipu-run/quipu/component/middleware"
 	"github.com/quipu-run/quipu/component/pluggable"
 	"github.com/quipu-run/quipu/component/secrets"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
@@ -37,8 +38,11 @@ type uses struct {
 	*install.Installed
 	policies
 	endpoints map[string]dapr.Endpoint
-	declared  []contractdapr.Declared
-	warnings  []string
+	// Pipelines of the Configuration: of requests to Dapr's API, and of those to the application. nil if there is none.
+	httpPipeline, appPipeline component.Middleware
+
+	declared []contractdapr.Declared
+	warnings []string
 }
 
 // source is where an application's resources come from.
@@ -61,7 +65,7 @@ func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
 		return nil, err
 	}
 	in, err := install.Open(ctx, install.Options{Resources: s.set, Make: ns.node.maker, BuiltIn: ns.builtIn(s),
-		Host: ns.hostOf(s), Allowed: p.denied.Allowed})
+		Host: ns.hostOf(s), Allowed: p.denied.Allowed, Guard: p.guardOf})
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +76,12 @@ func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
 	u := &uses{Installed: in, policies: p, endpoints: endpoints, declared: declared, warnings: slices.Concat(s.set.Warnings, warnings)}
 	for _, why := range in.Ignored {
 		u.warnings = append(u.warnings, why.Error())
+	}
+	if u.httpPipeline, err = pipelineOf(in.Set, p.config.HTTPPipeline); err == nil {
+		u.appPipeline, err = pipelineOf(in.Set, p.config.AppHTTPPipeline)
+	}
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
 	}
 	return u, nil
 }
@@ -406,7 +416,7 @@ func (n *Node) mapped(family mapping.Family) component.Factory {
 // factories make components by their types.
 var factories = func() map[string]component.Factory {
 	all := map[string]component.Factory{}
-	for _, some := range []map[string]component.Factory{secrets.Factories(), bindings.Factories(), conversation.Factories(), crypto.Factories()} {
+	for _, some := range []map[string]component.Factory{secrets.Factories(), bindings.Factories(), conversation.Factories(), crypto.Factories(), middleware.Factories()} {
 		maps.Copy(all, some)
 	}
 	return all

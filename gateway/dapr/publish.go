@@ -1,6 +1,7 @@
 package dapr
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -86,7 +87,7 @@ func (d *Door) publishAll(r *http.Request, to place, ps []publication) ([]failed
 	if to.Foreign != nil {
 		return d.publishAway(r, to, ps, ms)
 	}
-	if err := to.session.Publish(r.Context(), ms); err != nil {
+	if err := to.Guard.Run(r.Context(), func(ctx context.Context) error { return to.session.Publish(ctx, ms) }); err != nil {
 		return nil, d.publishProblem(r, to.destination, err)
 	}
 	return nil, nil
@@ -95,7 +96,8 @@ func (d *Door) publishAll(r *http.Request, to place, ps []publication) ([]failed
 // publishAway publishes one event after the other to where the topics of a component are.
 func (d *Door) publishAway(r *http.Request, to place, ps []publication, ms []quipu.Message) (failed []failedEntry, err error) {
 	for i, m := range ms {
-		e := to.Foreign.Publish(r.Context(), component.ForeignMessage{Topic: to.topic, ContentType: m.ContentType, Data: m.Data, Metadata: ps[i].metadata})
+		message := component.ForeignMessage{Topic: to.topic, ContentType: m.ContentType, Data: m.Data, Metadata: ps[i].metadata}
+		e := to.Guard.Run(r.Context(), func(ctx context.Context) error { return to.Foreign.Publish(ctx, message) })
 		if e == nil {
 			continue
 		}

@@ -54,6 +54,7 @@ type State struct {
 	Foreign quipu.State
 	// Outbox, if set, publishes what transactions change.
 	Outbox *Outbox
+	Guard  Guard // of its operations; who uses the state applies it
 }
 
 // Capabilities are what metadata tells, in Dapr's words.
@@ -83,6 +84,7 @@ type PubSub struct {
 	Scopes  Scopes
 	// Consumer is the name of the subscriptions, "" for the app id.
 	Consumer string
+	Guard    Guard // of publishing; who publishes applies it
 }
 
 // Capabilities are what metadata tells, in Dapr's words.
