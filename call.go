@@ -46,6 +46,8 @@ type CallRequest struct {
 	Trigger        string    // http, dapr, cli, …
 	IdempotencyKey string
 	Attempt        int // of a delivery; 0 means 1
+	// Cause names what is delivered, the same in each attempt; "" if nothing is.
+	Cause string
 }
 
 // CallReply is the answer of a function. The caller closes Body.
@@ -90,6 +92,10 @@ type Session interface {
 	// Together makes one commit of what do does: all of it, or nothing if do fails. It may be run again from the start, so
 	// it must do nothing else. Inside an atomic call it is a part of that call's transaction.
 	Together(ctx context.Context, do func(Group) error) error
+	// EffectID names the next effect outside of the platform, so that who is asked for it can tell that it was asked before: it is the
+	// same in each run of a call that does the same, in each attempt to deliver the same events, and in each request with the same
+	// Idempotency-Key. "" outside of calls.
+	EffectID() string
 	// Function is the name that keys of StoreDefault are prefixed with.
 	Function() string
 }

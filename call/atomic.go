@@ -142,7 +142,7 @@ func (c *Caller) runIn(ctx context.Context, q *request, lease Lease, tx *view.Tx
 func (c *Caller) exchange(ctx context.Context, q *request, lease Lease, tx *view.Tx) (*held, error) {
 	called, span := q.calling(ctx)
 	r := q.httpRequest(called)
-	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, tx: tx, traceparent: r.Header.Get(quipu.HeaderTraceparent), span: span}
+	open := &openCall{id: q.id, cause: q.cause(), attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, tx: tx, traceparent: r.Header.Get(quipu.HeaderTraceparent), span: span}
 	c.open.enter(lease.ID(), open)
 	defer c.open.leave(lease.ID(), open)
 	began := c.o.Clock.Now()

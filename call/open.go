@@ -20,6 +20,8 @@ type openCall struct {
 	ctx     context.Context // ends with the run
 	tx      *view.Tx        // nil for a plain function
 	made    atomic.Int32    // calls made from this one
+	cause   string          // that effects are named after
+	effects atomic.Int32
 
 	traceparent string      // that the function got, "" if none
 	span        *trace.Span // of the function; nil if it is not recorded
@@ -44,6 +46,20 @@ func (o *openCall) nextID() string {
 		return fmt.Sprintf("%s/%d.%d", o.id, o.attempt, o.made.Add(1))
 	}
 	return fmt.Sprintf("%s/%d", o.id, o.made.Add(1))
+}
+
+// nextEffect names an effect outside of the platform.
+func (o *openCall) nextEffect() string { return fmt.Sprintf("%s/%d", o.cause, o.effects.Add(1)) }
+
+// cause is what a call is made for, whatever attempt it is.
+func (q *request) cause() string {
+	switch {
+	case q.IdempotencyKey != "":
+		return q.f.Name + "/" + q.IdempotencyKey
+	case q.Cause != "":
+		return q.f.Name + "/" + q.Cause
+	}
+	return q.id
 }
 
 // during runs an operation unless the call has closed.
@@ -142,6 +158,14 @@ type outside struct {
 
 func (s *outside) Function() string { return s.function }
 
+// EffectID is of the call that the operation belongs to, if that is known.
+func (s *outside) EffectID() string {
+	if s.o == nil {
+		return ""
+	}
+	return s.o.nextEffect()
+}
+
 // Apply is a record of its own.
 func (s *outside) Apply(ctx context.Context, store string, changes []quipu.Change) error {
 	err := s.State.Apply(ctx, store, changes)
@@ -185,6 +209,9 @@ type inCall struct {
 }
 
 func (s *inCall) Function() string { return s.o.f.Name }
+
+// EffectID is the call's.
+func (s *inCall) EffectID() string { return s.o.nextEffect() }
 
 func (s *inCall) Get(_ context.Context, store string, keys ...string) (items []quipu.Item, err error) {
 	err = s.o.during(func() error {

@@ -24,7 +24,7 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 	ctx, cancel := context.WithTimeout(ctx, q.f.Spec.Timeout.Std())
 	ctx, span := q.calling(ctx)
 	r := q.httpRequest(ctx)
-	open := &openCall{id: q.id, attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, traceparent: r.Header.Get(quipu.HeaderTraceparent), span: span}
+	open := &openCall{id: q.id, cause: q.cause(), attempt: q.Attempt, f: q.f, depth: q.depth, ctx: ctx, traceparent: r.Header.Get(quipu.HeaderTraceparent), span: span}
 	c.open.enter(lease.ID(), open)
 	began := c.o.Clock.Now()
 	finish := func(healthy bool) {

@@ -47,7 +47,11 @@ func (ns *namespace) appAt(instance string, f quipu.Function, i quipu.Instance) 
 	if a, ok := ns.apps.Load(instance); ok {
 		return a.(app)
 	}
-	a, _ := ns.apps.LoadOrStore(instance, newApp(f, i.Dial))
+	made := newApp(f, i.Dial)
+	if using, ok := ns.using.Load(instance); ok && f.Spec.Protocol != quipu.ProtocolGRPC && using.(*uses).appPipeline != nil {
+		made = pipedApp{made, func() *uses { return using.(*uses) }}
+	}
+	a, _ := ns.apps.LoadOrStore(instance, made)
 	return a.(app)
 }
 

@@ -6,8 +6,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quipu-run/quipu"
@@ -178,5 +180,196 @@ lib.serve(handle)`, "lib.py": lib, "quipu.yaml": function("f", "f.py", "python",
 	_, err := n.client.Deploy(t.Context(), "app", app.pack(t))
 	if quipu.CodeOf(err) == "" || !strings.Contains(err.Error(), "elsewhere") || !strings.Contains(err.Error(), "state.azure.cosmosdb") {
 		t.Errorf("a component that cannot be: %v", err)
+	}
+}
+
+// onceLocal are the files of an application that pays over HTTP.
+const onceLocal = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: orders}
+spec: {type: state.redis, version: v1, metadata: [{name: keyPrefix, value: none}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: messages}
+spec: {type: pubsub.redis, version: v1}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: bank}
+spec: {type: bindings.http, version: v1, metadata: [{name: url, value: "%s"}]}
+`
+
+// An application that is atomic and speaks plain Dapr does all that it does on the platform once, although it dies at the end of its first
+// attempt: state, events, and what it invokes. What leaves the platform happens in each attempt, under one name.
+func TestAnAtomicDaprApplicationCommitsOnce(t *testing.T) {
+	bank := make(chan string, 10)
+	payments := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { bank <- r.Header.Get("Idempotency-Key") }))
+	t.Cleanup(payments.Close)
+	n := start(t)
+	n.deploy(files{"lib.py": lib, "local.yaml": fmt.Sprintf(onceLocal, payments.URL),
+		"f.py": `
+import http.client, json, lib, os
+def dapr(path, body):
+    door = http.client.HTTPConnection("127.0.0.1", int(os.environ["DAPR_HTTP_PORT"]))
+    door.request("POST", "/v1.0/" + path, json.dumps(body), {"Content-Type": "application/json", "dapr-api-token": os.environ["DAPR_API_TOKEN"]})
+    reply = door.getresponse()
+    reply.read()
+    assert reply.status < 300, (path, reply.status)
+def handle(r):
+    if r.path == "/dapr/subscribe":
+        return r.answer(200, json.dumps([{"pubsubname": "messages", "topic": "new", "route": "/new"}]), "application/json")
+    order = json.loads(r.body)["data"]
+    count = int(lib.state("GET", "orders/count")[1] or 0)
+    dapr("state/orders", [{"key": "count", "value": count + 1}])
+    dapr("publish/messages/done", order)
+    dapr("invoke/g/method/add", order)
+    dapr("bindings/bank", {"operation": "post", "data": order})
+    if r.headers["Quipu-Attempt"] == "1":
+        os._exit(1)
+    r.answer(200, "")
+lib.serve(handle)`,
+		"g.py": `
+import json, lib
+def handle(r):
+    if r.path == "/dapr/subscribe":
+        return r.answer(404, "")
+    lib.state("POST", "orders", json.dumps([{"key": "g", "value": int(lib.state("GET", "orders/g")[1] or 0) + 1}]))
+    r.answer(200, "")
+lib.serve(handle)`,
+		"quipu.yaml": function("f", "f.py", "python", "contract: dapr", "atomic: true") + "---\n" + function("g", "g.py", "python", "contract: dapr", "atomic: true")})
+	ask("POST", "http://"+n.info.DaprHTTP+"/v1.0/publish/messages/new", `{"id":1}`, "dapr-caller-app-id", "f", "Content-Type", "application/json").want(t, 204, "")
+
+	first := <-bank
+	if second := <-bank; first == "" || second != first {
+		t.Errorf("the bank was asked as %q and as %q", first, second)
+	}
+	n.settled("messages/new")
+	for key, want := range map[string]string{"count": "1", "g": "1"} {
+		if item, err := n.client.State("state:orders", "").Get(t.Context(), key); err != nil || string(item.Value) != want {
+			t.Errorf("%s is %q, %v", key, item.Value, err)
+		}
+	}
+	if topic, err := n.client.Topic(t.Context(), "messages/done"); err != nil || topic.Last != 1 {
+		t.Errorf("%d events were published, %v", topic.Last, err)
+	}
+	select {
+	case again := <-bank:
+		t.Errorf("the bank was asked a third time, as %q", again)
+	default:
+	}
+}
+
+// resilientFiles bound what is asked of an application and of a binding.
+const resilientFiles = `
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: own}
+spec:
+  policies:
+    retries:
+      often: {policy: constant, duration: 1ms, maxRetries: 4}
+    circuitBreakers:
+      soon: {maxRequests: 1, timeout: 60s, trip: consecutiveFailures >= 3}
+  targets:
+    apps: {callee: {retry: often}}
+    components:
+      out: {outbound: {circuitBreaker: soon}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: out}
+spec: {type: bindings.http, version: v1, metadata: [{name: url, value: "%s"}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: own}
+spec:
+  api:
+    denied: [{name: secrets, version: v1.0, protocol: http}]
+`
+
+// A Resiliency resource has an application that fails asked again, and a binding that fails not asked any more; a Configuration hides
+// a part of the API.
+func TestPoliciesAreKeptTo(t *testing.T) {
+	var asked, bound atomic.Int64
+	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		bound.Add(1)
+		w.WriteHeader(500)
+	}))
+	t.Cleanup(broken.Close)
+	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/work" {
+			w.WriteHeader(404)
+			return
+		}
+		if body, _ := io.ReadAll(r.Body); asked.Add(1) < 4 || string(body) != "task" {
+			w.WriteHeader(503)
+		}
+	}))
+	t.Cleanup(flaky.Close)
+	n := start(t)
+	n.attach("callee", sdk.Attachment{Port: flaky.Listener.Addr().(*net.TCPAddr).Port, Protocol: "http"})
+	open, _ := n.attach("caller", sdk.Attachment{Port: newRecorder(t, "").port, Protocol: "http", Resources: map[string]string{"r.yaml": fmt.Sprintf(resilientFiles, broken.URL)}})
+	door, token := "http://127.0.0.1:"+open.DaprHTTP+"/v1.0", []string{"dapr-api-token", open.Token, "Content-Type", "application/json"}
+
+	ask("POST", door+"/invoke/callee/method/work", "task", token...).want(t, 200, "")
+	if n := asked.Load(); n != 4 {
+		t.Errorf("it was asked %d times, want 4", n)
+	}
+	for range 6 {
+		if got := ask("POST", door+"/bindings/out", `{"operation":"get"}`, token...); got.status != 500 {
+			t.Errorf("the binding answers %d", got.status)
+		}
+	}
+	if n := bound.Load(); n != 3 {
+		t.Errorf("the broken binding was asked %d times, want 3", n)
+	}
+	if got := ask("GET", door+"/secrets/secretstore/x", "", token...); got.status != 404 {
+		t.Errorf("a part of the API that is denied answers %d", got.status)
+	}
+}
+
+const pipedFiles = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: loud}
+spec: {type: middleware.http.uppercase, version: v1, metadata: [{name: direction, value: response}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: checker}
+spec: {type: middleware.http.routerchecker, version: v1, metadata: [{name: rule, value: "^[A-Za-z0-9/._-]+$"}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: own}
+spec:
+  httpPipeline: {handlers: [{name: checker, type: middleware.http.routerchecker}]}
+  appHttpPipeline: {handlers: [{name: loud, type: middleware.http.uppercase}]}
+`
+
+// Requests go through the pipelines of a Configuration, on their way to Dapr's API and to the application.
+func TestRequestsGoThroughPipelines(t *testing.T) {
+	n := start(t)
+	n.deploy(files{"local.yaml": pipedFiles, "lib.py": lib, "quipu.yaml": function("f", "f.py", "python", "contract: dapr"), "f.py": `
+import http.client, lib, os
+def handle(r):
+    if r.path.startswith("/ask"):
+        door = http.client.HTTPConnection("127.0.0.1", int(os.environ["DAPR_HTTP_PORT"]))
+        door.request("GET", "/v1.0/state/statestore/" + r.path[4:], headers={"dapr-api-token": os.environ["DAPR_API_TOKEN"]})
+        return r.answer(200, door.getresponse().status)
+    r.answer(200 if r.path == "/hello" else 404, "hello")
+lib.serve(handle)`})
+	door := "http://" + n.info.DaprHTTP + "/v1.0/invoke/f/method"
+	ask("GET", door+"/hello", "").want(t, 200, "HELLO")
+	ask("GET", door+"/ask1", "").want(t, 200, "204")
+	ask("GET", door+"/ask1;2", "").want(t, 200, "400")
+
+	_, err := n.client.Deploy(t.Context(), "app", files{"quipu.yaml": function("f", "f.py", "python"), "f.py": "import lib", "lib.py": lib,
+		"local.yaml": pipedFiles[strings.LastIndex(pipedFiles, "---"):]}.pack(t))
+	if quipu.CodeOf(err) != quipu.CodeManifest || !strings.Contains(err.Error(), `"checker"`) {
+		t.Errorf("a pipeline of what is not there: %v", err)
 	}
 }

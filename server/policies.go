@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"strings"
 	"sync"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/access"
+	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/grpcwire"
 	"github.com/quipu-run/quipu/internal/resiliency"
 	"github.com/quipu-run/quipu/internal/resource"
@@ -27,10 +29,11 @@ type policies struct {
 	api        *access.API
 	secrets    *access.Secrets
 	denied     *access.Components
+	access     *access.List // who may call the application
 }
 
-// policiesOf reads what is for an app. CodeManifest: there are several Configurations for it, or one that cannot be used.
-func (ns *namespace) policiesOf(app string, set resource.Set) (p policies, warnings []string, err error) {
+// policiesOf reads what is for an app, which speaks gRPC or HTTP. CodeManifest: there are several Configurations for it, or one that cannot be used.
+func (ns *namespace) policiesOf(app string, grpc bool, set resource.Set) (p policies, warnings []string, err error) {
 	config, err := configurationOf(app, set)
 	if err != nil {
 		return p, nil, err
@@ -48,9 +51,45 @@ func (ns *namespace) policiesOf(app string, set resource.Set) (p policies, warni
 				Text: fmt.Sprintf("%s:%d: %s", mine[0].File, mine[0].Line, err), Hint: quipu.Codes[quipu.CodeManifest].Next}
 		}
 	}
-	p.config = config
+	p.config, p.access = config, access.NewList(config.AccessControl, grpc)
 	p.api, p.secrets, p.denied = access.NewAPI(config.API), access.NewSecrets(config.Secrets), access.NewComponents(config.Components.Deny)
 	return p, p.resiliency.Warnings(), nil
+}
+
+// admits tells whether the application may use a part of Dapr's API. Over gRPC, a part has no version, and a method for a path.
+func (p policies) admits(version, path string) bool {
+	if version == "" {
+		return p.api.GRPC(path)
+	}
+	return p.api.HTTP(version, path)
+}
+
+// blocks are the building blocks by what types of components start with.
+var blocks = map[string]resiliency.Block{"state": resiliency.StateStore, "pubsub": resiliency.PubSub, "bindings": resiliency.Binding,
+	"secretstores": resiliency.SecretStore, "configuration": resiliency.Configuration, "lock": resiliency.Lock, "crypto": resiliency.Crypto,
+	"conversation": resiliency.Conversation}
+
+// guardOf is what a component's operations run within; nil if no resource says anything.
+func (p policies) guardOf(s component.Spec) component.Guard {
+	kind, _, _ := strings.Cut(s.Type, ".")
+	target := resiliency.Outbound(blocks[kind], s.Name)
+	if p.resiliency.For(target) == nil {
+		return nil
+	}
+	return func(ctx context.Context, op func(context.Context) error) error {
+		return unwrapStatus(p.resiliency.For(target).Do(ctx, func(ctx context.Context) error { return lasting(op(ctx)) }))
+	}
+}
+
+// lasting marks what will not be otherwise another time: mistakes of who asks.
+func lasting(err error) error {
+	if err == nil {
+		return nil
+	}
+	if status := quipu.Codes[quipu.CodeOf(err)].Status; status >= 400 && status < 500 && status != http.StatusTooManyRequests {
+		return resiliency.Final(err)
+	}
+	return err
 }
 
 // configurationOf finds the one Configuration of an app; the zero one if there is none.
@@ -114,17 +153,17 @@ func (s *policed) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallR
 		}
 		return err
 	})
-	if open := (*resiliency.OpenError)(nil); errors.As(err, &open) {
-		return nil, &quipu.Error{Code: quipu.CodeBreakerOpen, Op: "call", Text: open.Error(), Err: err, Hint: quipu.Codes[quipu.CodeBreakerOpen].Next}
-	}
 	if reply != nil { // an answer, good or bad
 		return reply, nil
 	}
 	return nil, unwrapStatus(err)
 }
 
-// unwrapStatus is what Invoke answered.
+// unwrapStatus gives a policy's own errors their codes; others stay.
 func unwrapStatus(err error) error {
+	if open := (*resiliency.OpenError)(nil); errors.As(err, &open) {
+		return &quipu.Error{Code: quipu.CodeBreakerOpen, Op: "call", Text: open.Error(), Err: err, Hint: quipu.Codes[quipu.CodeBreakerOpen].Next}
+	}
 	if late := (*resiliency.TimeoutError)(nil); errors.As(err, &late) {
 		return &quipu.Error{Code: quipu.CodeTimeout, Op: "call", Text: late.Error(), Err: err, Hint: quipu.Codes[quipu.CodeTimeout].Next}
 	}
@@ -205,7 +244,7 @@ func (a *accessLists) forget() { a.of.Clear() }
 // accessOf is who may call a function; nil is everybody. One that is not there is found out by its call.
 func (ns *namespace) accessOf(function string) (*access.List, error) {
 	if one := ns.attached.pick(function); one != nil {
-		return one.access.Load(), nil
+		return one.uses.Load().access, nil
 	}
 	f, err := ns.View.Function(function)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/quipu-run/quipu/component/conversation"
 	"github.com/quipu-run/quipu/component/crypto"
 	"github.com/quipu-run/quipu/component/lock"
+	"github.com/quipu-run/quipu/component/middleware"
 	"github.com/quipu-run/quipu/component/pluggable"
 	"github.com/quipu-run/quipu/component/secrets"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
@@ -37,13 +38,17 @@ type uses struct {
 	*install.Installed
 	policies
 	endpoints map[string]dapr.Endpoint
-	declared  []contractdapr.Declared
-	warnings  []string
+	// Pipelines of the Configuration: of requests to Dapr's API, and of those to the application. nil if there is none.
+	httpPipeline, appPipeline component.Middleware
+
+	declared []contractdapr.Declared
+	warnings []string
 }
 
 // source is where an application's resources come from.
 type source struct {
 	app  string // whose resources count
+	grpc bool   // it speaks gRPC
 	dir  string // that relative paths are below
 	set  resource.Set
 	env  map[string]string
@@ -56,12 +61,12 @@ func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, warnings, err := ns.policiesOf(s.app, s.set)
+	p, warnings, err := ns.policiesOf(s.app, s.grpc, s.set)
 	if err != nil {
 		return nil, err
 	}
 	in, err := install.Open(ctx, install.Options{Resources: s.set, Make: ns.node.maker, BuiltIn: ns.builtIn(s),
-		Host: ns.hostOf(s), Allowed: p.denied.Allowed})
+		Host: ns.hostOf(s), Allowed: p.denied.Allowed, Guard: p.guardOf})
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +77,12 @@ func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
 	u := &uses{Installed: in, policies: p, endpoints: endpoints, declared: declared, warnings: slices.Concat(s.set.Warnings, warnings)}
 	for _, why := range in.Ignored {
 		u.warnings = append(u.warnings, why.Error())
+	}
+	if u.httpPipeline, err = pipelineOf(in.Set, p.config.HTTPPipeline); err == nil {
+		u.appPipeline, err = pipelineOf(in.Set, p.config.AppHTTPPipeline)
+	}
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
 	}
 	return u, nil
 }
@@ -195,13 +206,13 @@ func (ns *namespace) usesIn(ctx context.Context, f quipu.Function, dir string) (
 	if err != nil {
 		return nil, err
 	}
-	return ns.install(ctx, source{app: f.Name, dir: dir, set: set, env: f.Spec.Env, keys: func() (map[string]string, error) {
+	return ns.install(ctx, source{app: f.Name, grpc: f.Spec.Protocol == quipu.ProtocolGRPC, dir: dir, set: set, env: f.Spec.Env, keys: func() (map[string]string, error) {
 		keys, err := secretsIn(dir)
 		return keys.Values(), err
 	}})
 }
 
-// place finds out where on the log a Dapr application's subscription is. CodeNoPubSub, CodeForbidden.
+// place finds out where on the log a Dapr application's subscription is. CodeNoPubSub, CodeDenied.
 func (u *uses) place(app string, t *quipu.TopicTrigger) error {
 	name := t.PubSub
 	if name == "" {
@@ -211,6 +222,10 @@ func (u *uses) place(app string, t *quipu.TopicTrigger) error {
 	if !ok {
 		return &quipu.Error{Code: quipu.CodeNoPubSub, Op: "app.subscribe", Hint: quipu.Codes[quipu.CodeNoPubSub].Next,
 			Text: fmt.Sprintf("the subscription to topic %q names the pub/sub component %q, which is not there", t.Name, name)}
+	}
+	if !p.Scopes.MaySubscribe(app, t.Name) {
+		return &quipu.Error{Code: quipu.CodeDenied, Op: "app.subscribe", Hint: "name the topic in subscriptionScopes of the component, or do not subscribe to it",
+			Text: fmt.Sprintf("the scopes of pub/sub component %q do not let %s subscribe to topic %q", name, app, t.Name)}
 	}
 	prefix := p.Topics
 	if p.Foreign != nil {
@@ -402,7 +417,7 @@ func (n *Node) mapped(family mapping.Family) component.Factory {
 // factories make components by their types.
 var factories = func() map[string]component.Factory {
 	all := map[string]component.Factory{}
-	for _, some := range []map[string]component.Factory{secrets.Factories(), bindings.Factories(), conversation.Factories(), crypto.Factories()} {
+	for _, some := range []map[string]component.Factory{secrets.Factories(), bindings.Factories(), conversation.Factories(), crypto.Factories(), middleware.Factories()} {
 		maps.Copy(all, some)
 	}
 	return all

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -135,7 +136,7 @@ func failure(err error, lost int) result {
 // for batches.
 func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 	r := quipu.CallRequest{Function: c.f.Name, Method: http.MethodPost, Path: c.t.Path, Trigger: "topic/" + c.t.Name,
-		Attempt: g.attempt(), Header: http.Header{}}
+		Attempt: g.attempt(), Cause: c.cause(g), Header: http.Header{}}
 	if strings.HasPrefix(c.t.Name, quipu.PlatformTopicStart) {
 		r.Trigger = "schedule"
 	}
@@ -170,6 +171,15 @@ func (c *functionConsumer) request(g *group) (quipu.CallRequest, error) {
 	r.Header.Set("Content-Type", media)
 	r.Body, r.ContentLength = bytes.NewReader(body), int64(len(body))
 	return r, nil
+}
+
+// cause names the events of a group. After a failure a batch is halved, and its halves have other names.
+func (c *functionConsumer) cause(g *group) string {
+	name := c.t.Name + "/" + strconv.FormatUint(g.items[0].event.Offset, 10)
+	if n := len(g.items); n > 1 {
+		name += "+" + strconv.Itoa(n-1)
+	}
+	return name
 }
 
 // envelope is an event as the function gets it. Topics of other pub/subs of Dapr are below their names on the log.

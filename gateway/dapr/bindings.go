@@ -3,15 +3,16 @@ package dapr
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/component"
 	"go.opentelemetry.io/otel/baggage"
+	"golang.org/x/net/http/httpguts"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -38,6 +39,9 @@ func (d *Door) invokeBinding(r *http.Request, name string, ask component.Binding
 	if ask.Metadata, err = traced(r, ask.Metadata); err != nil {
 		return component.BindingReply{}, err
 	}
+	if id := d.effectID(r); id != "" && get(ask.Metadata, quipu.HeaderIdempotency) == "" {
+		ask.Metadata[quipu.HeaderIdempotency] = id
+	}
 	reply, err := binding.Invoke(r.Context(), ask)
 	if err != nil {
 		p := d.problem(r, tagBinding, fmt.Sprintf("error invoking output binding %s: ", name), err)
@@ -45,6 +49,15 @@ func (d *Door) invokeBinding(r *http.Request, name string, ask component.Binding
 		return reply, p
 	}
 	return reply, nil
+}
+
+// effectID names an effect outside of the platform, if it is one of a call. An operation of no open call has none.
+func (d *Door) effectID(r *http.Request) string {
+	session, err := d.opt.Session(r)
+	if err != nil {
+		return ""
+	}
+	return session.EffectID()
 }
 
 func bindingProblem(name, text string) error {
@@ -104,12 +117,27 @@ func (d *Door) binding(w http.ResponseWriter, r *http.Request, name string) {
 // InvokeBinding asks an output binding for an operation.
 func (s *runtime) InvokeBinding(ctx context.Context, in *rtv1.InvokeBindingRequest) (*rtv1.InvokeBindingResponse, error) {
 	reply, err := s.d.invokeBinding(requestOf(ctx), in.GetName(), component.BindingRequest{Operation: in.GetOperation(), Data: in.GetData(), Metadata: in.GetMetadata()})
-	md := metadata.MD{}
-	for key, value := range reply.Metadata {
-		md.Append("metadata."+key, value)
+	headerErr := grpc.SetHeader(ctx, headersOf(reply.Metadata))
+	if err == nil {
+		err = headerErr
 	}
-	if err := errors.Join(err, grpc.SetHeader(ctx, md)); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return &rtv1.InvokeBindingResponse{Data: reply.Data, Metadata: reply.Metadata}, nil
+}
+
+// headersOf are the metadata that headers of gRPC can carry. All of them are in a reply that is no error.
+func headersOf(all map[string]string) metadata.MD {
+	md := metadata.MD{}
+	for key, value := range all {
+		if httpguts.ValidHeaderFieldName(key) && isPrintable(value) {
+			md.Append("metadata."+key, value)
+		}
+	}
+	return md
+}
+
+func isPrintable(value string) bool {
+	return strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 }

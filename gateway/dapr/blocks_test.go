@@ -27,7 +27,7 @@ type echoBinding struct{}
 func (echoBinding) Operations() []string { return []string{"create", "fail"} }
 
 func (echoBinding) Invoke(_ context.Context, r component.BindingRequest) (component.BindingReply, error) {
-	reply := component.BindingReply{Data: r.Data, Metadata: map[string]string{"statusCode": "200", "saw": r.Metadata["a"] + r.Metadata["traceparent"]}}
+	reply := component.BindingReply{Data: r.Data, Metadata: map[string]string{"statusCode": "200", "saw": r.Metadata["a"] + r.Metadata["traceparent"], "odd": "a\nb", "o d": "d"}}
 	if r.Operation == "fail" {
 		return reply, errors.New("the password is hunter2")
 	}
@@ -57,7 +57,7 @@ func TestAnOutputBindingIsInvoked(t *testing.T) {
 	c := h.grpc()
 	var md metadata.MD
 	got, err := c.InvokeBinding(c.as("shop", "traceparent", "-tp"), &rtv1.InvokeBindingRequest{Name: "out", Operation: "create", Data: []byte("\x00"), Metadata: map[string]string{"a": "x"}}, grpc.Header(&md))
-	if err != nil || string(got.GetData()) != "\x00" || got.GetMetadata()["saw"] != "x-tp" || md.Get("metadata.saw")[0] != "x-tp" {
+	if err != nil || string(got.GetData()) != "\x00" || got.GetMetadata()["saw"] != "x-tp" || md.Get("metadata.saw")[0] != "x-tp" || len(md.Get("metadata.odd")) != 0 || got.GetMetadata()["odd"] != "a\nb" {
 		t.Errorf("%v %v %v", got, err, md)
 	}
 	_, err = c.InvokeBinding(t.Context(), &rtv1.InvokeBindingRequest{Name: "none", Operation: "create"})

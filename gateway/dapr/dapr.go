@@ -1,11 +1,15 @@
 // Package dapr is the door for Dapr's API (as of Dapr 1.18) over HTTP and gRPC, so that an app written for a Dapr
-// sidecar runs with its SDK unchanged: state, publish and subscribe, service invocation, secrets, metadata, health.
+// sidecar runs with its SDK unchanged: state, publish and subscribe, service invocation, bindings, secrets, configuration, locks,
+// cryptography, conversation, metadata, health. Components are found by name in the set that a request may use.
 //
 // Paths, methods, statuses, headers and errors are Dapr's. What differs on purpose: a save of several keys, or a
 // bulk publish, happens as a whole or not at all; values are kept byte for byte as sent; user mistakes that Dapr
-// answers with 500 (a bad ttlInSeconds, an unknown concurrency, a malformed CloudEvent or query) get 400. The door keeps no state but the attributes set with PUT metadata, which end with it. What success
+// answers with 500 (a bad ttlInSeconds, an unknown concurrency, a malformed CloudEvent or query) get 400. The door keeps
+// nothing but the attributes set with PUT metadata and the open subscriptions to configuration, which end with it. What success
 // promises, also after a crash, is what quipu.Session promises: inside an atomic call it means "in the call's
-// transaction". Reading requests is apart from doing them, so that both protocols do the same.
+// transaction". Other components than state and topics on the log act at once. What goes wrong inside of one is told to the client if it
+// is a quipu.Error; anything else is internal, and in the log. Reading requests is apart from doing them, so that both protocols do
+// the same. Actors, jobs and workflows are not here.
 //
 // An app speaks through the listener of its instance, and its Session is that instance's. A client from outside
 // has no instance: like an app that daprd was started for, it has an app id, which is "default" unless the
@@ -64,6 +68,8 @@ type Options struct {
 	About func(*http.Request) About
 	// Ready tells whether the components of a request are loaded. nil means that they are.
 	Ready func(*http.Request) bool
+	// Running tells whether the application whose request it is was found where it listens. nil means that it was.
+	Running func(*http.Request) bool
 	// Shutdown ends the application whose request it is, by force or as usual, and returns before it has. nil means that
 	// applications do not end themselves.
 	Shutdown func(r *http.Request, force bool)
@@ -73,6 +79,9 @@ type Options struct {
 	// Token is asked for in dapr-api-token, if RequireToken is set or the request has one.
 	Token        string
 	RequireToken bool
+	// AnyHost lets requests without a token be addressed to others than loopback: who opened the door beyond it meant to. A web
+	// page of another origin is refused all the same.
+	AnyHost      bool
 	Logger       *slog.Logger // nil means slog.Default
 	BodyBytesMax int64        // of a request, and of a message of gRPC; 0 means 64 MiB
 	Version      string       // of the node, shown in metadata
@@ -156,7 +165,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Header.Get(tokenHeader) == "" || !d.opt.RequireToken {
-		if err := gateway.CheckLocal(r); err != nil && !health {
+		if err := d.checkLocal(r); err != nil && !health {
 			d.fail(w, r, permissionDenied, err)
 			return
 		}
@@ -178,6 +187,14 @@ func (d *Door) offers(r *http.Request, parts []string) bool {
 		return d.opt.Admit(r, parts[0], strings.Join(parts[1:], "/"))
 	}
 	return d.opt.Admit(r, "v1.0", "invoke")
+}
+
+// checkLocal is for requests that no token speaks for.
+func (d *Door) checkLocal(r *http.Request) error {
+	if d.opt.AnyHost {
+		return gateway.CheckOrigin(r)
+	}
+	return gateway.CheckLocal(r)
 }
 
 // isHealth is exact: what it lets pass needs no token.

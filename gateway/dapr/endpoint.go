@@ -33,7 +33,7 @@ func isURL(app string) bool {
 }
 
 // platformHeaders are between the caller and us.
-var platformHeaders = []string{"Dapr-App-Id", "Dapr-Callee-App-Id", "Prefer", quipu.HeaderSession, quipu.HeaderIdempotency}
+var platformHeaders = []string{"Dapr-App-Id", "Dapr-Callee-App-Id", "Prefer", quipu.HeaderSession}
 
 // Invoke asks for one reply, which streams.
 func (e Endpoint) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.CallReply, error) {
@@ -51,6 +51,9 @@ func (e Endpoint) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.CallR
 	}
 	for _, name := range platformHeaders {
 		r.Header.Del(name)
+	}
+	if r.Header.Get(quipu.HeaderIdempotency) == "" { // it belongs to no call
+		r.Header.Del(quipu.HeaderIdempotency)
 	}
 	for name, values := range e.Header {
 		r.Header[http.CanonicalHeaderKey(name)] = values

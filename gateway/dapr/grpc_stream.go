@@ -106,7 +106,7 @@ func (d *Door) streamOf(r *http.Request, in *rtv1.SubscribeTopicEventsRequestIni
 	if app == "" || d.opt.Subscribe == nil && c.Foreign == nil {
 		return streamRequest{}, status.Error(codes.FailedPrecondition, "events cannot be streamed here")
 	}
-	if !mayUse(c.Scopes, c.Scopes.Subscribe, app, to.topic) {
+	if !c.Scopes.MaySubscribe(app, to.topic) {
 		return streamRequest{}, status.Errorf(codes.PermissionDenied, "subscription to topic '%s' on pubsub '%s' is not allowed", to.topic, to.pubsub)
 	}
 	ask := quipu.SubscribeRequest{Topic: c.Topics + to.topic, Name: app, InFlight: inFlightMax,

@@ -1,6 +1,7 @@
 package dapr
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net/http"
 	"strings"
@@ -36,6 +37,9 @@ func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 	c.Body = body
 	invoke := session.Invoke
 	if to, ok := d.endpoint(r, app); ok {
+		if c.Header.Get(quipu.HeaderIdempotency) == "" {
+			c.Header.Set(quipu.HeaderIdempotency, cmp.Or(c.IdempotencyKey, session.EffectID()))
+		}
 		invoke = to.Invoke
 	} else if c.Function = withoutNamespace(app); gateway.WantsAsync(&c) {
 		info, err := session.InvokeAsync(r.Context(), c)
@@ -65,7 +69,7 @@ func (d *Door) invokeProblem(r *http.Request, app string, err error) *problem {
 	p := d.problem(r, "ERR_DIRECT_INVOKE", "failed to invoke, id: "+app+", err: ", err)
 	p.reason = "" // Dapr gives none
 	switch quipu.CodeOf(err) {
-	case quipu.CodeNoFunction, quipu.CodeStart, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeReply, quipu.CodeReplySize, quipu.CodeStreaming:
+	case quipu.CodeNoFunction, quipu.CodeStart, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeReply, quipu.CodeReplySize, quipu.CodeStreaming, quipu.CodeUnhealthy:
 		p.status = http.StatusInternalServerError
 	}
 	return p

@@ -1,10 +1,10 @@
 package dapr
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,7 +44,7 @@ func (d *Door) placeOf(r *http.Request, to destination, metadata map[string]stri
 	if err != nil {
 		return place{}, err
 	}
-	if app := session.Function(); !mayUse(c.Scopes, c.Scopes.Publish, app, to.topic) {
+	if app := session.Function(); !c.Scopes.MayPublish(app, to.topic) {
 		return place{}, to.forbidden(app)
 	}
 	return place{to, c, session}, nil
@@ -58,18 +58,6 @@ func (d *Door) pubsub(r *http.Request, to destination, metadata map[string]strin
 	}
 	c, ok := component.Of[component.PubSub](set, to.pubsub)
 	return c, to.check(ok, metadata)
-}
-
-// mayUse is Dapr's rule: an app that scopes name may use those topics alone, any other all that are not protected.
-func mayUse(s component.Scopes, scopes map[string][]string, app, topic string) bool {
-	if len(s.Allowed) > 0 && !slices.Contains(s.Allowed, topic) {
-		return false
-	}
-	scoped, named := scopes[app]
-	if !named {
-		return !slices.Contains(s.Protected, topic)
-	}
-	return slices.Contains(scoped, topic)
 }
 
 // failedEntry is one of a bulk that was not published.
@@ -99,7 +87,7 @@ func (d *Door) publishAll(r *http.Request, to place, ps []publication) ([]failed
 	if to.Foreign != nil {
 		return d.publishAway(r, to, ps, ms)
 	}
-	if err := to.session.Publish(r.Context(), ms); err != nil {
+	if err := to.Guard.Run(r.Context(), func(ctx context.Context) error { return to.session.Publish(ctx, ms) }); err != nil {
 		return nil, d.publishProblem(r, to.destination, err)
 	}
 	return nil, nil
@@ -108,7 +96,8 @@ func (d *Door) publishAll(r *http.Request, to place, ps []publication) ([]failed
 // publishAway publishes one event after the other to where the topics of a component are.
 func (d *Door) publishAway(r *http.Request, to place, ps []publication, ms []quipu.Message) (failed []failedEntry, err error) {
 	for i, m := range ms {
-		e := to.Foreign.Publish(r.Context(), component.ForeignMessage{Topic: to.topic, ContentType: m.ContentType, Data: m.Data, Metadata: ps[i].metadata})
+		message := component.ForeignMessage{Topic: to.topic, ContentType: m.ContentType, Data: m.Data, Metadata: ps[i].metadata}
+		e := to.Guard.Run(r.Context(), func(ctx context.Context) error { return to.Foreign.Publish(ctx, message) })
 		if e == nil {
 			continue
 		}

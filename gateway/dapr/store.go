@@ -53,6 +53,7 @@ func (d *Door) open(r *http.Request, name, tag string) (*stateStore, error) {
 			s.features = teller.Features()
 		}
 	}
+	s.state = component.GuardedState(s.state, c.Guard)
 	return s, nil
 }
 

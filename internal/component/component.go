@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/quipu-run/quipu"
@@ -53,6 +54,7 @@ type State struct {
 	Foreign quipu.State
 	// Outbox, if set, publishes what transactions change.
 	Outbox *Outbox
+	Guard  Guard // of its operations; who uses the state applies it
 }
 
 // Capabilities are what metadata tells, in Dapr's words.
@@ -82,6 +84,7 @@ type PubSub struct {
 	Scopes  Scopes
 	// Consumer is the name of the subscriptions, "" for the app id.
 	Consumer string
+	Guard    Guard // of publishing; who publishes applies it
 }
 
 // Capabilities are what metadata tells, in Dapr's words.
@@ -112,6 +115,24 @@ type Scopes struct {
 	Publish, Subscribe map[string][]string // topics by app id; an app that is named may use those alone
 	Allowed            []string            // all topics there are
 	Protected          []string            // topics only for apps that Publish or Subscribe name them for
+}
+
+// MayPublish tells whether an app may publish to a topic, MaySubscribe whether it may subscribe to it: an app that a list of scopes
+// names may use those topics alone, any other all that are not protected.
+func (s Scopes) MayPublish(app, topic string) bool { return s.may(s.Publish, app, topic) }
+
+// MaySubscribe is the other half of MayPublish.
+func (s Scopes) MaySubscribe(app, topic string) bool { return s.may(s.Subscribe, app, topic) }
+
+func (s Scopes) may(scopes map[string][]string, app, topic string) bool {
+	if len(s.Allowed) > 0 && !slices.Contains(s.Allowed, topic) {
+		return false
+	}
+	scoped, named := scopes[app]
+	if !named {
+		return !slices.Contains(s.Protected, topic)
+	}
+	return slices.Contains(scoped, topic)
 }
 
 // BindingRequest asks an output binding for an operation.

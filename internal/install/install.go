@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ import (
 // initTimeoutDefault is how long a component may take to start.
 const initTimeoutDefault = 5 * time.Second
 
-// Options say what to install, and with what. All but Allowed are required.
+// Options say what to install, and with what. All but Allowed and Guard are required.
 type Options struct {
 	Resources resource.Set
 	Host      component.Host // its App is whose resources count
@@ -33,6 +34,8 @@ type Options struct {
 	Make func(ctx context.Context, s component.Spec) (component.Factory, error)
 	// Allowed tells whether components of a type may be made; nil means that all may.
 	Allowed func(kind, version string) bool
+	// Guard is what a component's operations run within; nil means that there is nothing.
+	Guard func(s component.Spec) component.Guard
 }
 
 // Installed is what an application uses. Close gives it back.
@@ -52,7 +55,10 @@ type Input struct {
 
 // Open installs. What it opened is closed again if it fails.
 func Open(ctx context.Context, o Options) (in *Installed, err error) {
-	l := loader{o: o, all: o.BuiltIn}
+	l := loader{o: o, all: slices.Clone(o.BuiltIn)}
+	for i := range l.all {
+		l.guard(&l.all[i])
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, component.NewSet(l.opened...).Close())
@@ -99,8 +105,9 @@ func (l *loader) load(ctx context.Context, c resource.Component) error {
 	}
 	made, err := l.open(ctx, c)
 	if err == nil {
-		l.all, l.opened = append(l.all, made), append(l.opened, made)
 		l.input(made)
+		l.guard(&made)
+		l.all, l.opened = append(l.all, made), append(l.opened, made)
 		return nil
 	}
 	err = l.refusal(c, err)
@@ -109,6 +116,15 @@ func (l *loader) load(ctx context.Context, c resource.Component) error {
 		return nil
 	}
 	return err
+}
+
+func (l *loader) guard(made *component.Loaded) {
+	if l.o.Guard == nil {
+		return
+	}
+	if g := l.o.Guard(made.Spec); g != nil {
+		made.Is = component.Guarded(made.Is, g)
+	}
 }
 
 // refusal names the component that cannot start. What has a code keeps it.

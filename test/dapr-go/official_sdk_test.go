@@ -55,3 +55,11 @@ func build(t *testing.T) (bin string) {
 	}
 	return bin
 }
+
+func TestTheOfficialSDKUsesEveryBlock(t *testing.T) {
+	bin := build(t)
+	n := daprnode.Serve(t, filepath.Join("..", ".."))
+	for range 2 {
+		n.Blocks("blocks-go", "grpc", "shop-go", filepath.Join(bin, "blocks"))
+	}
+}

@@ -62,7 +62,7 @@ async function invocation(client) {
 async function about(client) {
   assert.equal(await client.health.isHealthy(), true);
   const metadata = await client.metadata.get();
-  assert.deepEqual(metadata.components.map((c) => c.name), ['statestore', 'shared', 'pubsub', 'secretstore']);
+  for (const name of ['statestore', 'shared', 'pubsub', 'secretstore']) assert.ok(metadata.components.some((c) => c.name === name), name);
   assert.equal(await client.metadata.set('color', 'blue'), true);
   await assert.rejects(client.secret.get('vault', 'GREETING'), /failed finding secret store/);
 }

@@ -38,6 +38,14 @@ func TestTheOfficialSDKDrivesANode(t *testing.T) {
 	}
 }
 
+func TestTheOfficialSDKUsesEveryBlock(t *testing.T) {
+	installed(t)
+	n := daprnode.Serve(t, filepath.Join("..", ".."))
+	for _, protocol := range []string{"http", "grpc"} {
+		n.Blocks("blocks-js-"+protocol, protocol, ".", "node", "blocks.js", protocol)
+	}
+}
+
 func installed(t *testing.T) {
 	t.Helper()
 	if _, err := os.Stat("node_modules/@dapr/dapr"); err != nil {

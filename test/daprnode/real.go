@@ -94,10 +94,13 @@ func (p *Program) await(path string, ended <-chan struct{}) {
 	}
 }
 
+// URL is where the node's own API is.
+func (p *Program) URL() string { return "http://" + p.http }
+
 // Deploy deploys an application's folder.
 func (p *Program) Deploy(dir string) {
 	p.t.Helper()
-	cmd := exec.CommandContext(p.t.Context(), p.bin, "--node", "http://"+p.http, "deploy", dir)
+	cmd := exec.CommandContext(p.t.Context(), p.bin, "--node", p.URL(), "deploy", dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		p.t.Fatalf("deploy %s: %v\n%s", dir, err, out)
 	}

@@ -372,6 +372,14 @@ func (n *Namespace) Attach(ctx context.Context, appID string, a sdk.Attachment, 
 	return err
 }
 
+// Reload knows the attachment "1" alone.
+func (n *Namespace) Reload(_ context.Context, appID, id string, _ sdk.AttachedResources) error {
+	if id == "1" {
+		return nil
+	}
+	return &quipu.Error{Code: quipu.CodeNoFunction, Text: "there is no such attachment of " + appID}
+}
+
 // Instances lists Running.
 func (n *Namespace) Instances() []sdk.Instance { return n.Running }
 
@@ -433,6 +441,9 @@ func (s session) Invoke(ctx context.Context, c quipu.CallRequest) (*quipu.CallRe
 func (s session) InvokeAsync(ctx context.Context, c quipu.CallRequest) (quipu.CallInfo, error) {
 	return s.n.InvokeAsync(ctx, c)
 }
+
+// EffectID is none: nothing here is in a call.
+func (s session) EffectID() string { return "" }
 
 // Together does what do does; this fake takes nothing back.
 func (s session) Together(_ context.Context, do func(quipu.Group) error) error { return do(s) }
