@@ -92,7 +92,11 @@ func (f *foreignOutput) Invoke(ctx context.Context, r component.BindingRequest) 
 	if err != nil {
 		return component.BindingReply{}, err
 	}
-	return component.BindingReply{Data: reply.GetData(), Metadata: reply.GetMetadata()}, nil
+	out := component.BindingReply{Data: reply.GetData(), Metadata: reply.GetMetadata()}
+	if out.Data == nil { // there is a reply, as in Dapr
+		out.Data = []byte{}
+	}
+	return out, nil
 }
 
 // Read is component.InputBinding. Events come several at a time. One under way when ctx ends is not answered.
