@@ -67,6 +67,8 @@ var Codes = map[Code]CodeInfo{
 	CodeReply:       {"malformed reply", 502, "The function answered with something that is not HTTP.", "quipu logs NAME shows its output."},
 	CodeBudget:      {"budget used up", 429, "The budget of the function, or of the namespace, is used up for this month and stops calls from outside. Calls that nobody waits for, and events, wait until it ends.", "quipu budget ls shows it; raise it with quipu budget set, or wait for the next month (UTC)."},
 
+	CodeUnhealthy: {"application is not well", 503, "The health check of an attached application fails, so it gets no calls and no events until it is well again.", "Look at what the application answers to its health check: GET /healthz, or the path of --app-health-check-path."},
+
 	CodeCallQueue:     {"too many waiting calls", 429, "10,000 calls of the function wait or run already. Nothing was accepted.", "Retry after the time in Retry-After; raise scale.max, or cancel calls: quipu calls cancel ID."},
 	CodeNoTrace:       {"no such trace", 404, "A node remembers the newest traces that it recorded, in memory: up to 256 that were asked for and 256 others.", "quipu call NAME --trace records one and shows it."},
 	CodeCallEnded:     {"call has ended", 409, "Only a call that is queued, waits for its next attempt or runs can be cancelled.", "quipu calls get ID shows how it ended."},

@@ -80,6 +80,7 @@ const (
 	CodeDepth       Code = "Q0511"
 	CodeReply       Code = "Q0512"
 	CodeBudget      Code = "Q0513"
+	CodeUnhealthy   Code = "Q0514"
 )
 
 // Codes of calls that nobody waits for.

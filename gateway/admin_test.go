@@ -101,6 +101,7 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"seek":             {"POST", "/topics/orders%2Feu%20%C3%A9/subscriptions/mail%2Fer/seek", `{"from":"earliest"}`, ""},
 	"redrive":          {"POST", "/topics/mailer-dead/redrive", "", ""},
 	"attach":           {"POST", "/apps/brief/attach", `{"port":7000,"protocol":"grpc"}`, ""},
+	"reloadAttached":   {"PUT", "/apps/brief/attached/1/resources", `{"resources":{"a.yaml":""}}`, ""},
 	"listBooks":        {"GET", "/books", "", ""},
 	"readBook":         {"GET", "/books/quipu%2Fdefault/records?limit=2", "", ""},
 	"createBook":       {"POST", "/books", `{"name":"new","options":{"maxAge":"7d","maxBytes":"1Gi","quota":"10GiB"}}`, ""},

@@ -16,6 +16,10 @@ func (g *Gateway) attachRoutes() []adminRoute {
 			summary: "Make an application that runs by itself part of the namespace while this reply is read: a line of JSON each time something changes.",
 			body:    jsonType, takes: sdk.Attachment{}, bodyMax: attachBytesMax, status: 200, reply: jsonLinesType, shape: sdk.Attached{},
 			codes: []quipu.Code{quipu.CodeUsage, quipu.CodeBadJSON, quipu.CodeManifest, quipu.CodePortTaken, quipu.CodeTooMany}, serve: g.attach},
+		{id: "reloadAttached", method: "PUT", path: "/apps/{app}/attached/{id}/resources",
+			summary: "Give an attached application other resource files. It goes on with those it has if they cannot be used.",
+			body:    jsonType, takes: sdk.AttachedResources{}, bodyMax: attachBytesMax, status: 204,
+			codes: []quipu.Code{quipu.CodeNoFunction, quipu.CodeBadJSON, quipu.CodeManifest, quipu.CodeComponent, quipu.CodeDenied, quipu.CodeTooMany}, serve: reloadAttached},
 	}
 }
 
@@ -50,6 +54,23 @@ func (g *Gateway) attach(a *ask) error {
 		return nil // the client left, or the node stops
 	}
 	return out.unlessLeft(out.line(sdk.Attached{Problem: problemOf(g, a, err)}))
+}
+
+// reloadAttached answers when the new resources are in use.
+func reloadAttached(a *ask) error {
+	body, err := a.readBody()
+	if err != nil {
+		return err
+	}
+	var what sdk.AttachedResources
+	if err := decodeStrict(body, &what); err != nil {
+		return &quipu.Error{Code: quipu.CodeBadJSON, Text: "the body does not have resources: " + clip(err.Error())}
+	}
+	if err := a.ns.Reload(a.Context(), a.values["app"], a.values["id"], what); err != nil {
+		return err
+	}
+	a.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // decodeStrict reads one JSON object that has no fields but those of v.

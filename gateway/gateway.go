@@ -42,6 +42,9 @@ type Namespace interface {
 	// Attach makes an application that runs by itself part of the namespace until ctx ends, and tells how it stands.
 	// CodeUsage, CodePortTaken, CodeAppCallback.
 	Attach(ctx context.Context, appID string, a sdk.Attachment, tell func(sdk.Attached) error) error
+	// Reload gives an attached application, by the id of its attachment, other resources, or leaves it as it is.
+	// CodeNoFunction, CodeManifest, CodeComponent.
+	Reload(ctx context.Context, appID, id string, r sdk.AttachedResources) error
 	// State is the state as a function sees it: its name prefixes the keys of StoreDefault. An empty
 	// name is nobody's prefix and sees only StoreShared.
 	State(function string) quipu.State

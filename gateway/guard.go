@@ -30,6 +30,11 @@ func CheckLocal(r *http.Request) error {
 	if !isLoopback(r.Host) {
 		return foreign("the request is addressed to " + quote(r.Host) + ", which is not loopback")
 	}
+	return CheckOrigin(r)
+}
+
+// CheckOrigin refuses what a web page of another origin asks for. CodeOrigin.
+func CheckOrigin(r *http.Request) error {
 	if origin := r.Header.Get("Origin"); origin != "" && !sameOrigin(origin, r.Host) {
 		return foreign("the request comes from a page of " + quote(origin))
 	}

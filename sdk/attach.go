@@ -10,6 +10,16 @@ import (
 	"net/url"
 )
 
+// Reload gives an attached application other resources; id is what Attached told. If they cannot be used, those before stay.
+// CodeNoFunction, CodeManifest, CodeComponent, CodeDenied.
+func (c *Client) Reload(ctx context.Context, appID, id string, r AttachedResources) error {
+	q, err := asJSON(http.MethodPut, "/apps/"+url.PathEscape(appID)+"/attached/"+url.PathEscape(id)+"/resources", r)
+	if err != nil {
+		return err
+	}
+	return c.done(ctx, q)
+}
+
 // Attach makes an application that runs by itself part of the namespace, and yields how it stands each time that
 // changes. It stays attached until ctx ends or the loop does. An error, if any, comes last.
 func (c *Client) Attach(ctx context.Context, appID string, a Attachment) iter.Seq2[Attached, error] {

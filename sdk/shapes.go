@@ -170,7 +170,7 @@ const (
 // Attachment is an application that runs by itself and becomes part of a namespace.
 type Attachment struct {
 	Port         int               `json:"port"`     // it listens on, or will; 0: it only calls
-	Protocol     string            `json:"protocol"` // http or grpc
+	Protocol     string            `json:"protocol"` // http, grpc, https, grpcs or h2c
 	Concurrency  int               `json:"concurrency,omitempty"`
 	DaprHTTPPort int               `json:"daprHTTPPort,omitempty"` // it wants; 0: any free one
 	DaprGRPCPort int               `json:"daprGRPCPort,omitempty"`
@@ -178,19 +178,45 @@ type Attachment struct {
 	Resources    map[string]string `json:"resources,omitempty"` // Dapr's resource files, by name
 	Dir          string            `json:"dir,omitempty"`       // on the node's machine, that paths of components are below
 	Env          map[string]string `json:"env,omitempty"`       // that components may refer to
+
+	Address      string          `json:"address,omitempty"`      // host that it listens on; none: 127.0.0.1
+	Health       *AttachedHealth `json:"health,omitempty"`       // how it is asked whether it is well; none: it is taken to be
+	Listen       []string        `json:"listen,omitempty"`       // hosts of its Dapr ports; none: 127.0.0.1
+	Socket       string          `json:"socket,omitempty"`       // folder of Unix sockets that are there in place of the ports
+	BodyBytesMax int64           `json:"bodyBytesMax,omitempty"` // of a request to its Dapr ports; 0: 64 MiB
+	Token        string          `json:"token,omitempty"`        // that it must send in dapr-api-token; none: the node makes one
+	Open         bool            `json:"open,omitempty"`         // it need not send the token, whatever the node asks of its own instances
+}
+
+// AttachedHealth is how an attached application is asked whether it is well. What is 0 or empty has the default of Dapr.
+type AttachedHealth struct {
+	Path           string `json:"path,omitempty"` // of an application that speaks HTTP; none: /healthz
+	IntervalMillis int    `json:"intervalMillis,omitempty"`
+	TimeoutMillis  int    `json:"timeoutMillis,omitempty"`
+	Threshold      int    `json:"threshold,omitempty"` // failures in a row before it is unwell
+}
+
+// AttachedResources are resource files that take the place of those that an application was attached with.
+type AttachedResources struct {
+	Resources map[string]string `json:"resources"` // by name
+	Env       map[string]string `json:"env,omitempty"`
 }
 
 // States of an attached application.
 const (
 	AttachedOpen      = "open"      // its Dapr ports are
-	AttachedListening = "listening" // it was heard, and gets events and calls
+	AttachedFound     = "found"     // it accepts connections
+	AttachedListening = "listening" // it was heard, and gets events and calls; again each time its resources changed, or it is well again
+	AttachedUnwell    = "unwell"    // it was well, and gets nothing until it is again
+	AttachedShutdown  = "shutdown"  // it asked to be ended
 )
 
 // Attached tells how an attached application stands: a line each time that changes. It stays attached as long as the
 // client reads.
 type Attached struct {
 	State         string   `json:"state,omitempty"`
-	DaprHTTP      string   `json:"daprHTTP,omitempty"` // ports
+	ID            string   `json:"id,omitempty"`       // of this attachment
+	DaprHTTP      string   `json:"daprHTTP,omitempty"` // ports, or paths of sockets
 	DaprGRPC      string   `json:"daprGRPC,omitempty"`
 	Token         string   `json:"token,omitempty"` // for dapr-api-token
 	Subscriptions []string `json:"subscriptions,omitempty"`

@@ -1,21 +1,24 @@
 package server
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/call"
-	"github.com/quipu-run/quipu/internal/access"
-	"github.com/quipu-run/quipu/internal/resource"
+	contractdapr "github.com/quipu-run/quipu/contract/dapr"
+	"github.com/quipu-run/quipu/gateway/dapr"
+	"github.com/quipu-run/quipu/internal/apphealth"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -29,18 +32,27 @@ type attachments struct {
 }
 
 type attachment struct {
-	f      quipu.Function
-	id     string // of the instance
-	app    app
-	uses   atomic.Pointer[uses]
-	access atomic.Pointer[access.List]
-	known  atomic.Pointer[quipu.Function] // f with what it subscribes to, once that is known
+	f       quipu.Function
+	id      string // of the instance
+	a       sdk.Attachment
+	app     app
+	uses    atomic.Pointer[uses]
+	known   atomic.Pointer[quipu.Function] // f with what it subscribes to, once that is known
+	found   atomic.Bool                    // it listens, or is not to
+	health  *apphealth.Health              // nil: nobody asks
+	places  chan struct{}                  // has one for each call under way; nil: there is no limit
+	changed chan struct{}                  // has one when its health may have changed
+	ending  chan struct{}                  // has one when it asked to be ended
+	reloads chan reload
+	gone    chan struct{} // closed when it is not attached any more
 }
 
 // Limits of what may be attached, and of how.
 const (
 	attachedMax         = 1000 // instances of a namespace
 	attachedConcurrency = 1000
+	attachedListen      = 16 // hosts
+	attachedBodyMax     = 1 << 30
 	attachedTimeout     = 60 * time.Second
 	dialEvery           = 50 * time.Millisecond
 )
@@ -49,121 +61,114 @@ var appIDForm = regexp.MustCompile(`^[A-Za-z0-9]([-_A-Za-z0-9]{0,61}[A-Za-z0-9])
 
 // Attach makes an application that listens on a port of this machine, or will, part of the namespace until ctx ends.
 func (ns *namespace) Attach(ctx context.Context, appID string, a sdk.Attachment, tell func(sdk.Attached) error) error {
-	f, err := ns.attachedFunction(appID, a)
+	one, err := ns.newAttachment(ctx, appID, a)
 	if err != nil {
 		return err
 	}
-	using, err := ns.attachedUses(ctx, appID, a)
-	if err != nil {
-		return err
-	}
-	one := &attachment{f: f, id: appID + "-attached-" + newToken()[:8]}
-	one.uses.Store(using)
-	one.access.Store(access.NewList(using.config.AccessControl, a.Protocol == quipu.ProtocolGRPC))
 	defer func() { ns.closeUses(one.uses.Load()) }()
-	one.app = newApp(f, reachable(a.Port).Dial)
 	defer one.app.Close()
-	own := ns.newDoor(f, one.id, newToken(), one.uses.Load, one.subscriptions)
-	defer own.close()
-	httpPort, err := own.open(own.http, a.DaprHTTPPort)
+	own := ns.newDoor(one.f, one.id, cmp.Or(a.Token, newToken()), one.uses.Load, one.subscriptions, one.atDoor)
+	defer own.end()
+	open, err := one.open(own)
 	if err != nil {
-		return portTaken(err)
-	}
-	grpcPort, err := own.open(own.grpc, a.DaprGRPCPort)
-	if err != nil {
-		return portTaken(err)
+		return err
 	}
 	if err := ns.attached.add(one); err != nil {
 		return err
 	}
 	ns.node.labels.admit(ns.name, appID)
 	defer func() {
+		close(one.gone)
 		ns.attached.remove(one)
 		ns.label(ns.Functions())
 	}()
-	if err := tell(sdk.Attached{State: sdk.AttachedOpen, DaprHTTP: httpPort, DaprGRPC: grpcPort, Token: own.token}); err != nil {
+	if err := tell(open); err != nil {
 		return err
-	}
-	if a.Port == 0 {
-		<-ctx.Done()
-		return nil
 	}
 	return ns.serveAttached(ctx, one, tell)
 }
 
-func portTaken(err error) error {
-	return &quipu.Error{Code: quipu.CodePortTaken, Op: "app.attach", Text: "the Dapr ports of the application cannot be opened", Err: err,
-		Hint: "choose others with --dapr-http-port and --dapr-grpc-port, or leave them out"}
+// newAttachment checks what is to be attached, and opens what it uses.
+func (ns *namespace) newAttachment(ctx context.Context, appID string, a sdk.Attachment) (*attachment, error) {
+	f, err := ns.attachedFunction(appID, a)
+	if err != nil {
+		return nil, err
+	}
+	one := &attachment{f: f, a: a, id: appID + "-attached-" + newToken()[:8], changed: make(chan struct{}, 1), ending: make(chan struct{}, 1),
+		reloads: make(chan reload), gone: make(chan struct{})}
+	one.found.Store(a.Port == 0)
+	if a.Concurrency > 0 {
+		one.places = make(chan struct{}, a.Concurrency)
+	}
+	one.app = newAttachedApp(f, a, one.uses.Load)
+	if one.health, err = one.newHealth(ns.node.clock); err != nil {
+		return nil, err
+	}
+	using, err := ns.attachedUses(ctx, appID, a)
+	if err != nil {
+		return nil, err
+	}
+	one.uses.Store(using)
+	return one, nil
 }
 
-// serveAttached waits for the application to listen, hears what it subscribes to, and delivers until ctx ends.
-func (ns *namespace) serveAttached(ctx context.Context, one *attachment, tell func(sdk.Attached) error) error {
-	if err := one.listens(ctx); err != nil {
-		return nil // it never did; its client left
+// atDoor is what the door of an attached application has besides that of an instance.
+func (one *attachment) atDoor(o *dapr.Options) {
+	if one.a.Token != "" || one.a.Open {
+		o.RequireToken = !one.a.Open
 	}
-	ns.Caller.Sync() // calls of it may have waited
-	list := sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{}}
-	using := one.uses.Load()
-	asked, err := using.ask(ctx, one.f, one.app)
-	if quipu.CodeOf(err) == quipu.CodeAppCallback { // a web server may answer anything to a path that it does not know
-		list.Warning, err = quipu.AsError(err).Text, nil
+	o.AnyHost = one.a.Socket != "" || slices.ContainsFunc(one.a.Listen, func(host string) bool { return !isLoopback(host) })
+	o.BodyBytesMax = one.a.BodyBytesMax
+	o.Running = func(*http.Request) bool { return one.found.Load() }
+	o.Shutdown = func(*http.Request, bool) { signal(one.ending) }
+	o.About = func(*http.Request) dapr.About { return dapr.About{App: one.connection()} }
+}
+
+// signal leaves a word, unless there is one.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// connection is how the platform talks to the application, as metadata shows it.
+func (one *attachment) connection() dapr.AppConnection {
+	if one.a.Port == 0 {
+		return dapr.AppConnection{}
+	}
+	c := dapr.AppConnection{Port: int32(one.a.Port), Protocol: one.a.Protocol, ChannelAddress: one.host(), MaxConcurrency: int32(one.a.Concurrency)}
+	if h := one.a.Health; h != nil {
+		o := one.healthOptions()
+		c.Health = &dapr.AppHealth{Path: cmp.Or(h.Path, contractdapr.HealthPath), Interval: o.Interval.String(), Timeout: o.Timeout.String(), Threshold: int32(o.Threshold)}
+	}
+	return c
+}
+
+// open opens the Dapr ports of the application, or its sockets.
+func (one *attachment) open(own *ownDoor) (at sdk.Attached, err error) {
+	at = sdk.Attached{State: sdk.AttachedOpen, ID: one.id, Token: own.token}
+	a := one.a
+	if a.Socket != "" {
+		at.DaprHTTP, err = own.openSocket(own.http, filepath.Join(a.Socket, "dapr-"+one.f.Name+"-http.socket"))
+		if err == nil {
+			at.DaprGRPC, err = own.openSocket(own.grpc, filepath.Join(a.Socket, "dapr-"+one.f.Name+"-grpc.socket"))
+		}
+	} else {
+		hosts := a.Listen
+		if len(hosts) == 0 {
+			hosts = []string{"127.0.0.1"}
+		}
+		at.DaprHTTP, err = own.open(own.http, hosts, a.DaprHTTPPort)
+		if err == nil {
+			at.DaprGRPC, err = own.open(own.grpc, hosts, a.DaprGRPCPort)
+		}
 	}
 	if err != nil {
-		return err
+		return at, &quipu.Error{Code: quipu.CodePortTaken, Op: "app.attach", Text: "the Dapr ports of the application cannot be opened: " + err.Error(), Err: err,
+			Hint: "choose others with --dapr-http-port and --dapr-grpc-port, or leave them out"}
 	}
-	f := one.f
-	f.Subscriptions, f.Bindings = asked.Subscriptions, asked.Bindings
-	one.known.Store(&f)
-	for _, t := range asked.Subscriptions {
-		list.Subscriptions = append(list.Subscriptions, t.Name)
-	}
-	ns.ticker.Sync()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	ready, serving := ns.serveAll(ctx, cancel, one.f, triggersOf(f))
-	defer serving.Wait()
-	serving.Go(func() {
-		if err := ns.feed(ctx, f, using); err != nil {
-			cancel(err)
-		}
-	})
-	select {
-	case <-ready: // what is published from now on reaches it
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if err := tell(list); err != nil {
-		cancel(err)
-		return err
-	}
-	<-ctx.Done()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
-	}
-	return nil
-}
-
-// serveAll delivers to an application what it subscribes to. ready is closed when all subscriptions are there.
-func (ns *namespace) serveAll(ctx context.Context, cancel context.CancelCauseFunc, f quipu.Function, list []quipu.TopicTrigger) (ready chan struct{}, serving *sync.WaitGroup) {
-	ready, serving = make(chan struct{}), &sync.WaitGroup{}
-	var left atomic.Int64
-	left.Store(int64(len(list)))
-	if len(list) == 0 {
-		close(ready)
-	}
-	for _, t := range list {
-		serving.Go(func() {
-			err := ns.Serve(ctx, f, t, func() {
-				if left.Add(-1) == 0 {
-					close(ready)
-				}
-			})
-			if ctx.Err() == nil {
-				cancel(err)
-			}
-		})
-	}
-	return ready, serving
+	return at, nil
 }
 
 func (one *attachment) subscriptions() []quipu.TopicTrigger {
@@ -185,70 +190,53 @@ func (s *attachments) functions() (all []quipu.Function) {
 	return all
 }
 
-// attachedUses opens what an attached application uses by the files that it came with.
-func (ns *namespace) attachedUses(ctx context.Context, appID string, a sdk.Attachment) (*uses, error) {
-	set, err := resource.ReadFiles(a.Resources)
-	if err != nil {
-		return nil, err
-	}
-	return ns.install(ctx, source{app: appID, dir: a.Dir, set: set, env: a.Env, keys: func() (map[string]string, error) { return ns.secretsOf(appID) }})
-}
-
 func (ns *namespace) closeUses(u *uses) {
 	if err := u.Close(); err != nil {
 		ns.node.cfg.Logger.Warn("a component was not closed", "err", err)
 	}
 }
 
-// listens waits until the application accepts connections.
-func (one *attachment) listens(ctx context.Context) error {
-	tick := time.NewTicker(dialEvery)
-	defer tick.Stop()
-	for {
-		conn, err := reachable(one.port()).Dial(ctx)
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (one *attachment) port() int {
-	port, err := strconv.Atoi(one.f.Spec.Env["APP_PORT"])
-	if err != nil {
-		panic("server: an attached application without a port: " + err.Error()) // attachedFunction wrote it
-	}
-	return port
-}
-
 func (ns *namespace) attachedFunction(appID string, a sdk.Attachment) (f quipu.Function, err error) {
-	refuse := func(format string, args ...any) error {
-		return &quipu.Error{Code: quipu.CodeUsage, Op: "app.attach", Text: fmt.Sprintf(format, args...)}
-	}
-	switch {
-	case !appIDForm.MatchString(appID):
-		return f, refuse("%.80q cannot be an app id: letters, digits, hyphens and underscores, at most 63", appID)
-	case a.Port < 0 || a.Port > 65535 || a.DaprHTTPPort < 0 || a.DaprHTTPPort > 65535 || a.DaprGRPCPort < 0 || a.DaprGRPCPort > 65535:
-		return f, refuse("a port is from 0 to 65535")
-	case a.Protocol != quipu.ProtocolHTTP && a.Protocol != quipu.ProtocolGRPC:
-		return f, refuse("the protocol is %q, but must be %s or %s", a.Protocol, quipu.ProtocolHTTP, quipu.ProtocolGRPC)
-	case a.Concurrency < 0 || a.Concurrency > attachedConcurrency:
-		return f, refuse("the concurrency is %d, but must be at most %d", a.Concurrency, attachedConcurrency)
+	if err := checkAttachment(appID, a); err != nil {
+		return f, err
 	}
 	if _, err := ns.View.Function(appID); err == nil {
-		return f, refuse("a function %q is deployed; choose another app id, or remove it: quipu rm function %s", appID, appID)
+		return f, refusal("a function %q is deployed; choose another app id, or remove it: quipu rm function %s", appID, appID)
 	}
-	spec := quipu.Spec{Contract: quipu.ContractDapr, Protocol: a.Protocol, Concurrency: a.Concurrency, Scale: quipu.Scale{Max: 1},
+	spec := quipu.Spec{Contract: quipu.ContractDapr, Protocol: plainProtocol(a.Protocol), Concurrency: a.Concurrency, Scale: quipu.Scale{Max: 1},
 		Timeout: quipu.Duration(attachedTimeout), StartTimeout: quipu.Duration(attachedTimeout),
 		Env: map[string]string{"APP_PORT": strconv.Itoa(a.Port), "APP_API_TOKEN": a.AppToken}}
 	if spec.Concurrency == 0 {
 		spec.Concurrency = attachedConcurrency
 	}
 	return quipu.Function{Name: appID, Revision: quipu.RevisionAttached, App: appID, Spec: spec, Deployed: ns.node.clock.Now()}, nil
+}
+
+func refusal(format string, args ...any) error {
+	return &quipu.Error{Code: quipu.CodeUsage, Op: "app.attach", Text: fmt.Sprintf(format, args...)}
+}
+
+func checkAttachment(appID string, a sdk.Attachment) error {
+	ports := func(all ...int) bool {
+		return !slices.ContainsFunc(all, func(p int) bool { return p < 0 || p > 65535 })
+	}
+	switch {
+	case !appIDForm.MatchString(appID):
+		return refusal("%.80q cannot be an app id: letters, digits, hyphens and underscores, at most 63", appID)
+	case !ports(a.Port, a.DaprHTTPPort, a.DaprGRPCPort):
+		return refusal("a port is from 0 to 65535")
+	case !slices.Contains(attachedProtocols, a.Protocol):
+		return refusal("the protocol is %.40q, but must be one of %s", a.Protocol, strings.Join(attachedProtocols, ", "))
+	case a.Concurrency < 0 || a.Concurrency > attachedConcurrency:
+		return refusal("the concurrency is %d, but must be at most %d", a.Concurrency, attachedConcurrency)
+	case len(a.Listen) > attachedListen:
+		return refusal("there may be %d addresses to listen on", attachedListen)
+	case a.BodyBytesMax < 0 || a.BodyBytesMax > attachedBodyMax:
+		return refusal("the largest body has %d bytes, but may have %d at most", a.BodyBytesMax, attachedBodyMax)
+	case a.Socket != "" && !filepath.IsAbs(a.Socket):
+		return refusal("the folder %q for sockets is not absolute", a.Socket)
+	}
+	return nil
 }
 
 func (s *attachments) add(one *attachment) error {
@@ -282,7 +270,7 @@ func (s *attachments) remove(one *attachment) {
 	}
 }
 
-// pick takes the instances of an app id by turns; nil if there is none.
+// pick takes the instances of an app id by turns, those that are well first; nil if there is none.
 func (s *attachments) pick(appID string) *attachment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -290,28 +278,61 @@ func (s *attachments) pick(appID string) *attachment {
 	if len(list) == 0 {
 		return nil
 	}
-	return list[s.next.Add(1)%uint64(len(list))]
+	turn := s.next.Add(1)
+	for i := range uint64(len(list)) {
+		if one := list[(turn+i)%uint64(len(list))]; one.health.Well() {
+			return one
+		}
+	}
+	return list[turn%uint64(len(list))]
 }
 
-// attachedLease is a place in an attached application, which has as many as are asked for.
-type attachedLease struct{ *attachment }
-
-func (l attachedLease) ID() string                                 { return l.id }
-func (l attachedLease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) }
-func (attachedLease) Release()                                     {}
-func (attachedLease) Kill()                                        {} // it is not ours
-
-// lease is a place in an attached application; nil if there is none of that name.
-func (s *attachments) lease(f quipu.Function) call.Lease {
-	if one := s.pick(f.Name); one != nil {
-		return attachedLease{one}
+// byID finds an attachment; nil if it is not there.
+func (s *attachments) byID(appID, id string) *attachment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.of[appID] {
+		if one.id == id {
+			return one
+		}
 	}
 	return nil
 }
 
-// reachable is an application on a port of this machine, as far as newApp needs one.
-type reachable int
+// attachedLease is a place in an attached application.
+type attachedLease struct{ *attachment }
 
-func (p reachable) Dial(ctx context.Context) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(p))))
+func (l attachedLease) ID() string                                 { return l.id }
+func (l attachedLease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) }
+func (l attachedLease) Kill()                                      { l.Release() } // it is not ours
+
+// Release gives the place back.
+func (l attachedLease) Release() {
+	if l.places != nil {
+		<-l.places
+	}
+}
+
+// lease is a place in an attached application, which has as many as it said, or as are asked for; nil if there is none of that name.
+// CodeUnhealthy, CodeBusy.
+func (s *attachments) lease(ctx context.Context, f quipu.Function) (call.Lease, error) {
+	one := s.pick(f.Name)
+	if one == nil {
+		return nil, nil
+	}
+	if !one.health.Well() {
+		return nil, &quipu.Error{Code: quipu.CodeUnhealthy, Op: "app.call", Text: "app is not in a healthy state", Hint: quipu.Codes[quipu.CodeUnhealthy].Next}
+	}
+	if one.places == nil {
+		return attachedLease{one}, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, attachedTimeout, &quipu.Error{Code: quipu.CodeBusy, Op: "app.call",
+		Text: fmt.Sprintf("%s takes %d calls at a time, and none ended within %s", f.Name, cap(one.places), attachedTimeout)})
+	defer cancel()
+	select {
+	case one.places <- struct{}{}:
+		return attachedLease{one}, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }

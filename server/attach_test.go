@@ -21,6 +21,7 @@ import (
 // outsideApp is a Dapr application that runs by itself, here in the test's process.
 type outsideApp struct {
 	port int
+	mux  *http.ServeMux
 	mu   sync.Mutex
 	ids  []string
 }
@@ -34,6 +35,7 @@ func newOutsideApp(t *testing.T, topic string) *outsideApp {
 	}
 	a := &outsideApp{port: l.Addr().(*net.TCPAddr).Port}
 	mux := http.NewServeMux()
+	a.mux = mux
 	mux.HandleFunc("GET /dapr/subscribe", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `[{"pubsubname":"pubsub","topic":%q,"route":"/take"}]`, topic)
 	})
@@ -67,7 +69,7 @@ func (a *outsideApp) got() []string {
 func (n *node) attach(id string, a sdk.Attachment) (open sdk.Attached, detach func()) {
 	n.t.Helper()
 	ctx, cancel := context.WithCancel(n.t.Context())
-	told, done := make(chan sdk.Attached, 2), make(chan error, 1)
+	told, done := make(chan sdk.Attached, 100), make(chan error, 1)
 	go func() {
 		defer close(done)
 		for now, err := range n.client.Attach(ctx, id, a) {
@@ -78,12 +80,13 @@ func (n *node) attach(id string, a sdk.Attachment) (open sdk.Attached, detach fu
 			told <- now
 		}
 	}()
-	for range 2 {
+	for heard := false; !heard; {
 		select {
 		case now := <-told:
 			if now.State == sdk.AttachedOpen {
 				open = now
 			}
+			heard = now.State == sdk.AttachedListening
 		case err := <-done:
 			n.t.Fatalf("not attached: %v", err)
 		}

@@ -4,11 +4,15 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
+	"syscall"
+	"time"
 
 	"golang.org/x/net/netutil"
 
@@ -78,15 +82,15 @@ type ownDoor struct {
 	running    sync.WaitGroup
 }
 
-func (ns *namespace) newDoor(f quipu.Function, instance, token string, using func() *uses, subscriptions func() []quipu.TopicTrigger) *ownDoor {
-	d := dapr.New(dapr.Options{
+func (ns *namespace) newDoor(f quipu.Function, instance, token string, using func() *uses, subscriptions func() []quipu.TopicTrigger, change ...func(*dapr.Options)) *ownDoor {
+	opt := dapr.Options{
 		Token: token, Version: ns.node.cfg.Version, RequireToken: ns.node.cfg.InstanceToken, Logger: ns.node.cfg.Logger, Clock: ns.node.clock,
 		Session: func(r *http.Request) (quipu.Session, error) {
 			session, err := ns.Door(r.Header, f, instance)
 			if err == nil && ns.node.cfg.Probe != nil {
 				session = probedSession{session, ns, instance}
 			}
-			if err != nil {
+			if session, err = ns.node.roam(session, err); err != nil {
 				return nil, err
 			}
 			return &policed{session, ns, access.App{ID: f.Name, Namespace: ns.name}, using().resiliency}, nil
@@ -104,7 +108,11 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, using fun
 		Subscribe: func(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
 			return ns.Subscribe(r.Context(), s, deliver)
 		},
-	})
+	}
+	for _, c := range change {
+		c(&opt)
+	}
+	d := dapr.New(opt)
 	return &ownDoor{token: token, http: gateway.NewServer(piped(d, using), ns.node.cfg.Logger), grpc: grpcServer{d.GRPC(), []closer{d}}}
 }
 
@@ -134,16 +142,51 @@ func (o *ownDoor) serve(s server) func(net.Listener) {
 	}
 }
 
-// open serves on the machine's loopback, at any free port if port is 0, and answers which it is.
-func (o *ownDoor) open(s server, port int) (string, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+// open serves on hosts, at any free port if port is 0, and answers which it is.
+func (o *ownDoor) open(s server, hosts []string, port int) (string, error) {
+	taken := strconv.Itoa(port)
+	for _, host := range hosts {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, taken))
+		if err != nil {
+			return "", err
+		}
+		o.serve(s)(l)
+		taken = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	}
+	return taken, nil
+}
+
+// openSocket serves on a Unix socket, in place of one that nobody listens on any more.
+func (o *ownDoor) openSocket(s server, path string) (string, error) {
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			return "", errors.Join(fmt.Errorf("%s: another program listens there", path), conn.Close())
+		}
+		if err := os.Remove(path); err != nil {
+			return "", err
+		}
+		l, err = net.Listen("unix", path)
+	}
 	if err != nil {
 		return "", err
 	}
 	o.serve(s)(l)
-	_, taken, err := net.SplitHostPort(l.Addr().String())
-	return taken, err
+	return path, nil
 }
+
+// end lets requests under way finish for a moment, then cuts everybody off.
+func (o *ownDoor) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), ownDoorEnd)
+	defer cancel()
+	for _, s := range []server{o.http, o.grpc} {
+		_ = s.Shutdown(ctx) // what is not done by then, close cuts off
+	}
+	o.close()
+}
+
+// ownDoorEnd is how long the last requests of an attached application may take, like the one that it is ended by.
+const ownDoorEnd = 2 * time.Second
 
 // close cuts everybody off: the instance is gone.
 func (o *ownDoor) close() {

@@ -312,8 +312,8 @@ func (l lease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) 
 // acquirer waits for a place in one of the pool's two ways.
 func (ns *namespace) acquirer(acquire func(context.Context, quipu.Function) (*pool.Lease, error)) func(context.Context, quipu.Function) (call.Lease, error) {
 	return func(ctx context.Context, f quipu.Function) (call.Lease, error) {
-		if l := ns.attached.lease(f); l != nil {
-			return l, nil
+		if l, err := ns.attached.lease(ctx, f); l != nil || err != nil {
+			return l, err
 		}
 		l, err := acquire(ctx, f)
 		if err != nil {

@@ -29,10 +29,11 @@ type policies struct {
 	api        *access.API
 	secrets    *access.Secrets
 	denied     *access.Components
+	access     *access.List // who may call the application
 }
 
-// policiesOf reads what is for an app. CodeManifest: there are several Configurations for it, or one that cannot be used.
-func (ns *namespace) policiesOf(app string, set resource.Set) (p policies, warnings []string, err error) {
+// policiesOf reads what is for an app, which speaks gRPC or HTTP. CodeManifest: there are several Configurations for it, or one that cannot be used.
+func (ns *namespace) policiesOf(app string, grpc bool, set resource.Set) (p policies, warnings []string, err error) {
 	config, err := configurationOf(app, set)
 	if err != nil {
 		return p, nil, err
@@ -50,7 +51,7 @@ func (ns *namespace) policiesOf(app string, set resource.Set) (p policies, warni
 				Text: fmt.Sprintf("%s:%d: %s", mine[0].File, mine[0].Line, err), Hint: quipu.Codes[quipu.CodeManifest].Next}
 		}
 	}
-	p.config = config
+	p.config, p.access = config, access.NewList(config.AccessControl, grpc)
 	p.api, p.secrets, p.denied = access.NewAPI(config.API), access.NewSecrets(config.Secrets), access.NewComponents(config.Components.Deny)
 	return p, p.resiliency.Warnings(), nil
 }
@@ -243,7 +244,7 @@ func (a *accessLists) forget() { a.of.Clear() }
 // accessOf is who may call a function; nil is everybody. One that is not there is found out by its call.
 func (ns *namespace) accessOf(function string) (*access.List, error) {
 	if one := ns.attached.pick(function); one != nil {
-		return one.access.Load(), nil
+		return one.uses.Load().access, nil
 	}
 	f, err := ns.View.Function(function)
 	if err != nil {

@@ -48,6 +48,7 @@ type uses struct {
 // source is where an application's resources come from.
 type source struct {
 	app  string // whose resources count
+	grpc bool   // it speaks gRPC
 	dir  string // that relative paths are below
 	set  resource.Set
 	env  map[string]string
@@ -60,7 +61,7 @@ func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, warnings, err := ns.policiesOf(s.app, s.set)
+	p, warnings, err := ns.policiesOf(s.app, s.grpc, s.set)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +206,7 @@ func (ns *namespace) usesIn(ctx context.Context, f quipu.Function, dir string) (
 	if err != nil {
 		return nil, err
 	}
-	return ns.install(ctx, source{app: f.Name, dir: dir, set: set, env: f.Spec.Env, keys: func() (map[string]string, error) {
+	return ns.install(ctx, source{app: f.Name, grpc: f.Spec.Protocol == quipu.ProtocolGRPC, dir: dir, set: set, env: f.Spec.Env, keys: func() (map[string]string, error) {
 		keys, err := secretsIn(dir)
 		return keys.Values(), err
 	}})

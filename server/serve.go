@@ -41,7 +41,11 @@ func (n *Node) outside(r *http.Request) (quipu.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &policed{Session: n.trace.Door(r.Header, ns.Outside(dapr.OutsideAppID(r)), "", nil), ns: ns}, nil
+	session, err := n.roam(n.trace.Door(r.Header, ns.Outside(dapr.OutsideAppID(r)), "", nil), nil)
+	if err != nil {
+		return nil, err
+	}
+	return &policed{Session: session, ns: ns}, nil
 }
 
 func (n *Node) namespaceOf(r *http.Request) (*namespace, error) {

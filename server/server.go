@@ -1,12 +1,13 @@
 // Package server wires a configuration into a running node: the log, the views, functions and their
 // instances, and the doors. It is the only package that knows all of them.
 //
-// Run returns when ctx ends, after it has drained: no new requests, calls under way get up to drainMax,
+// Run returns when ctx ends, after it has drained: no new requests, calls under way get up to DrainMax,
 // then instances, views and log close in that order. After a kill nothing needs to be done: the next Run
 // recovers what was acknowledged.
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ import (
 	"github.com/quipu-run/quipu/view"
 )
 
-// drainMax is how long calls under way may take after the node was asked to stop.
+// drainMax is Config.DrainMax's default: how long calls under way may take after the node was asked to stop.
 const drainMax = 8 * time.Second
 
 // Config of a node.
@@ -53,6 +54,11 @@ type Config struct {
 	// Bounds of the functions of each namespace together: calls that run at a time, and instances. 0 means the defaults of
 	// package pool.
 	CallsMax, InstancesMax int
+	// Elsewhere invokes what the node does not have, for clients of its Dapr API; nil means that there is no such place. CodeNoFunction:
+	// it does not have it either.
+	Elsewhere func(context.Context, quipu.CallRequest) (*quipu.CallReply, error)
+	// DrainMax is how long calls under way may take after the node was asked to stop; 0 means 8s.
+	DrainMax time.Duration
 	// Components says which types of Dapr's components the log serves; "" means mapping.Log.
 	Components mapping.Policy
 	// Clock is what the node goes by; nil means the machine's. Probe, if not nil, looks in. Both are for tests of functions.
@@ -220,7 +226,7 @@ func (n *Node) fail(err error) {
 // close ends all parts in the order opposite to open.
 func (n *Node) close() error {
 	err := n.unpublish()
-	ctx, cancel := context.WithTimeout(context.Background(), drainMax)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(n.cfg.DrainMax, drainMax))
 	defer cancel()
 	if n.gateway != nil {
 		n.gateway.Drain()

@@ -68,6 +68,8 @@ type Options struct {
 	About func(*http.Request) About
 	// Ready tells whether the components of a request are loaded. nil means that they are.
 	Ready func(*http.Request) bool
+	// Running tells whether the application whose request it is was found where it listens. nil means that it was.
+	Running func(*http.Request) bool
 	// Shutdown ends the application whose request it is, by force or as usual, and returns before it has. nil means that
 	// applications do not end themselves.
 	Shutdown func(r *http.Request, force bool)
@@ -77,6 +79,9 @@ type Options struct {
 	// Token is asked for in dapr-api-token, if RequireToken is set or the request has one.
 	Token        string
 	RequireToken bool
+	// AnyHost lets requests without a token be addressed to others than loopback: who opened the door beyond it meant to. A web
+	// page of another origin is refused all the same.
+	AnyHost      bool
 	Logger       *slog.Logger // nil means slog.Default
 	BodyBytesMax int64        // of a request, and of a message of gRPC; 0 means 64 MiB
 	Version      string       // of the node, shown in metadata
@@ -160,7 +165,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Header.Get(tokenHeader) == "" || !d.opt.RequireToken {
-		if err := gateway.CheckLocal(r); err != nil && !health {
+		if err := d.checkLocal(r); err != nil && !health {
 			d.fail(w, r, permissionDenied, err)
 			return
 		}
@@ -182,6 +187,14 @@ func (d *Door) offers(r *http.Request, parts []string) bool {
 		return d.opt.Admit(r, parts[0], strings.Join(parts[1:], "/"))
 	}
 	return d.opt.Admit(r, "v1.0", "invoke")
+}
+
+// checkLocal is for requests that no token speaks for.
+func (d *Door) checkLocal(r *http.Request) error {
+	if d.opt.AnyHost {
+		return gateway.CheckOrigin(r)
+	}
+	return gateway.CheckLocal(r)
 }
 
 // isHealth is exact: what it lets pass needs no token.

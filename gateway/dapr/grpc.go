@@ -9,7 +9,6 @@ import (
 	"time"
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
-	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/internal/grpcwire"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -112,7 +111,7 @@ func (d *Door) admit(ctx context.Context, method string) (context.Context, error
 		return nil, invokedStatus(http.StatusUnauthorized, detail).Err()
 	}
 	if given == "" || !d.opt.RequireToken {
-		if err := gateway.CheckLocal(r); err != nil {
+		if err := d.checkLocal(r); err != nil {
 			return nil, d.problem(r, permissionDenied, "", err).GRPCStatus().Err()
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// health answers 204 while the door is open: it opens when the node is ready. healthz/outbound is what an application may wait for
+// health answers 204 while the door is open, which it is when the node is ready, once the application was found. healthz/outbound is what an application may wait for
 // before it uses its components.
 func (d *Door) health(w http.ResponseWriter, r *http.Request) {
 	if !allow(w, r, http.MethodGet) {
@@ -17,6 +17,10 @@ func (d *Door) health(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if d.opt.Running != nil && !d.opt.Running(r) {
+		answer(w, http.StatusInternalServerError, "ERR_HEALTH_NOT_READY", "dapr is not ready: [app]")
 		return
 	}
 	if want := r.URL.Query(); want.Has("appid") {

@@ -69,7 +69,7 @@ func (d *Door) invokeProblem(r *http.Request, app string, err error) *problem {
 	p := d.problem(r, "ERR_DIRECT_INVOKE", "failed to invoke, id: "+app+", err: ", err)
 	p.reason = "" // Dapr gives none
 	switch quipu.CodeOf(err) {
-	case quipu.CodeNoFunction, quipu.CodeStart, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeReply, quipu.CodeReplySize, quipu.CodeStreaming:
+	case quipu.CodeNoFunction, quipu.CodeStart, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeReply, quipu.CodeReplySize, quipu.CodeStreaming, quipu.CodeUnhealthy:
 		p.status = http.StatusInternalServerError
 	}
 	return p

@@ -372,6 +372,14 @@ func (n *Namespace) Attach(ctx context.Context, appID string, a sdk.Attachment, 
 	return err
 }
 
+// Reload knows the attachment "1" alone.
+func (n *Namespace) Reload(_ context.Context, appID, id string, _ sdk.AttachedResources) error {
+	if id == "1" {
+		return nil
+	}
+	return &quipu.Error{Code: quipu.CodeNoFunction, Text: "there is no such attachment of " + appID}
+}
+
 // Instances lists Running.
 func (n *Namespace) Instances() []sdk.Instance { return n.Running }
 
