@@ -35,7 +35,7 @@ func (k *keys) Invoke(ctx context.Context, r component.BindingRequest) (componen
 	var reply component.BindingReply
 	key := r.Metadata["key"]
 	if key == "" {
-		return reply, errors.New("redis binding: missing key in request metadata")
+		return reply, component.Failed("binding.redis", errors.New("redis binding: missing key in request metadata"))
 	}
 	life, err := ttl(r.Metadata)
 	if err != nil {

@@ -90,7 +90,7 @@ func (f *foreignOutput) Operations() []string { return f.operations }
 func (f *foreignOutput) Invoke(ctx context.Context, r component.BindingRequest) (component.BindingReply, error) {
 	reply, err := f.client.Invoke(ctx, &proto.InvokeRequest{Operation: r.Operation, Data: r.Data, Metadata: r.Metadata})
 	if err != nil {
-		return component.BindingReply{}, err
+		return component.BindingReply{}, component.Failed("binding.pluggable", err)
 	}
 	out := component.BindingReply{Data: reply.GetData(), Metadata: reply.GetMetadata()}
 	if out.Data == nil { // there is a reply, as in Dapr
