@@ -101,4 +101,5 @@ var Codes = map[Code]CodeInfo{
 	CodeComponent:      {"component cannot start", 422, "A Dapr component of the application is declared in a way that cannot be used, or what it needs is not there.", "Mend what the message names, or set ignoreErrors: true to go on without the component."},
 	CodeDenied:         {"not allowed by a Configuration", 403, "A Configuration of the application does not allow this: its access control, its API lists or its scopes of secrets.", "Allow it in the Configuration beside the application, or ask as another application."},
 	CodeBreakerOpen:    {"circuit breaker open", 503, "So much failed before that a Resiliency resource does not let anything through for a while.", "Wait and retry; the breaker's timeout says how long it stays open."},
+	CodeOutside:        {"failed outside", 502, "What a component of the application asked for outside of the platform failed there.", "The message says what was answered; mend the request or the component, or try again."},
 }
