@@ -50,7 +50,7 @@ func (c *cli) runCommand() *cobra.Command {
 func (c *cli) runApp(cmd *cobra.Command, f *attachFlags, command []string) error {
 	f.AppToken = os.Getenv("APP_API_TOKEN")
 	var err error
-	if f.Resources, err = readResources(f.resources); err != nil {
+	if f.Resources, err = readResources([]string{f.resources}, nil); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(cmd.Context())
@@ -162,36 +162,4 @@ func (c *cli) ensureNode(ctx context.Context, cancel context.CancelCauseFunc, da
 		stopped()
 		return nil, context.Cause(ctx)
 	}
-}
-
-// Limits of a folder of resource files.
-const (
-	resourceFilesMax = 1000
-	resourceBytesMax = 512 << 10
-)
-
-// readResources reads the YAML files of a folder, by name.
-func readResources(dir string) (map[string]string, error) {
-	if dir == "" {
-		return nil, nil
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, &quipu.Error{Code: quipu.CodeUsage, Text: fmt.Sprintf("the folder %q of --resources-path cannot be read", dir), Err: err}
-	}
-	files, size := map[string]string{}, 0
-	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); e.IsDir() || ext != ".yaml" && ext != ".yml" {
-			continue
-		}
-		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return nil, err
-		}
-		if size += len(text); size > resourceBytesMax || len(files) == resourceFilesMax {
-			return nil, usage("the folder %q has more resource files than can be used: at most %d, and %d KiB", dir, resourceFilesMax, resourceBytesMax>>10)
-		}
-		files[e.Name()] = string(text)
-	}
-	return files, nil
 }
