@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,6 +117,8 @@ func (f *daprdFlags) settle(token, appToken string) (err error) {
 		return fmt.Errorf("parameter app-id cannot be empty")
 	case strings.Contains(f.appID, "."):
 		return fmt.Errorf("parameter app-id cannot contain dots")
+	case !slices.Contains([]string{"", "http", "https", "h2c", "grpc", "grpcs"}, strings.ToLower(f.Protocol)):
+		return fmt.Errorf("invalid value for 'app-protocol': %s", f.Protocol)
 	case f.Port != 0 && f.Port == f.DaprHTTPPort:
 		return fmt.Errorf("the 'dapr-http-port' argument value %d conflicts with 'app-port'", f.Port)
 	case f.Port != 0 && f.Port == f.DaprGRPCPort:
