@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/mapping"
 	"github.com/quipu-run/quipu/internal/peers"
 	"github.com/quipu-run/quipu/sdk"
 	"github.com/quipu-run/quipu/server"
@@ -38,6 +39,10 @@ func (d *daprd) openNode(ctx context.Context, end context.CancelCauseFunc) (stop
 
 // startNode starts a node that others on this machine find by a file in the user's folder.
 func (d *daprd) startNode(ctx context.Context, end context.CancelCauseFunc) (stop func() error, err error) {
+	components, err := mapping.ParsePolicy(os.Getenv("QUIPU_COMPONENTS"))
+	if err != nil {
+		return nil, err
+	}
 	folder, err := peers.Open(peers.UserDir())
 	if err == nil {
 		d.member, err = folder.Join()
@@ -56,7 +61,7 @@ func (d *daprd) startNode(ctx context.Context, end context.CancelCauseFunc) (sto
 	go func() {
 		err := server.Run(running, server.Config{Data: d.member.Data(), Version: version, Sync: "os", // it does not outlive us: why wait for the disk
 			Token: d.c.token, Unconfined: true, Elsewhere: via.Invoke, DrainMax: time.Duration(max(1, d.f.graceSec)) * time.Second,
-			Trace: traces, Logger: d.log.With("scope", "quipu"), Ready: func(n sdk.Node) { ready <- n }})
+			Components: components, Trace: traces, Logger: d.log.With("scope", "quipu"), Ready: func(n sdk.Node) { ready <- n }})
 		ended <- err
 		end(err)
 	}()
