@@ -41,7 +41,7 @@ var Codes = map[Code]CodeInfo{
 	CodeValueSize: {"value too large", 413, "A value may have up to 32 MiB.", "Split it, or store a file."},
 	CodeETag:      {"etag mismatch", 409, "The key changed since its etag was read, or exists although it must not.", "Read it again, or send the new etag."},
 	CodeETagForm:  {"malformed etag", 400, "An etag is the 16 hexadecimal digits that a read answered.", "Send it back unchanged."},
-	CodeNoStore:   {"no such store", 404, "No state store has that name.", "Use statestore (keys of one function) or shared (keys of the namespace)."},
+	CodeNoStore:   {"no such store", 404, "No state store has that name.", "Use shared, or statestore with the function whose keys are meant; a Dapr component's is state:NAME, or state:NAME:PREFIX if its keys have a prefix."},
 	CodeTxSize:    {"transaction too large", 413, "A transaction may hold up to 64 MiB and 100,000 operations.", "Split it."},
 	CodeTTL:       {"bad time to live", 400, "ttlInSeconds must be a whole number; -1 means for ever.", "Send a number of seconds."},
 
@@ -101,4 +101,5 @@ var Codes = map[Code]CodeInfo{
 	CodeComponent:      {"component cannot start", 422, "A Dapr component of the application is declared in a way that cannot be used, or what it needs is not there.", "Mend what the message names, or set ignoreErrors: true to go on without the component."},
 	CodeDenied:         {"not allowed by a Configuration", 403, "A Configuration of the application does not allow this: its access control, its API lists or its scopes of secrets.", "Allow it in the Configuration beside the application, or ask as another application."},
 	CodeBreakerOpen:    {"circuit breaker open", 503, "So much failed before that a Resiliency resource does not let anything through for a while.", "Wait and retry; the breaker's timeout says how long it stays open."},
+	CodeOutside:        {"failed outside", 502, "What a component of the application asked for outside of the platform failed there.", "The message says what was answered; mend the request or the component, or try again."},
 }

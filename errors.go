@@ -130,6 +130,7 @@ const (
 	CodeComponent      Code = "Q0720"
 	CodeDenied         Code = "Q0722"
 	CodeBreakerOpen    Code = "Q0723"
+	CodeOutside        Code = "Q0724"
 )
 
 // Error is an error that a user can act on.

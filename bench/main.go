@@ -1,7 +1,7 @@
 // Bench measures Quipu beside peers and physical limits, on this machine and in one run: shared machines are
 // noisy, so compare figures of one run as ratios, and repeat before you believe a small difference.
 //
-//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [fork] [-json] [-d 2s] [-max 1e6]
+//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [fork] [dapr] [-json] [-d 2s] [-max 1e6]
 //
 // Without a name everything runs. Each figure is a line: a table for people, or JSON objects with -json.
 package main
@@ -34,6 +34,7 @@ var benches = []bench{
 	{"scale", benchScale},
 	{"functions", benchFunctions},
 	{"fork", benchFork},
+	{"dapr", benchDapr},
 }
 
 var parts = []bench{{"logdoor", benchLogDoor}}
@@ -58,6 +59,9 @@ func main() {
 func start(args []string) error {
 	if len(args) > 0 && args[0] == scaleChild {
 		return runScaleChild(args[1:])
+	}
+	if len(args) > 0 && args[0] == echoChild {
+		return runEchoChild(args[1:])
 	}
 	return run(args)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/quipu-run/quipu/bench/load"
@@ -50,4 +51,9 @@ func (p *printer) note(format string, args ...any) {
 	if !p.json {
 		fmt.Fprintf(p.out, "         "+format+"\n", args...)
 	}
+}
+
+// tell says on stderr what takes long.
+func (p *printer) tell(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }

@@ -121,7 +121,14 @@ func (one *attachment) atDoor(o *dapr.Options) {
 	o.BodyBytesMax = one.a.BodyBytesMax
 	o.Running = func(*http.Request) bool { return one.found.Load() }
 	o.Shutdown = func(*http.Request, bool) { signal(one.ending) }
-	o.About = func(*http.Request) dapr.About { return dapr.About{App: one.connection()} }
+	about := o.About
+	o.About = func(r *http.Request) (a dapr.About) {
+		if about != nil {
+			a = about(r)
+		}
+		a.App = one.connection()
+		return a
+	}
 }
 
 // signal leaves a word, unless there is one.

@@ -121,7 +121,7 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(c.travelCommands()...)
 	root.AddCommand(c.billCommand(), c.budgetCommand())
 	root.AddCommand(c.topicCommands()...)
-	root.AddCommand(c.stateCommand(), c.logCommand(), c.doctorCommand(), c.explainCommand(), c.versionCommand(), c.runCommand())
+	root.AddCommand(c.stateCommand(), c.configCommand(), c.logCommand(), c.doctorCommand(), c.explainCommand(), c.versionCommand(), c.runCommand(), c.daprdCommand())
 	return root
 }
 

@@ -12,19 +12,31 @@ import (
 
 func (c *cli) stateCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "state", Short: "Read and write state"}
-	store := cmd.PersistentFlags().String("store", "", "statestore or shared; default: statestore with --as, else shared")
+	store := cmd.PersistentFlags().String("store", "", "statestore, shared, or a Dapr component's as state:NAME or state:NAME:PREFIX; default: statestore with --as, else shared")
 	as := cmd.PersistentFlags().String("as", "", "the function whose keys statestore means")
-	// open is called once the flags are read.
-	open := func() (sdk.State, error) {
-		node, err := c.client()
+	return c.withKeys(cmd, func(node *sdk.Client) sdk.State {
 		name := *store
 		if name == "" {
 			name = map[bool]string{true: quipu.StoreDefault, false: quipu.StoreShared}[*as != ""]
 		}
+		return node.State(name, *as)
+	})
+}
+
+func (c *cli) configCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Read and write a configuration store; applications that subscribed are told"}
+	store := cmd.PersistentFlags().String("store", "configstore", "the Dapr component")
+	return c.withKeys(cmd, func(node *sdk.Client) sdk.State { return node.State("configuration:"+*store, "") })
+}
+
+// withKeys gives a command the verbs of keys. of is called once the flags are read.
+func (c *cli) withKeys(cmd *cobra.Command, of func(*sdk.Client) sdk.State) *cobra.Command {
+	open := func() (sdk.State, error) {
+		node, err := c.client()
 		if err != nil {
 			return sdk.State{}, err
 		}
-		return node.State(name, *as), nil
+		return of(node), nil
 	}
 	cmd.AddCommand(c.stateGet(open), c.statePut(open), c.stateRemove(open), c.stateList(open))
 	return cmd

@@ -192,6 +192,11 @@ func (c *caller) Close() error {
 
 // Invoke is component.OutputBinding. A reply whose status is an error comes with that error.
 func (c *caller) Invoke(ctx context.Context, r component.BindingRequest) (component.BindingReply, error) {
+	reply, err := c.invoke(ctx, r)
+	return reply, component.Failed("binding.http", err)
+}
+
+func (c *caller) invoke(ctx context.Context, r component.BindingRequest) (component.BindingReply, error) {
 	strict, err := component.Metadata{"errorIfNot2XX": r.Metadata["errorIfNot2XX"]}.Bool(c.errorIfNot2XX, "errorIfNot2XX")
 	if err != nil {
 		return component.BindingReply{}, err

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/component"
 )
 
@@ -89,7 +90,7 @@ func TestAStatusThatIsNoSuccessIsAnErrorWithItsReplyUnlessItMayBe(t *testing.T) 
 		if (err != nil) != c.fail || reply.Metadata["statusCode"] != "418" || !strings.HasPrefix(string(reply.Data), "GET") {
 			t.Errorf("%q: %+v, %v", c.say, reply, err)
 		}
-		if c.fail && err.Error() != "received status code 418" {
+		if c.fail && (quipu.CodeOf(err) != quipu.CodeOutside || quipu.AsError(err).Text != "received status code 418") {
 			t.Errorf("the error is %v", err)
 		}
 	}

@@ -115,7 +115,7 @@ func (f *folder) Invoke(ctx context.Context, r component.BindingRequest) (compon
 	default:
 		err = unsupported("bindings.localstorage", r.Operation)
 	}
-	return reply, err
+	return reply, component.Failed("binding.localstorage", err)
 }
 
 // decoded is data as Dapr takes it: text in quotes without them, and what is base64 as bytes.

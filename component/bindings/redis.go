@@ -35,7 +35,7 @@ func (k *keys) Invoke(ctx context.Context, r component.BindingRequest) (componen
 	var reply component.BindingReply
 	key := r.Metadata["key"]
 	if key == "" {
-		return reply, errors.New("redis binding: missing key in request metadata")
+		return reply, component.Failed("binding.redis", errors.New("redis binding: missing key in request metadata"))
 	}
 	life, err := ttl(r.Metadata)
 	if err != nil {
@@ -48,6 +48,9 @@ func (k *keys) Invoke(ctx context.Context, r component.BindingRequest) (componen
 		err = k.state.Apply(ctx, k.store, []quipu.Change{{Key: key, Delete: true}})
 	case opGet:
 		reply.Data, err = k.get(ctx, key, r.Metadata["delete"] == "true")
+		if reply.Data == nil { // Dapr has an answer to a get, whether there is a value or not
+			reply.Data = []byte{}
+		}
 	case opIncrement:
 		err = k.increment(ctx, key, life)
 	default:

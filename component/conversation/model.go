@@ -40,15 +40,16 @@ func (m *model) Converse(ctx context.Context, r component.ConversationRequest) (
 	text, kept := m.replies.get(body, m.clock.Now())
 	if !kept {
 		if text, err = m.post(ctx, body); err != nil {
-			return component.ConversationReply{}, err
+			return component.ConversationReply{}, component.Failed("conversation.converse", err)
 		}
 	}
 	reply, err := decode(text)
 	if err != nil {
-		return reply, err
+		return reply, component.Failed("conversation.converse", err)
 	}
 	if r.ToolChoice == "required" && len(r.Tools) > 0 && saysNothing(reply) {
-		return reply, fmt.Errorf("the model answered nothing and called no tool, although one of %d was required", len(r.Tools))
+		return reply, component.Failed("conversation.converse",
+			fmt.Errorf("the model answered nothing and called no tool, although one of %d was required", len(r.Tools)))
 	}
 	if !kept {
 		m.replies.put(body, text, m.clock.Now())

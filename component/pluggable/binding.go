@@ -90,9 +90,13 @@ func (f *foreignOutput) Operations() []string { return f.operations }
 func (f *foreignOutput) Invoke(ctx context.Context, r component.BindingRequest) (component.BindingReply, error) {
 	reply, err := f.client.Invoke(ctx, &proto.InvokeRequest{Operation: r.Operation, Data: r.Data, Metadata: r.Metadata})
 	if err != nil {
-		return component.BindingReply{}, err
+		return component.BindingReply{}, component.Failed("binding.pluggable", err)
 	}
-	return component.BindingReply{Data: reply.GetData(), Metadata: reply.GetMetadata()}, nil
+	out := component.BindingReply{Data: reply.GetData(), Metadata: reply.GetMetadata()}
+	if out.Data == nil { // there is a reply, as in Dapr
+		out.Data = []byte{}
+	}
+	return out, nil
 }
 
 // Read is component.InputBinding. Events come several at a time. One under way when ctx ends is not answered.

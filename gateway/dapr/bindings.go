@@ -110,6 +110,10 @@ func (d *Door) binding(w http.ResponseWriter, r *http.Request, name string) {
 		d.fail(w, r, tagBinding, err)
 		return
 	}
+	if reply.Data == nil && reply.Metadata == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(reply.Data) // a client that left has nobody to tell
 }

@@ -24,10 +24,16 @@ import (
 // echoBinding answers with what it was asked for.
 type echoBinding struct{}
 
-func (echoBinding) Operations() []string { return []string{"create", "fail"} }
+func (echoBinding) Operations() []string { return []string{"create", "fail", "refuse", "hush"} }
 
 func (echoBinding) Invoke(_ context.Context, r component.BindingRequest) (component.BindingReply, error) {
 	reply := component.BindingReply{Data: r.Data, Metadata: map[string]string{"statusCode": "200", "saw": r.Metadata["a"] + r.Metadata["traceparent"], "odd": "a\nb", "o d": "d"}}
+	if r.Operation == "refuse" {
+		return reply, component.Failed("binding.other", errors.New("received status code 404"))
+	}
+	if r.Operation == "hush" {
+		return component.BindingReply{}, nil
+	}
 	if r.Operation == "fail" {
 		return reply, errors.New("the password is hunter2")
 	}
@@ -43,11 +49,13 @@ func TestAnOutputBindingIsInvoked(t *testing.T) {
 		t.Errorf("%v", head)
 	}
 	h.want(200, "null", "PUT /v1.0/bindings/out", `{"operation":"create"}`)
+	h.want(204, "", to, `{"operation":"hush"}`)
 	if head := h.want(500, "error invoking output binding out: internal error", to, `{"operation":"fail"}`); head.Get("metadata.statusCode") != "200" {
 		t.Errorf("the metadata of a failure is lost: %v", head)
 	}
+	h.want(500, "error invoking output binding out: received status code 404 [Q0724]", to, `{"operation":"refuse"}`)
 	h.want(500, "error invoking output binding out: operation field is missing from request", to, `{}`)
-	h.want(500, "binding out does not support operation get. supported operations:create fail", to, `{"operation":"get"}`)
+	h.want(500, "binding out does not support operation get. supported operations:create fail refuse hush", to, `{"operation":"get"}`)
 	h.want(500, "error invoking output binding none: couldn't find output binding none", "POST /v1.0/bindings/none", `{"operation":"create"}`)
 	h.want(500, "ERR_INVOKE_OUTPUT_BINDING", "POST /v1.0/bindings/statestore", `{"operation":"create"}`)
 	h.want(400, "ERR_MALFORMED_REQUEST", to, `{"operation":1}`)

@@ -9,8 +9,10 @@ import (
 	"strings"
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/scrub"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -40,6 +42,9 @@ func (d *Door) converse(r *http.Request, name string, c component.Conversation, 
 	if err != nil {
 		p := d.problem(r, tagConverse, fmt.Sprintf("failed conversing with component %s: ", name), err)
 		p.reason = ""
+		if quipu.CodeOf(err) == quipu.CodeOutside {
+			p.status, p.code = http.StatusInternalServerError, codes.Internal // as in Dapr
+		}
 		return reply, p
 	}
 	return reply, nil

@@ -142,7 +142,7 @@ type BindingRequest struct {
 	Metadata  map[string]string
 }
 
-// BindingReply is what became of it.
+// BindingReply is what became of it. Without data and without metadata, nil both, there is nothing to tell, which HTTP says with 204.
 type BindingReply struct {
 	Data     []byte
 	Metadata map[string]string

@@ -57,6 +57,9 @@ func build(t *testing.T) (bin string) {
 }
 
 func TestTheOfficialSDKUsesEveryBlock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds and runs the program")
+	}
 	bin := build(t)
 	n := daprnode.Serve(t, filepath.Join("..", ".."))
 	for range 2 {

@@ -39,6 +39,9 @@ func TestTheOfficialSDKDrivesANode(t *testing.T) {
 }
 
 func TestTheOfficialSDKUsesEveryBlock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds and runs the program")
+	}
 	installed(t)
 	n := daprnode.Serve(t, filepath.Join("..", ".."))
 	for _, protocol := range []string{"http", "grpc"} {

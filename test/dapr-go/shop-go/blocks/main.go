@@ -98,28 +98,35 @@ func (b *blocks) bindingOut(ctx context.Context) error {
 }
 
 func (b *blocks) bindingIn(ctx context.Context) error {
-	// Nothing tells a client when the node has heard its application: it sends until something comes.
-	for again := time.NewTicker(200 * time.Millisecond); ; {
-		if err := b.InvokeOutputBinding(ctx, &client.InvokeBindingRequest{Name: "queue", Operation: "create", Data: []byte("order 1")}); err != nil {
-			return err
-		}
-		select {
-		case got := <-b.came["queue"]:
-			if got != "order 1" {
-				return fmt.Errorf("the queue brought %q", got)
-			}
-		case <-again.C:
-			continue
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		break
+	if err := b.queueBrings(ctx, "order 1"); err != nil {
+		return err
 	}
 	select {
 	case <-b.came["tick"]:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// queueBrings sends until something comes: nothing tells a client when the node has heard its application.
+func (b *blocks) queueBrings(ctx context.Context, order string) error {
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for {
+		if err := b.InvokeOutputBinding(ctx, &client.InvokeBindingRequest{Name: "queue", Operation: "create", Data: []byte(order)}); err != nil {
+			return err
+		}
+		select {
+		case got := <-b.came["queue"]:
+			if got != order {
+				return fmt.Errorf("the queue brought %q", got)
+			}
+			return nil
+		case <-again.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
