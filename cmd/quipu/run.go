@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -278,7 +277,7 @@ func (a *appRun) runChild(ctx context.Context, at sdk.Attached) error {
 	}
 	child := exec.CommandContext(ctx, a.command[0], a.command[1:]...)
 	child.Dir, child.Stdin, child.Stdout, child.Stderr = a.Dir, a.in, a.out, a.err
-	child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
+	rest := endTogether(child, a.in)
 	child.WaitDelay = childGrace
 	child.Env = append(os.Environ(), "APP_ID="+a.appID, "APP_PORT="+strconv.Itoa(a.Port), "APP_PROTOCOL="+a.Protocol, "DAPR_API_TOKEN="+at.Token)
 	child.Env = append(append(child.Env, doorsOf(a.Socket, at)...), a.env...)
@@ -286,6 +285,7 @@ func (a *appRun) runChild(ctx context.Context, at sdk.Attached) error {
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
+		rest()
 		return nil // it was asked to end
 	case errors.As(err, &exit):
 		a.note("%s ended: %s", a.appID, exit.ProcessState)

@@ -46,11 +46,8 @@ type Options struct {
 	Session func(*http.Request) (quipu.Session, error)
 	// AppID is whose request it is, in a call or not. nil means that of the Session.
 	AppID func(*http.Request) string
-	// Components are what a request may use, by name. nil means what every namespace has: BuiltIn, and a secret store of
-	// Secrets.
+	// Components are what a request may use, by name. nil means BuiltIn without secrets.
 	Components func(*http.Request) (*component.Set, error)
-	// Secrets are what the built-in secret store holds for a request. nil means that there is none.
-	Secrets func(*http.Request) (map[string]string, error)
 	// SecretAllowed tells whether a request may have a secret of a store. nil means that it may.
 	SecretAllowed func(r *http.Request, store, name string) bool
 	// Tell sends a request to the application whose request this was, and wants a 2xx. nil means that there is none to tell.
@@ -121,7 +118,7 @@ func New(opt Options) *Door {
 	if opt.BodyBytesMax == 0 {
 		opt.BodyBytesMax = bodyBytesMaxDefault
 	}
-	d := &Door{opt: opt, builtIn: builtIn(opt), extended: map[string]string{"quipuVersion": opt.Version}, configs: configSubs{open: map[string]context.CancelFunc{}}}
+	d := &Door{opt: opt, builtIn: component.NewSet(BuiltIn(nil)...), extended: map[string]string{"quipuVersion": opt.Version}, configs: configSubs{open: map[string]context.CancelFunc{}}}
 	d.closing, d.close = context.WithCancel(context.Background())
 	return d
 }

@@ -25,12 +25,19 @@ type Program struct {
 // module.
 func Serve(t testing.TB, root string) *Program {
 	t.Helper()
-	p := &Program{t: t, bin: filepath.Join(t.TempDir(), "quipu")}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", p.bin, "./cmd/quipu")
+	bin := filepath.Join(t.TempDir(), "quipu")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./cmd/quipu")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return ServeProgram(t, bin)
+}
+
+// ServeProgram is Serve of a program that was built.
+func ServeProgram(t testing.TB, bin string) *Program {
+	t.Helper()
+	p := &Program{t: t, bin: bin}
 	data, out := t.TempDir(), &output{}
 	cmd := exec.Command(p.bin, "serve", "--data", data, "--port", "0", "--dapr-http-port", "0", "--dapr-grpc-port", "0")
 	cmd.Stdout, cmd.Stderr = out, out
@@ -96,6 +103,21 @@ func (p *Program) await(path string, ended <-chan struct{}) {
 
 // URL is where the node's own API is.
 func (p *Program) URL() string { return "http://" + p.http }
+
+// Command is one of the program's own, for this node.
+func (p *Program) Command(args ...string) *exec.Cmd {
+	return exec.Command(p.bin, append([]string{"--node", p.URL()}, args...)...)
+}
+
+// Dapr is where the node's Dapr API is, for clients from outside.
+func (p *Program) Dapr() string {
+	for _, one := range p.env {
+		if port, ok := strings.CutPrefix(one, "DAPR_HTTP_PORT="); ok {
+			return "http://127.0.0.1:" + port
+		}
+	}
+	panic("daprnode: a node whose ports are not known")
+}
 
 // Deploy deploys an application's folder.
 func (p *Program) Deploy(dir string) {
