@@ -123,6 +123,8 @@ type SubscribeRequest struct {
 	DeadLetter string // topic for what is given up; "" means Name-dead
 	Retry      RetrySpec
 	InFlight   int // events that may wait for their outcome at once; 0 means 100
+	// Earliest has a subscription that is not there yet start with the oldest event that is kept, instead of with what comes.
+	Earliest bool
 	// Ready, if set, is called once, when the subscription is there: what is published from then on is delivered.
 	Ready func()
 }

@@ -22,6 +22,7 @@ type openCall struct {
 	made    atomic.Int32    // calls made from this one
 	cause   string          // that effects are named after
 	effects atomic.Int32
+	caused  atomic.Int32 // calls made from this one, in this run
 
 	traceparent string      // that the function got, "" if none
 	span        *trace.Span // of the function; nil if it is not recorded
@@ -47,6 +48,10 @@ func (o *openCall) nextID() string {
 	}
 	return fmt.Sprintf("%s/%d", o.id, o.made.Add(1))
 }
+
+// nextCause is what a call made from this one is made for, and so what its effects are named after: the same in another attempt, too, which
+// has another id.
+func (o *openCall) nextCause() string { return fmt.Sprintf("%s/%d", o.cause, o.caused.Add(1)) }
 
 // nextEffect names an effect outside of the platform.
 func (o *openCall) nextEffect() string { return fmt.Sprintf("%s/%d", o.cause, o.effects.Add(1)) }
@@ -194,6 +199,7 @@ func (s *outside) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallR
 	if s.o == nil {
 		return s.c.Invoke(ctx, r)
 	}
+	r.Cause = s.o.nextCause()
 	return s.c.invoke(ctx, r, s.o.nextID(), s.o.depth+1)
 }
 
@@ -275,6 +281,7 @@ func (s *inCall) Invoke(ctx context.Context, r quipu.CallRequest) (reply *quipu.
 	if err != nil {
 		return nil, err
 	}
+	r.Cause = s.o.nextCause()
 	q := s.c.newRequest(r, f, id, s.o.depth+1)
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.o.ctx, cancel)

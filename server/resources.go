@@ -209,6 +209,9 @@ func (u *uses) place(app string, t *quipu.TopicTrigger) error {
 	if p.Foreign != nil {
 		prefix = foreignTopics(name, app)
 	}
+	if p.Earliest && t.From == "" {
+		t.From = quipu.FromEarliest
+	}
 	t.Name = prefix + t.Name
 	if t.DeadLetter != "" {
 		t.DeadLetter = prefix + t.DeadLetter

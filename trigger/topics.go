@@ -213,7 +213,7 @@ func (e *Engine) Subscribe(ctx context.Context, req quipu.SubscribeRequest, deli
 		return result{each: []quipu.Outcome{outcome}, cause: "the consumer asked for it again"}
 	}}
 	o := planOptions{batch: 1, retry: req.Retry, keepDead: req.DeadLetter != ""}
-	return e.consume(ctx, key{req.Topic, req.Name}, quipu.Position{}, req.Ready, func(r *runner) *consumer {
+	return e.consume(ctx, key{req.Topic, req.Name}, quipu.Position{Earliest: req.Earliest}, req.Ready, func(r *runner) *consumer {
 		r.adopt(o, req.DeadLetter)
 		return c
 	})

@@ -109,7 +109,7 @@ func (d *Door) streamOf(r *http.Request, in *rtv1.SubscribeTopicEventsRequestIni
 	if !c.Scopes.MaySubscribe(app, to.topic) {
 		return streamRequest{}, status.Errorf(codes.PermissionDenied, "subscription to topic '%s' on pubsub '%s' is not allowed", to.topic, to.pubsub)
 	}
-	ask := quipu.SubscribeRequest{Topic: c.Topics + to.topic, Name: app, InFlight: inFlightMax,
+	ask := quipu.SubscribeRequest{Topic: c.Topics + to.topic, Name: app, InFlight: inFlightMax, Earliest: c.Earliest,
 		Retry: quipu.RetrySpec{Max: quipu.RetriesDefault, Backoff: quipu.Duration(quipu.BackoffDefault)}}
 	if c.Consumer != "" {
 		ask.Name = c.Consumer

@@ -84,6 +84,8 @@ type PubSub struct {
 	Scopes  Scopes
 	// Consumer is the name of the subscriptions, "" for the app id.
 	Consumer string
+	// Earliest has a new subscription start with the oldest event that is kept, instead of with what comes.
+	Earliest bool
 	Guard    Guard // of publishing; who publishes applies it
 }
 

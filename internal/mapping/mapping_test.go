@@ -179,9 +179,24 @@ func TestAnOutboxIsReadWhole(t *testing.T) {
 	}
 }
 
+func TestANewSubscriptionStartsWhereItDoesWithTheServerOfItsType(t *testing.T) {
+	for _, c := range []struct {
+		spec     component.Spec
+		earliest bool
+	}{
+		{spec("p", "pubsub.redis"), true}, {spec("p", "PubSub.Redis"), true}, {spec("p", "pubsub.quipu"), false}, {spec("p", "pubsub.in-memory"), false},
+		{spec("p", "pubsub.rabbitmq"), false}, {spec("p", "pubsub.kafka"), false}, {spec("p", "pubsub.kafka", "initialoffset: oldest"), true},
+		{spec("p", "pubsub.pulsar"), false}, {spec("p", "pubsub.pulsar", "subscribeInitialPosition: earliest"), true},
+	} {
+		if got, err := PubSubOf(c.spec); err != nil || got.Earliest != c.earliest {
+			t.Errorf("%s %v: %v, %v", c.spec.Type, c.spec.Metadata, got.Earliest, err)
+		}
+	}
+}
+
 func TestAPubSubHasItsTopicsAndScopes(t *testing.T) {
 	got, err := PubSubOf(spec("pubsub", "pubsub.redis"))
-	if err != nil || !reflect.DeepEqual(got, component.PubSub{}) {
+	if err != nil || !reflect.DeepEqual(got, component.PubSub{Earliest: true}) {
 		t.Errorf("%+v %v", got, err)
 	}
 	got, err = PubSubOf(spec("orders", "pubsub.kafka", "consumerID:  workers ", "publishingScopes: a = x, y, x ;b=;a=z;", "subscriptionscopes: c=x", "allowedTopics: x, y,x", "protectedTopics: ,"))

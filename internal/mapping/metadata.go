@@ -93,7 +93,7 @@ func truthy(text string) bool {
 
 // PubSubOf says where a pub/sub that the log serves has its topics, and who may use them. CodeManifest.
 func PubSubOf(s component.Spec) (component.PubSub, error) {
-	p := component.PubSub{Consumer: strings.TrimSpace(s.Metadata.Get("consumerGroup", "consumerID"))}
+	p := component.PubSub{Consumer: strings.TrimSpace(s.Metadata.Get("consumerGroup", "consumerID")), Earliest: startsEarliest(s)}
 	if s.Name != quipu.PubSubDefault {
 		p.Topics = s.Name + "/"
 	}
@@ -109,6 +109,19 @@ func PubSubOf(s component.Spec) (component.PubSub, error) {
 	}
 	p.Scopes.Allowed, p.Scopes.Protected = topicsOf(s.Metadata.Get("allowedTopics")), topicsOf(s.Metadata.Get("protectedTopics"))
 	return p, nil
+}
+
+// startsEarliest tells whether a new subscription gets what is there already: with Redis it always does.
+func startsEarliest(s component.Spec) bool {
+	switch strings.ToLower(s.Type) {
+	case "pubsub.redis":
+		return true
+	case "pubsub.kafka":
+		return strings.EqualFold(s.Metadata.Get("initialOffset"), "oldest")
+	case "pubsub.pulsar":
+		return strings.EqualFold(s.Metadata.Get("subscribeInitialPosition"), "earliest")
+	}
+	return false
 }
 
 // scopesOf reads app1=topic1,topic2;app2= of which the latter may use none. Spaces make no difference. Where daprd
