@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -359,6 +360,42 @@ func TestASidecarHasItsOtherPorts(t *testing.T) {
 		t.Error(got)
 	}
 	s.end()
+}
+
+// The Configuration of an application says where the traces of its sidecar go, and that it serves no metrics.
+func TestASidecarIsConfigured(t *testing.T) {
+	traces := make(chan string, 100)
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { traces <- r.URL.Path }))
+	t.Cleanup(collector.Close)
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, `
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: own}
+spec:
+  metrics: {enabled: false}
+  tracing:
+    samplingRate: "1"
+    otel: {endpointAddress: %q, isSecure: false, protocol: http}
+`, collector.Listener.Addr().String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := daprdOf(t, []string{"TMPDIR=" + t.TempDir(), "QUIPU_NODE=", "OTEL_BSP_SCHEDULE_DELAY=50"}, "--app-id", "one", "--config", config)
+	if got := s.ask("POST", "/v1.0/state/statestore", `[{"key":"k","value":1}]`, "traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); got != "204" {
+		t.Error(got)
+	}
+	s.end() // the last traces go before it does
+	select {
+	case path := <-traces:
+		if path != "/v1/traces" {
+			t.Errorf("traces went to %s", path)
+		}
+	default:
+		t.Error("no traces came")
+	}
+	if strings.Contains(s.said(), "metrics server started") {
+		t.Errorf("metrics are served:\n%s", s.said())
+	}
 }
 
 // Every flag of the upstream sidecar is known: its own source says which there are.

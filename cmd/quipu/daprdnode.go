@@ -52,6 +52,9 @@ func (d *daprd) startNode(ctx context.Context, end context.CancelCauseFunc) (sto
 	}
 	via := peers.NewForwarder(folder)
 	traces, err := observeFlags{TraceRatio: -1}.traces()
+	if err == nil {
+		traces, err = d.configured(traces)
+	}
 	if err != nil {
 		return nil, errors.Join(err, d.member.Leave())
 	}
