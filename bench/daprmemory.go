@@ -15,8 +15,9 @@ import (
 const (
 	memoryApps    = 10
 	memoryWorkers = 64
-	memoryRest    = 2 * time.Second // after a load or a start, before memory is read
-	memoryShare   = 5               // the goal: ten sidecars and Redis weigh so many times a node
+	memoryRest    = 2 * time.Second  // after a load or a start, before memory is read
+	memoryQuiet   = 25 * time.Second // after a load, when it is read again: Go gives memory back late
+	memoryShare   = 5                // the goal: ten sidecars and Redis weigh so many times a node
 )
 
 // memory is of processes together, in KiB.
@@ -33,6 +34,7 @@ const (
 	withRuns  = "quipu run"
 	idle      = "idle"
 	afterLoad = "after load"
+	restAgain = "at rest again"
 )
 
 // memory weighs ten sidecars and a Redis, and a node with as many applications.
@@ -118,7 +120,11 @@ func (d *daprBench) weighBoth(who string, all []side, pids []int) error {
 			return err
 		}
 	}
-	return d.weigh(weighed{who, afterLoad}, pids)
+	if err := d.weigh(weighed{who, afterLoad}, pids); err != nil {
+		return err
+	}
+	time.Sleep(memoryQuiet)
+	return d.weigh(weighed{who, restAgain}, pids)
 }
 
 // spread makes calls on 64 connections, which are to all applications by turns.
@@ -210,7 +216,7 @@ func memoryOf(pid int) (m memory, err error) {
 // memoryGoal says how many times the weight of a node ten sidecars and Redis have. Of PSS, pages that processes share are there once;
 // of RSS, which is what tools and limits of single processes show, they are there in each.
 func (d *daprBench) memoryGoal() {
-	for _, when := range []string{idle, afterLoad} {
+	for _, when := range []string{idle, afterLoad, restAgain} {
 		theirs, own := d.weight[weighed{daprDefault, when}], d.weight[weighed{ours, when}]
 		d.note("%s", weightVerdict("PSS", when, theirs.pss, own.pss))
 		d.note("%s", weightVerdict("RSS", when, theirs.rss, own.rss))

@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -231,15 +232,15 @@ func (q *request) readBody() (err error) {
 	return nil
 }
 
+// headersAdded is how many headers the platform adds to a request at most.
+const headersAdded = 6
+
 // httpRequest is what the function gets.
 func (q *request) httpRequest(ctx context.Context) *http.Request {
-	header := q.Header.Clone()
-	if header == nil {
-		header = http.Header{}
-	}
-	header.Set(quipu.HeaderCallID, q.id)
-	header.Set(quipu.HeaderAttempt, strconv.Itoa(max(1, q.Attempt)))
-	header.Set(quipu.HeaderTrigger, q.Trigger)
+	header := make(http.Header, len(q.Header)+headersAdded)
+	maps.Copy(header, q.Header) // values are shared, which is safe: Set and Del replace them
+	values := [...]string{q.id, strconv.Itoa(max(1, q.Attempt)), q.Trigger}
+	header[quipu.HeaderCallID], header[quipu.HeaderAttempt], header[quipu.HeaderTrigger] = values[0:1:1], values[1:2:2], values[2:3:3]
 	if span := trace.Of(ctx); span != nil { // else it goes on as it came
 		header.Set(quipu.HeaderTraceparent, span.Traceparent())
 	}

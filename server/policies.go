@@ -57,7 +57,7 @@ func (ns *namespace) policiesOf(app string, grpc bool, set resource.Set) (p poli
 }
 
 // admits tells whether the application may use a part of Dapr's API. Over gRPC, a part has no version, and a method for a path.
-func (p policies) admits(version, path string) bool {
+func (p *policies) admits(version, path string) bool {
 	if version == "" {
 		return p.api.GRPC(path)
 	}

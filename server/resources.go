@@ -103,7 +103,7 @@ const (
 // builtIn are the components that are there without any file.
 func (ns *namespace) builtIn(s source) []component.Loaded {
 	host := ns.hostOf(s)
-	all := append(dapr.BuiltIn(), component.Loaded{Spec: component.Spec{Name: dapr.StoreSecrets, Type: "secretstores.quipu", Version: "v1"}, Is: secretsFrom(s.keys)})
+	all := dapr.BuiltIn(s.keys)
 	for _, spec := range []component.Spec{{Name: configStore, Type: configuration.Type, Version: "v1"}, {Name: lockStore, Type: lock.Type, Version: "v1"}} {
 		is, err := map[string]component.Factory{configuration.Type: configuration.New, lock.Type: lock.New}[spec.Type](context.Background(), host, spec)
 		if err != nil {
@@ -112,28 +112,6 @@ func (ns *namespace) builtIn(s source) []component.Loaded {
 		all = append(all, component.Loaded{Spec: spec, Is: is})
 	}
 	return all
-}
-
-// secretsFrom is the built-in secret store: a secret of one value has its own name as key, as in Dapr.
-type secretsFrom func() (map[string]string, error)
-
-// Secret answers one, nil if it is not there.
-func (s secretsFrom) Secret(_ context.Context, name string, _ map[string]string) (map[string]string, error) {
-	all, err := s()
-	if value, ok := all[name]; ok && err == nil {
-		return map[string]string{name: value}, nil
-	}
-	return nil, err
-}
-
-// Secrets answers all.
-func (s secretsFrom) Secrets(context.Context, map[string]string) (map[string]map[string]string, error) {
-	all, err := s()
-	out := make(map[string]map[string]string, len(all))
-	for name, value := range all {
-		out[name] = map[string]string{name: value}
-	}
-	return out, err
 }
 
 // revisionUses are what instances of one revision use together, for as long as there are any.

@@ -12,7 +12,7 @@ import (
 
 // with gives requests components beside the built-in ones.
 func (h *house) with(all ...component.Loaded) {
-	set := component.NewSet(append(BuiltIn(), all...)...)
+	set := component.NewSet(append(BuiltIn(nil), all...)...)
 	h.opt.Components = func(*http.Request) (*component.Set, error) { return set, nil }
 }
 

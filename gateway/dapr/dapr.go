@@ -46,11 +46,8 @@ type Options struct {
 	Session func(*http.Request) (quipu.Session, error)
 	// AppID is whose request it is, in a call or not. nil means that of the Session.
 	AppID func(*http.Request) string
-	// Components are what a request may use, by name. nil means what every namespace has: BuiltIn, and a secret store of
-	// Secrets.
+	// Components are what a request may use, by name. nil means BuiltIn without secrets.
 	Components func(*http.Request) (*component.Set, error)
-	// Secrets are what the built-in secret store holds for a request. nil means that there is none.
-	Secrets func(*http.Request) (map[string]string, error)
 	// SecretAllowed tells whether a request may have a secret of a store. nil means that it may.
 	SecretAllowed func(r *http.Request, store, name string) bool
 	// Tell sends a request to the application whose request this was, and wants a 2xx. nil means that there is none to tell.
@@ -90,7 +87,7 @@ type Options struct {
 
 // OutsideAppID is the app id that a client outside of any instance speaks as.
 func OutsideAppID(r *http.Request) string {
-	if id := r.Header.Get("dapr-caller-app-id"); id != "" {
+	if id := r.Header.Get(callerHeader); id != "" {
 		return id
 	}
 	return "default"
@@ -121,7 +118,7 @@ func New(opt Options) *Door {
 	if opt.BodyBytesMax == 0 {
 		opt.BodyBytesMax = bodyBytesMaxDefault
 	}
-	d := &Door{opt: opt, builtIn: builtIn(opt), extended: map[string]string{"quipuVersion": opt.Version}, configs: configSubs{open: map[string]context.CancelFunc{}}}
+	d := &Door{opt: opt, builtIn: component.NewSet(BuiltIn(nil)...), extended: map[string]string{"quipuVersion": opt.Version}, configs: configSubs{open: map[string]context.CancelFunc{}}}
 	d.closing, d.close = context.WithCancel(context.Background())
 	return d
 }
@@ -150,28 +147,36 @@ func (d *Door) appID(r *http.Request) (string, error) {
 	return session.Function(), nil
 }
 
+// Headers as net/http keeps them: to ask for any other way of writing them costs an allocation each time.
 const (
-	tokenHeader      = "dapr-api-token"
+	tokenHeader  = "Dapr-Api-Token"
+	callerHeader = "Dapr-Caller-App-Id"
+	calleeHeader = "Dapr-Callee-App-Id"
+	targetHeader = "Dapr-App-Id"
+)
+
+const (
 	permissionDenied = "ERR_PERMISSION_DENIED"
 	noTarget         = "failed getting app id either from the URL path or the header dapr-app-id"
 	noShutdown       = "the platform starts and stops its instances; quipu rm functions NAME removes one"
 )
 
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	parts := split(r.URL.EscapedPath())
+	at, parts := split(r.URL.EscapedPath())
 	health := isHealth(r.Method, parts)
-	if given := r.Header.Get(tokenHeader); !health && !d.admits(given) {
+	given := r.Header.Get(tokenHeader)
+	if !health && !d.admits(given) {
 		http.Error(w, "invalid api token", http.StatusUnauthorized)
 		return
 	}
-	if r.Header.Get(tokenHeader) == "" || !d.opt.RequireToken {
+	if given == "" || !d.opt.RequireToken {
 		if err := d.checkLocal(r); err != nil && !health {
 			d.fail(w, r, permissionDenied, err)
 			return
 		}
 	}
 	r.Header.Del(tokenHeader)
-	if d.opt.Admit != nil && !health && !d.offers(r, parts) {
+	if d.opt.Admit != nil && !health && !d.offers(r, at, parts) {
 		answer(w, http.StatusNotFound, "ERR_DIRECT_INVOKE", noTarget)
 		return
 	}
@@ -182,9 +187,9 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 var apis = []string{"state", "publish", "bindings", "invoke", "secrets", "configuration", "lock", "unlock", "crypto", "subtlecrypto", "conversation",
 	"metadata", "shutdown", "actors", "workflows", "jobs", "healthz"}
 
-func (d *Door) offers(r *http.Request, parts []string) bool {
+func (d *Door) offers(r *http.Request, at string, parts []string) bool {
 	if len(parts) > 1 && strings.HasPrefix(parts[0], "v1.0") && slices.Contains(apis, parts[1]) {
-		return d.opt.Admit(r, parts[0], strings.Join(parts[1:], "/"))
+		return d.opt.Admit(r, parts[0], at[len(parts[0])+1:])
 	}
 	return d.opt.Admit(r, "v1.0", "invoke")
 }
@@ -199,8 +204,10 @@ func (d *Door) checkLocal(r *http.Request) error {
 
 // isHealth is exact: what it lets pass needs no token.
 func isHealth(method string, parts []string) bool {
-	p := strings.Join(parts, "/")
-	return method == http.MethodGet && (p == "v1.0/healthz" || p == "v1.0/healthz/outbound")
+	if method != http.MethodGet || len(parts) < 2 || parts[0] != "v1.0" || parts[1] != "healthz" {
+		return false
+	}
+	return len(parts) == 2 || len(parts) == 3 && parts[2] == "outbound"
 }
 
 // admits refuses a wrong token even where none is needed: it is a mistake that would otherwise show late.
@@ -211,9 +218,13 @@ func (d *Door) admits(given string) bool {
 	return gateway.TokenEqual(given, d.opt.Token)
 }
 
-// split takes an escaped path apart, the way daprd does: cleaned first.
-func split(escaped string) []string {
-	return strings.Split(strings.TrimPrefix(path.Clean("/"+escaped), "/"), "/")
+// split cleans an escaped path, without its first slash, and takes it apart, as daprd does.
+func split(escaped string) (at string, parts []string) {
+	if !strings.HasPrefix(escaped, "/") {
+		escaped = "/" + escaped
+	}
+	at = path.Clean(escaped)[1:]
+	return at, strings.Split(at, "/")
 }
 
 // route finds the API; like daprd it takes everything else for an invocation.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/test/fake"
 )
 
@@ -21,6 +22,11 @@ type house struct {
 }
 
 // stopped is a clock that shows when everything here happens.
+// secrets are those of the built-in store.
+func (h *house) secrets(keys Secrets) {
+	h.opt.Components = func(*http.Request) (*component.Set, error) { return component.NewSet(BuiltIn(keys)...), nil }
+}
+
 type stopped struct{}
 
 func (stopped) Now() time.Time                       { return fake.Epoch }

@@ -95,9 +95,9 @@ func (d *Door) callOf(r *http.Request, session quipu.Session, app string) quipu.
 		}
 	}
 	c.Header.Del("Content-Type")
-	c.Header.Del("dapr-app-id")
-	c.Header.Set("dapr-caller-app-id", session.Function())
-	c.Header.Set("dapr-callee-app-id", app)
+	c.Header.Del(targetHeader)
+	c.Header.Set(callerHeader, session.Function())
+	c.Header.Set(calleeHeader, app)
 	return c
 }
 
@@ -115,9 +115,9 @@ func about(md metadata.MD, reply *quipu.CallReply) {
 // proxy carries a call of any method to the application in dapr-app-id, messages both ways as they come, unread.
 func (d *Door) proxy(_ any, stream grpc.ServerStream) error {
 	r := requestOf(stream.Context())
-	app := r.Header.Get("dapr-callee-app-id")
+	app := r.Header.Get(calleeHeader)
 	if app == "" {
-		app = r.Header.Get("dapr-app-id")
+		app = r.Header.Get(targetHeader)
 	}
 	if app = withoutNamespace(app); app == "" {
 		return status.Errorf(codes.Unimplemented, "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found, and Dapr itself has no method %.200s here", r.URL.Path)

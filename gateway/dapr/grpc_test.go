@@ -231,9 +231,9 @@ func TestSecretsAndMetadataOverGRPC(t *testing.T) {
 	h := open(t)
 	_, err := h.grpc().GetSecret(t.Context(), &rtv1.GetSecretRequest{StoreName: "secretstore", Key: "A"})
 	(&callSide{house: h}).fails(err, codes.FailedPrecondition, "", "secret store is not configured")
-	h.opt.Secrets = func(*http.Request) (map[string]string, error) {
+	h.secrets(func() (map[string]string, error) {
 		return map[string]string{"A": "hunter2", "B": "2"}, nil
-	}
+	})
 	h.opt.Subscriptions = func(*http.Request) []quipu.TopicTrigger {
 		return []quipu.TopicTrigger{{Name: "orders", Path: "/o"}}
 	}

@@ -32,8 +32,8 @@ func (d *Door) invoke(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := gateway.CallOf(r, app, path, "dapr")
-	c.Header.Set("dapr-caller-app-id", session.Function())
-	c.Header.Set("dapr-callee-app-id", app)
+	c.Header.Set(callerHeader, session.Function())
+	c.Header.Set(calleeHeader, app)
 	c.Body = body
 	invoke := session.Invoke
 	if to, ok := d.endpoint(r, app); ok {
@@ -78,7 +78,7 @@ func (d *Door) invokeProblem(r *http.Request, app string, err error) *problem {
 // target is the name of a function, or an endpoint outside, and the path to call. The path stays escaped as the client sent it.
 func target(r *http.Request) (app, path string) {
 	path = r.URL.EscapedPath()
-	if app = r.Header.Get("dapr-app-id"); app != "" {
+	if app = r.Header.Get(targetHeader); app != "" {
 		return app, path
 	}
 	if app = appOfAuth(r.Header.Get("Authorization")); app != "" {

@@ -148,7 +148,7 @@ func (d *Door) message(r *http.Request, appID string, to destination, p publicat
 // attributes are what Dapr puts around data; some can be chosen in metadata, under any case.
 func attributes(h http.Header, appID string, to destination, p publication) cloudevent.Attributes {
 	a := cloudevent.Attributes{Source: appID, Type: cloudevent.TypeDefault, Fill: true, DataContentType: p.contentType, Topic: to.topic, PubSub: to.pubsub,
-		TraceParent: h.Get("traceparent"), TraceState: h.Get("tracestate")}
+		TraceParent: h.Get(quipu.HeaderTraceparent), TraceState: h.Get(quipu.HeaderTracestate)}
 	for name, value := range p.metadata {
 		switch strings.ToLower(name) {
 		case "cloudevent.id":
@@ -232,6 +232,12 @@ func seconds(text string) (time.Duration, error) {
 
 // check words what is wrong with a place; ok tells whether there is a component of that name.
 func (to destination) check(ok bool, metadata map[string]string) error {
+	if ok && to.pubsub != "" && to.topic != "" {
+		return nil
+	}
+	if metadata == nil {
+		metadata = map[string]string{} // which Dapr tells, too
+	}
 	p := &problem{status: http.StatusNotFound, code: codes.InvalidArgument, metadata: metadata}
 	switch {
 	case to.pubsub == "":
@@ -239,10 +245,8 @@ func (to destination) check(ok bool, metadata map[string]string) error {
 	case !ok:
 		p.tag, p.reason, p.message = "ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND", "pubsub "+to.pubsub+" is not found"
 		return p
-	case to.topic == "":
-		p.tag, p.reason, p.message = "ERR_TOPIC_NAME_EMPTY", "DAPR_PUBSUB_TOPIC_NAME_EMPTY", "topic is empty in pubsub "+to.pubsub
 	default:
-		return nil
+		p.tag, p.reason, p.message = "ERR_TOPIC_NAME_EMPTY", "DAPR_PUBSUB_TOPIC_NAME_EMPTY", "topic is empty in pubsub "+to.pubsub
 	}
 	return to.about(p)
 }

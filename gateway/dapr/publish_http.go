@@ -27,7 +27,7 @@ func (d *Door) publish(w http.ResponseWriter, r *http.Request) {
 	}
 	to := destinationOf(r.URL.EscapedPath(), "/publish/")
 	metadata := queryMetadata(r)
-	defer d.bound(w, r)()
+	d.limit(w, r)
 	at, err := d.placeOf(r, to, metadata)
 	var data []byte
 	if err == nil {
@@ -72,7 +72,7 @@ func (d *Door) publishBulk(w http.ResponseWriter, r *http.Request) {
 	}
 	to := destinationOf(r.URL.EscapedPath(), "/publish/bulk/")
 	metadata := queryMetadata(r)
-	defer d.bound(w, r)()
+	d.limit(w, r)
 	at, err := d.placeOf(r, to, metadata)
 	var ps []publication
 	if err == nil {

@@ -239,9 +239,9 @@ func TestABulkIsPublishedTogetherOrNotAtAll(t *testing.T) {
 func TestSecretsAreReadAndNeverToldInErrors(t *testing.T) {
 	h := open(t)
 	h.want(500, `{"errorCode":"ERR_SECRET_STORES_NOT_CONFIGURED","message":"secret store is not configured"}`, "GET /v1.0/secrets/secretstore/A", "")
-	h.opt.Secrets = func(*http.Request) (map[string]string, error) {
+	h.secrets(func() (map[string]string, error) {
 		return map[string]string{"A": "hunter2", "B/C": "2"}, nil
-	}
+	})
 	h.want(200, `{"A":"hunter2"}`, "GET /v1.0/secrets/secretstore/A", "")
 	h.want(200, `{"B/C":"2"}`, "GET /v1.0/secrets/secretstore/B%2FC?metadata.version_id=1", "")
 	h.want(200, `{"A":{"A":"hunter2"},"B/C":{"B/C":"2"}}`, "GET /v1.0/secrets/secretstore/bulk", "")
@@ -249,7 +249,7 @@ func TestSecretsAreReadAndNeverToldInErrors(t *testing.T) {
 	h.want(401, `{"errorCode":"ERR_SECRET_STORE_NOT_FOUND","message":"failed finding secret store with key vault"}`, "GET /v1.0/secrets/vault/A", "")
 	h.want(405, "", "POST /v1.0/secrets/secretstore/A", "")
 	h.want(404, "ERR_DIRECT_INVOKE", "GET /v1.0/secrets/secretstore", "")
-	h.opt.Secrets = func(*http.Request) (map[string]string, error) { return nil, errors.New("hunter2 cannot be read") }
+	h.secrets(func() (map[string]string, error) { return nil, errors.New("hunter2 cannot be read") })
 	if status, body, _ := h.ask("GET /v1.0/secrets/secretstore/A", ""); status != 500 || strings.Contains(body, "hunter2") || !strings.Contains(body, "ERR_SECRET_GET") {
 		t.Errorf("%d %s", status, body)
 	}
@@ -257,7 +257,7 @@ func TestSecretsAreReadAndNeverToldInErrors(t *testing.T) {
 
 func TestMetadataTellsComponentsAndSubscriptions(t *testing.T) {
 	h := open(t)
-	h.opt.Secrets = func(*http.Request) (map[string]string, error) { return nil, nil }
+	h.secrets(func() (map[string]string, error) { return nil, nil })
 	h.opt.AppID = func(*http.Request) string { return "shop" }
 	h.opt.Subscriptions = func(*http.Request) []quipu.TopicTrigger {
 		return []quipu.TopicTrigger{{Name: "orders", Path: "/all", Routes: []quipu.Route{{Match: "event.type == 'x'", Path: "/x"}}, DeadLetter: "dead"}, {Name: "raw", Path: "/", Raw: true}}

@@ -21,13 +21,17 @@ func (d *Door) state(w http.ResponseWriter, r *http.Request, parts []string) {
 	case len(parts) > 2:
 		d.invoke(w, r) // no such path in Dapr
 		return
-	default:
+	case r.URL.RawQuery != "":
 		key = r.URL.Query().Get("key")
 	}
-	write := r.Method == http.MethodPost || r.Method == http.MethodPut
-	op := map[bool]func(*stateAsk) error{true: (*stateAsk).save}[write && len(parts) == 1]
+	write, tag := r.Method == http.MethodPost || r.Method == http.MethodPut, "ERR_STATE_GET"
+	if write {
+		tag = "ERR_STATE_SAVE"
+	}
+	var op func(*stateAsk) error
 	switch {
-	case op != nil:
+	case write && len(parts) == 1:
+		op = (*stateAsk).save
 	case write && key == "bulk":
 		op = (*stateAsk).bulkGet
 	case write && key == "transaction":
@@ -43,10 +47,9 @@ func (d *Door) state(w http.ResponseWriter, r *http.Request, parts []string) {
 		allow(w, r, http.MethodGet, http.MethodDelete)
 		return
 	}
-	tag := "ERR_STATE_" + map[bool]string{true: "SAVE", false: "GET"}[write]
 	s, err := d.open(r, name, tag)
 	if err == nil {
-		defer d.bound(w, r)()
+		d.limit(w, r)
 		err = op(&stateAsk{stateStore: s, w: w, key: key})
 	}
 	if err != nil {
@@ -54,13 +57,17 @@ func (d *Door) state(w http.ResponseWriter, r *http.Request, parts []string) {
 	}
 }
 
-// bound limits the body of a request in size and time: it must not come a byte a minute. Call what it answers
-// when the body was read.
-func (d *Door) bound(w http.ResponseWriter, r *http.Request) (done func()) {
+// limit bounds the body of a request in size and time: it must not come a byte a minute. The time is the handler's, too: after
+// it, net/http sets the time for the next request.
+func (d *Door) limit(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, d.opt.BodyBytesMax)
-	conn := http.NewResponseController(w)
-	_ = conn.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has deadlines; those are of tests
-	return func() { _ = conn.SetReadDeadline(time.Time{}) }
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has deadlines; those are of tests
+}
+
+// bound is limit for a handler that goes on for longer: call what it answers when the body was read.
+func (d *Door) bound(w http.ResponseWriter, r *http.Request) (done func()) {
+	d.limit(w, r)
+	return func() { _ = http.NewResponseController(w).SetReadDeadline(time.Time{}) }
 }
 
 // stateAsk is one state request over HTTP.
@@ -84,7 +91,7 @@ func (a *stateAsk) get() error {
 		return a.done(err)
 	}
 	h := a.w.Header()
-	h.Set("ETag", item.ETag)
+	h.Set("Etag", item.ETag) // as net/http keeps it
 	for name, value := range metadataOf(item) {
 		h.Set("metadata."+name, value)
 	}
@@ -102,8 +109,11 @@ func (a *stateAsk) save() error {
 	return a.done(a.stateStore.save(changes, queryMetadata(a.r)))
 }
 
-// queryMetadata is what the query says with names like metadata.ttlInSeconds.
+// queryMetadata is what the query says with names like metadata.ttlInSeconds. It is to be read alone.
 func queryMetadata(r *http.Request) map[string]string {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
 	out := map[string]string{}
 	for name, values := range r.URL.Query() {
 		if name, ok := strings.CutPrefix(name, "metadata."); ok && len(values) > 0 {

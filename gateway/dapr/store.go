@@ -122,19 +122,22 @@ func (s *stateStore) get(tag, prefix string, keys ...string) ([]quipu.Item, erro
 }
 
 func (s *stateStore) getOne(key string) (quipu.Item, error) {
-	items, err := s.get("ERR_STATE_GET", fmt.Sprintf("fail to get %s from state store %s: ", key, s.name), key)
-	if err != nil {
+	if err := fits(key); err != nil {
 		return quipu.Item{}, err
+	}
+	items, err := s.state.Get(s.r.Context(), s.store, key)
+	if err != nil {
+		return quipu.Item{}, s.problem("ERR_STATE_GET", fmt.Sprintf("fail to get %s from state store %s: ", key, s.name), err)
 	}
 	return items[0], nil
 }
 
 // save writes or deletes keys: all or none. Metadata of the query wins over that of a change.
 func (s *stateStore) save(changes []change, query map[string]string) error {
-	prefix := fmt.Sprintf("failed saving state in state store %s: ", s.name)
+	prefix := "failed saving state in state store " + s.name + ": "
 	out := make([]quipu.Change, 0, len(changes))
-	for _, c := range changes {
-		parsed, err := c.parse(query)
+	for i := range changes {
+		parsed, err := changes[i].parse(query)
 		if err != nil {
 			return s.problem("ERR_STATE_SAVE", prefix, err)
 		}
@@ -228,7 +231,7 @@ func (s *stateStore) problem(tag, prefix string, err error) *problem {
 }
 
 // parse turns a client's change into ours.
-func (c change) parse(query map[string]string) (quipu.Change, error) {
+func (c *change) parse(query map[string]string) (quipu.Change, error) {
 	out := quipu.Change{Key: c.Key, Delete: c.remove}
 	if c.Key == "" && !c.remove {
 		return out, &problem{status: http.StatusBadRequest, tag: "ERR_MALFORMED_REQUEST", message: `"key" is a required field`}
@@ -255,7 +258,7 @@ func (c change) parse(query map[string]string) (quipu.Change, error) {
 	return out, err
 }
 
-func (c change) parseOptions(out *quipu.Change) error {
+func (c *change) parseOptions(out *quipu.Change) error {
 	switch c.Options.Concurrency {
 	case "", "unspecified":
 	case "first-write":

@@ -84,7 +84,6 @@ type Policies struct {
 	components map[componentFlow]*plan
 	appDefault *plan
 	defaults   map[blockFlow]*plan
-	service    *Policy
 	// shared has the breakers of components: both directions, if they name the same policy, share one.
 	shared   *cache[componentBreaker, *breaker]
 	warnings []string
@@ -124,7 +123,6 @@ func New(resources []resource.Resiliency, o Options) (*Policies, error) {
 		breakers: map[string]named[settings]{}, apps: map[string]*plan{}, components: map[componentFlow]*plan{},
 		defaults: map[blockFlow]*plan{}}
 	p.shared = newCache(targetsMax, p.sharedBreaker)
-	p.retries[serviceRetries] = named[*retry]{policy: &retry{pause: time.Second, max: 3}}
 	for _, r := range resources {
 		if err := r.Validate(); err != nil {
 			return nil, fmt.Errorf("resiliency %q: %w", r.Name, err)
@@ -137,16 +135,14 @@ func New(resources []resource.Resiliency, o Options) (*Policies, error) {
 		p.aim(r)
 	}
 	p.aimDefaults()
-	own := p.retries[serviceRetries]
-	p.service = p.policy(&plan{resource: own.resource, retry: own.policy}, Target{flow: FlowOutbound})
 	return p, nil
 }
 
-// Retries that Dapr has without any resource. A resource may replace those of builtIn, but not make less than
-// builtInRetriesMin of them. Those of actors belong to actors.
+// Retries that Dapr has without any resource, of actors and of invocations that reached nobody. Those of actors may not be made less
+// than builtInRetriesMin. Invocations have none here: a function that is being started is waited for.
 const serviceRetries = "DaprBuiltInServiceRetries"
 
-var builtIn = []string{serviceRetries, "DaprBuiltInActorRetries", "DaprBuiltInActorReminderRetries", "DaprBuiltInInitializationRetries"}
+var builtIn = []string{"DaprBuiltInActorRetries", "DaprBuiltInActorReminderRetries", "DaprBuiltInInitializationRetries"}
 
 const protected = "DaprBuiltInActorNotFoundRetries"
 
@@ -166,6 +162,9 @@ func (p *Policies) read(r resource.Resiliency) error {
 		policy, err := parseRetry(r.Spec.Policies.Retries[name])
 		if err != nil {
 			return err
+		}
+		if name == serviceRetries {
+			p.warn(r, "retry %s makes no difference here: name the retries of an app in targets", name)
 		}
 		if slices.Contains(builtIn, name) && policy.max < builtInRetriesMin {
 			p.warn(r, "retry %s has at least %d retries", name, builtInRetriesMin)
@@ -318,18 +317,6 @@ func (p *Policies) planOf(t Target) *plan {
 		return one
 	}
 	return p.defaults[blockFlow{t.block, t.flow}]
-}
-
-// Service answers the retries that Dapr makes of its own when an app cannot be reached, which are for apps that no
-// resource names: three, a second apart. Only what did not reach the app may be tried again like this: mark others Final.
-func (p *Policies) Service(app string) *Policy {
-	if p == nil {
-		return nil
-	}
-	if _, has := p.apps[app]; has {
-		return nil
-	}
-	return p.service
 }
 
 // Warnings are sentences about what makes no difference.

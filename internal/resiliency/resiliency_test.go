@@ -61,7 +61,6 @@ func TestWhereNothingIsSaidAnOperationRunsOnce(t *testing.T) {
 		"no policies":   (*Policies)(nil).For(App("a", "/")),
 		"no resources":  policies(t).For(App("a", "/")),
 		"other targets": policies(t, "{policies: {timeouts: {t: 1s}}, targets: {apps: {b: {timeout: t}}}}").For(App("a", "/")),
-		"no retries":    (*Policies)(nil).Service("a"),
 	} {
 		runs := 0
 		err := p.Do(t.Context(), func(context.Context) error { runs++; return errBroken })
@@ -516,18 +515,10 @@ func TestResourcesAreMergedByName(t *testing.T) {
 	}
 }
 
-func TestAppsThatNoResourceNamesAreTriedThreeTimesMoreWhenTheyCannotBeReached(t *testing.T) {
-	begun, _ := story(t, func() *Policy { return policies(t).Service("a") }, always)
-	if !slices.Equal(begun, []time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second}) {
-		t.Errorf("%v", begun)
-	}
-	more := policies(t, "{policies: {retries: {DaprBuiltInServiceRetries: {duration: 2s, maxRetries: 5}}}, targets: {apps: {a: {}}}}")
-	if more.Service("a") != nil || more.Service("b").retry.max != 5 || len(more.Warnings()) != 0 {
-		t.Errorf("%+v, %q", more.Service("b"), more.Warnings())
-	}
-	fewer := policies(t, "{policies: {retries: {DaprBuiltInServiceRetries: {maxRetries: 1}, DaprBuiltInActorNotFoundRetries: {maxRetries: 1}}}}")
-	if fewer.Service("b").retry.max != 3 || len(fewer.Warnings()) != 2 {
-		t.Errorf("%+v, %q", fewer.Service("b"), fewer.Warnings())
+func TestBuiltInRetriesAreNotLess(t *testing.T) {
+	p := policies(t, "{policies: {retries: {DaprBuiltInServiceRetries: {maxRetries: 5}, DaprBuiltInActorRetries: {maxRetries: 1}, DaprBuiltInActorNotFoundRetries: {maxRetries: 1}}}}")
+	if w := p.Warnings(); len(w) != 3 || p.For(App("a", "/")) != nil {
+		t.Errorf("%q", w)
 	}
 }
 

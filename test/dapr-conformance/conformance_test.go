@@ -2,6 +2,8 @@
 // upstream knows it, and does all it does by calling Dapr's API of a real node, over gRPC or HTTP, as an application that
 // declares the component in a resource file. The operations are those that upstream's tests.yml claims for the components
 // that can do the most. It is a module of its own, since upstream is no dependency of ours.
+//
+// The race detector finds one race, which is in the suite of pub/sub: a handler and the part that verifies delete from one map.
 package conformance
 
 import (

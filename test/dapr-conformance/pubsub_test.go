@@ -25,6 +25,14 @@ type publisher struct {
 	component
 	properties map[string]string
 	subscriber atomic.Int32 // number of the last
+	turn       sync.Mutex   // of a handler: those of the suite share what they count
+}
+
+// inTurn calls a handler when no other one runs.
+func (p *publisher) inTurn(handle func()) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	handle()
 }
 
 func (p *publisher) Init(_ context.Context, m pubsub.Metadata) error {
@@ -106,7 +114,9 @@ func (p *streams) Subscribe(ctx context.Context, r pubsub.SubscribeRequest, hand
 				return
 			}
 			e := got.GetEventMessage()
-			if err := stream.Send(answer(e.GetId(), handle(ctx, messageOf(e)))); err != nil && ctx.Err() == nil {
+			var judged error
+			p.inTurn(func() { judged = handle(ctx, messageOf(e)) })
+			if err := stream.Send(answer(e.GetId(), judged)); err != nil && ctx.Err() == nil {
 				p.t.Errorf("answer an event of %s: %v", r.Topic, err)
 			}
 		}
@@ -133,12 +143,13 @@ func outcome(err error) rtv1.TopicEventResponse_TopicEventResponseStatus {
 
 // BulkSubscribe is an application over gRPC.
 func (p *streams) BulkSubscribe(ctx context.Context, r pubsub.SubscribeRequest, handle pubsub.BulkHandler) error {
-	return p.subscribe(ctx, rpc(p.t, func(s *grpc.Server) { rtv1.RegisterAppCallbackServer(s, &bulkTaker{handle: handle}) }), r, true)
+	return p.subscribe(ctx, rpc(p.t, func(s *grpc.Server) { rtv1.RegisterAppCallbackServer(s, &bulkTaker{handle: handle, p: &p.publisher}) }), r, true)
 }
 
 type bulkTaker struct {
 	rtv1.UnimplementedAppCallbackServer
 	handle pubsub.BulkHandler
+	p      *publisher
 }
 
 func (b *bulkTaker) OnBulkTopicEvent(ctx context.Context, in *rtv1.TopicEventBulkRequest) (*rtv1.TopicEventBulkResponse, error) {
@@ -151,7 +162,8 @@ func (b *bulkTaker) OnBulkTopicEvent(ctx context.Context, in *rtv1.TopicEventBul
 		m.Entries = append(m.Entries, pubsub.BulkMessageEntry{EntryId: e.GetEntryId(), Event: data, ContentType: e.GetContentType(), Metadata: e.GetMetadata()})
 	}
 	out := &rtv1.TopicEventBulkResponse{}
-	said, _ := b.handle(ctx, m) // each outcome is told
+	var said []pubsub.BulkSubscribeResponseEntry
+	b.p.inTurn(func() { said, _ = b.handle(ctx, m) }) // each outcome is told
 	for _, one := range said {
 		out.Statuses = append(out.Statuses, &rtv1.TopicEventBulkResponseEntry{EntryId: one.EntryId, Status: outcome(one.Error)})
 	}
@@ -188,7 +200,10 @@ type cloudEvent struct {
 
 func (p *posts) Subscribe(ctx context.Context, r pubsub.SubscribeRequest, handle pubsub.Handler) error {
 	return p.subscribe(ctx, web(p.t, events(func(w http.ResponseWriter, in *http.Request, e cloudEvent) {
-		err := handle(in.Context(), &pubsub.NewMessage{Topic: r.Topic, Data: []byte(e.Data), ContentType: &e.DataContentType})
+		var err error
+		p.inTurn(func() {
+			err = handle(in.Context(), &pubsub.NewMessage{Topic: r.Topic, Data: []byte(e.Data), ContentType: &e.DataContentType})
+		})
 		fmt.Fprintf(w, `{"status":"%s"}`, outcome(err))
 	})), r, false)
 }
@@ -216,7 +231,8 @@ func (p *posts) BulkSubscribe(ctx context.Context, r pubsub.SubscribeRequest, ha
 		var out struct {
 			Statuses []status `json:"statuses"`
 		}
-		said, _ := handle(in.Context(), m) // each outcome is told
+		var said []pubsub.BulkSubscribeResponseEntry
+		p.inTurn(func() { said, _ = handle(in.Context(), m) }) // each outcome is told
 		for _, one := range said {
 			out.Statuses = append(out.Statuses, status{one.EntryId, outcome(one.Error).String()})
 		}

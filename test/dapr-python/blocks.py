@@ -93,7 +93,11 @@ def refused(status, code, answer):
 
 
 def health():
-    expect(204, dapr("GET", "/v1.0/healthz"))
+    """Waits until the node has heard the application."""
+    end = time.monotonic() + WAIT
+    while dapr("GET", "/v1.0/healthz").status != 204:
+        assert time.monotonic() < end, "the node is not ready"
+        time.sleep(0.1)
     expect(204, dapr("GET", "/v1.0/healthz/outbound"))
 
 
@@ -118,7 +122,7 @@ def state():
 
 
 def until(send, where, right):
-    """Sends until the application has what is right: nothing tells when the node has heard it."""
+    """Sends until the application has what is right."""
     end = time.monotonic() + WAIT
     while time.monotonic() < end:
         if send:

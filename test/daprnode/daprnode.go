@@ -24,6 +24,7 @@ import (
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/dapr"
 	"github.com/quipu-run/quipu/internal/cloudevent"
+	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/test/fake"
 )
 
@@ -54,7 +55,9 @@ func (n *Node) open(app, token string) []string {
 	d := dapr.New(dapr.Options{
 		Token: token, RequireToken: true, Version: "test", Logger: slog.New(slog.DiscardHandler),
 		Session: func(*http.Request) (quipu.Session, error) { return n.Session(app), nil },
-		Secrets: func(*http.Request) (map[string]string, error) { return n.secrets, nil },
+		Components: func(*http.Request) (*component.Set, error) {
+			return component.NewSet(dapr.BuiltIn(func() (map[string]string, error) { return n.secrets, nil })...), nil
+		},
 		Subscribe: func(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
 			return n.Subscribe(r.Context(), s, deliver)
 		},
