@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/quipu-run/quipu"
 )
@@ -41,7 +44,8 @@ func (d *Door) stateAlpha(w http.ResponseWriter, r *http.Request, name, what str
 	}
 }
 
-// listKeys is GET keys?prefix=&after=&limit=&values=: keys in the order of their bytes.
+// listKeys is GET keys?prefix=&like=&after=&limit=&values=: keys in the order of their bytes. With a pattern, a page has those of its
+// keys that match, which may be none.
 func (a *stateAsk) listKeys() error {
 	ask := a.r.URL.Query()
 	limit, err := numberOf("limit", ask.Get("limit"), listKeysMax)
@@ -52,9 +56,21 @@ func (a *stateAsk) listKeys() error {
 	if err != nil {
 		return err
 	}
-	page, err := a.state.List(a.r.Context(), a.store, quipu.ListRequest{Prefix: ask.Get("prefix"), After: ask.Get("after"), Limit: limit})
+	prefix, like := ask.Get("prefix"), (*regexp.Regexp)(nil)
+	if pattern := ask.Get("like"); pattern != "" {
+		if prefix != "" {
+			return badParameter("prefix and like cannot be had together")
+		}
+		if prefix, like, err = likeOf(pattern); err != nil {
+			return err
+		}
+	}
+	page, err := a.state.List(a.r.Context(), a.store, quipu.ListRequest{Prefix: prefix, After: ask.Get("after"), Limit: limit})
 	if err != nil {
 		return a.problem("ERR_STATE_GET", fmt.Sprintf("fail to list keys of state store %s: ", a.name), err)
+	}
+	if like != nil {
+		page.Items = slices.DeleteFunc(page.Items, func(i quipu.Item) bool { return !like.MatchString(i.Key) })
 	}
 	out := map[string]any{}
 	if page.Next != "" {
@@ -67,6 +83,39 @@ func (a *stateAsk) listKeys() error {
 	}
 	answerWith(a.w, http.StatusOK, out)
 	return nil
+}
+
+// likeOf reads a pattern of SQL's LIKE: % is any text, _ any one character, and a backslash takes the meaning of the next. It answers
+// what all that match begin with.
+func likeOf(pattern string) (prefix string, like *regexp.Regexp, err error) {
+	var text strings.Builder
+	literal, escaped := true, false
+	for _, c := range pattern {
+		switch {
+		case !escaped && c == '\\':
+			escaped = true
+			continue
+		case !escaped && c == '%':
+			text.WriteString(".*")
+			literal = false
+		case !escaped && c == '_':
+			text.WriteString(".")
+			literal = false
+		default:
+			text.WriteString(regexp.QuoteMeta(string(c)))
+			if literal {
+				prefix += string(c)
+			}
+		}
+		escaped = false
+	}
+	if escaped || len(pattern) > quipu.KeyBytesMax {
+		return "", nil, badParameter("like is no pattern: %% is any text, _ any one character, and a backslash takes the meaning of the next")
+	}
+	if like, err = regexp.Compile("(?s)^" + text.String() + "$"); err != nil {
+		return "", nil, badParameter("like cannot be used: %v", err)
+	}
+	return prefix, like, nil
 }
 
 func keysOf(items []quipu.Item) []string {

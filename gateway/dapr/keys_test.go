@@ -26,12 +26,17 @@ func TestKeysAreListedAndDeletedByTheirPrefix(t *testing.T) {
 	h.want(200, `{"keys":["a1"],"next":"a1"}`, "GET "+alpha+"/keys?prefix=a&limit=1", "")
 	h.want(200, `{"items":[{"key":"a2","data":{"n":2},"etag":"0000000000000002"}]}`, "GET "+alpha+"/keys?prefix=a&after=a1&values=true", "")
 	h.want(200, `{"keys":[]}`, "GET "+alpha+"/keys?prefix=zz", "")
+	h.want(200, `{"keys":["a1","a2"]}`, "GET "+alpha+"/keys?like=a_", "")
+	h.want(200, `{"keys":["a2"]}`, "GET "+alpha+"/keys?like=%252", "")
+	h.want(200, `{"keys":[]}`, "GET "+alpha+`/keys?like=a%5C_`, "")
 	h.want(200, `{"deleted":2}`, "DELETE "+alpha+"/keys?prefix=a", "")
 	h.want(200, `{"keys":["b"]}`, "GET "+alpha+"/keys", "")
 	h.want(200, `{"keys":["a3"]}`, "GET "+alpha+"/keys", "", "dapr-caller-app-id: other")
 	for request, says := range map[string]string{
 		"DELETE " + alpha + "/keys":                     "prefix is missing",
 		"GET " + alpha + "/keys?limit=1001":             "limit must be a number from 1 to 1000",
+		"GET " + alpha + "/keys?like=a&prefix=a":        "prefix and like cannot",
+		"GET " + alpha + "/keys?like=a%5C":              "like is no pattern",
 		"GET " + alpha + "/keys?values=perhaps":         "values must be true or false",
 		"GET /v1.0-alpha1/state/nope/keys":              "state store nope is not found",
 		"DELETE /v1.0-alpha1/state/nope/keys?prefix=":   "ERR_STATE_STORE_NOT_FOUND",

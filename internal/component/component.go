@@ -60,7 +60,7 @@ type State struct {
 // Capabilities are what metadata tells, in Dapr's words.
 func (s State) Capabilities() []string {
 	if s.Foreign == nil {
-		return []string{"ETAG", "TRANSACTIONAL", "TTL", "QUERY_API", "DELETE_WITH_PREFIX"}
+		return []string{"ETAG", "TRANSACTIONAL", "TTL", "QUERY_API", "DELETE_WITH_PREFIX", "KEYS_LIKE"}
 	}
 	if teller, ok := s.Foreign.(interface{ Features() []string }); ok {
 		return teller.Features()

@@ -3,7 +3,6 @@ package conformance
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -231,12 +230,12 @@ func queryOf(r *state.QueryRequest) ([]byte, error) {
 }
 
 // keys asks our own path for a page of keys; next is "" on the last.
-func (s *stateStore) keys(ctx context.Context, prefix, after string) (keys []string, next string, err error) {
+func (s *stateStore) keys(ctx context.Context, by, text, after string) (keys []string, next string, err error) {
 	var page struct {
 		Keys []string `json:"keys"`
 		Next string   `json:"next"`
 	}
-	err = s.ask(ctx, http.MethodGet, "/v1.0-alpha1/state/"+s.name+"/keys?"+url.Values{"prefix": {prefix}, "after": {after}}.Encode(), nil, &page)
+	err = s.ask(ctx, http.MethodGet, "/v1.0-alpha1/state/"+s.name+"/keys?"+url.Values{by: {toDoor.Replace(text)}, "after": {after}}.Encode(), nil, &page)
 	return page.Keys, page.Next, err
 }
 
@@ -247,7 +246,7 @@ func (s *stateStore) DeleteWithPrefix(ctx context.Context, r state.DeleteWithPre
 		return out, err
 	}
 	for after, more := "", true; more; {
-		keys, next, err := s.keys(ctx, toDoor.Replace(r.Prefix), after)
+		keys, next, err := s.keys(ctx, "prefix", r.Prefix, after)
 		if err != nil {
 			return out, err
 		}
@@ -266,29 +265,22 @@ func (s *stateStore) DeleteWithPrefix(ctx context.Context, r state.DeleteWithPre
 	return out, nil
 }
 
-// KeysLike lists by the part of the pattern that has no wildcard, and leaves out what does not match the rest.
+// KeysLike lists the keys that match a pattern, in pages of its own size.
 func (s *stateStore) KeysLike(ctx context.Context, r *state.KeysLikeRequest) (*state.KeysLikeResponse, error) {
 	if r.Pattern == "" {
 		return nil, state.ErrKeysLikeEmptyPattern
-	}
-	like, prefix, err := likeOf(r.Pattern)
-	if err != nil {
-		return nil, err
 	}
 	out, after := &state.KeysLikeResponse{}, ""
 	if r.ContinuationToken != nil {
 		after = *r.ContinuationToken
 	}
 	for {
-		keys, next, err := s.keys(ctx, toDoor.Replace(prefix), after)
+		keys, next, err := s.keys(ctx, "like", r.Pattern, after)
 		if err != nil {
 			return nil, err
 		}
 		for _, key := range keys {
 			real := fromDoor.Replace(key)
-			if !like.MatchString(real) {
-				continue
-			}
 			if r.PageSize != nil && len(out.Keys) == int(*r.PageSize) {
 				last := toDoor.Replace(out.Keys[len(out.Keys)-1])
 				out.ContinuationToken = &last
@@ -301,5 +293,3 @@ func (s *stateStore) KeysLike(ctx context.Context, r *state.KeysLikeRequest) (*s
 		}
 	}
 }
-
-var errPattern = errors.New("a pattern ends with the sign that takes the meaning of the next")
