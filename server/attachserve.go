@@ -10,6 +10,7 @@ import (
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/resource"
 	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/trigger"
 )
 
 // serving is what goes on while an application is attached. Its methods run on the goroutine of Attach, one after another.
@@ -151,7 +152,7 @@ func (s *serving) start(ctx context.Context) error {
 	}
 	inner, cancel := context.WithCancelCause(ctx)
 	f, using := *s.one.known.Load(), s.one.uses.Load()
-	ready, tasks := s.ns.serveAll(inner, cancel, f, triggersOf(f))
+	ready, tasks := s.ns.serveAll(inner, cancel, f, trigger.Topics(f))
 	tasks.Go(func() {
 		if err := s.ns.feed(inner, f, using); err != nil {
 			cancel(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/resource"
 )
 
@@ -97,98 +96,4 @@ func (ns *namespace) allResources() (all resource.Set, err error) {
 		all.HTTPEndpoints = append(all.HTTPEndpoints, set.HTTPEndpoints...)
 	}
 	return all, nil
-}
-
-// feeders bring events from elsewhere to deployed functions.
-type feeders struct {
-	mu sync.Mutex
-	of map[string]feeder // by function
-}
-
-type feeder struct {
-	revision string
-	stop     context.CancelFunc
-	done     chan struct{}
-}
-
-// follow starts and stops feeders as functions change.
-func (s *feeders) follow(ns *namespace, live []quipu.Function) {
-	if ns.quiet() {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	wanted := map[string]quipu.Function{}
-	for _, f := range live {
-		if fed(f) {
-			wanted[f.Name] = f
-		}
-	}
-	for name, one := range s.of {
-		if wanted[name].Revision != one.revision {
-			one.stop()
-			<-one.done
-			delete(s.of, name)
-		}
-	}
-	for name, f := range wanted {
-		if _, there := s.of[name]; there {
-			continue
-		}
-		ctx, stop := context.WithCancel(context.Background())
-		one := feeder{revision: f.Revision, stop: stop, done: make(chan struct{})}
-		if s.of == nil {
-			s.of = map[string]feeder{}
-		}
-		s.of[name] = one
-		go func() {
-			defer close(one.done)
-			ns.keepFeeding(ctx, f)
-		}()
-	}
-}
-
-// close stops all.
-func (s *feeders) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, one := range s.of {
-		one.stop()
-		<-one.done
-		delete(s.of, name)
-	}
-}
-
-// fed tells whether a function gets events from elsewhere.
-func fed(f quipu.Function) bool {
-	for _, t := range f.Topics() {
-		if t.Binding != "" && t.Name == inputTopic(f.Name, t.Binding) || t.PubSub != "" && isForeign(t, f.Name) {
-			return true
-		}
-	}
-	return false
-}
-
-// keepFeeding feeds until ctx ends; what fails is tried again, less and less often.
-func (ns *namespace) keepFeeding(ctx context.Context, f quipu.Function) {
-	for pause := feedAgain; ; pause = min(2*pause, quipu.BackoffMax) {
-		began := ns.node.clock.Now()
-		u, give, err := ns.takeUses(ctx, f, ns.Folder(f))
-		if err == nil {
-			err = ns.feed(ctx, f, u)
-			give()
-		}
-		if ctx.Err() != nil || err == nil {
-			return
-		}
-		ns.node.cfg.Logger.Error("events from elsewhere do not come; trying again", "fn", f.Name, "err", err)
-		if ns.node.clock.Now().Sub(began) > quipu.BackoffMax {
-			pause = feedAgain
-		}
-		select {
-		case <-ns.node.clock.After(pause):
-		case <-ctx.Done():
-			return
-		}
-	}
 }

@@ -5,32 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/quipu-run/quipu"
-	"github.com/quipu-run/quipu/component/bindings"
-	"github.com/quipu-run/quipu/component/configuration"
-	"github.com/quipu-run/quipu/component/conversation"
-	"github.com/quipu-run/quipu/component/crypto"
-	"github.com/quipu-run/quipu/component/lock"
-	"github.com/quipu-run/quipu/component/middleware"
-	"github.com/quipu-run/quipu/component/pluggable"
-	"github.com/quipu-run/quipu/component/secrets"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
 	"github.com/quipu-run/quipu/gateway/dapr"
 	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/install"
-	"github.com/quipu-run/quipu/internal/mapping"
 	"github.com/quipu-run/quipu/internal/resiliency"
 	"github.com/quipu-run/quipu/internal/resource"
-	"github.com/quipu-run/quipu/trigger"
-	"github.com/quipu-run/quipu/view"
 )
 
 // uses is what one application makes of Dapr's API, by its resource files.
@@ -87,33 +73,6 @@ func (ns *namespace) install(ctx context.Context, s source) (*uses, error) {
 	return u, nil
 }
 
-// hostOf is what components of an application are given.
-func (ns *namespace) hostOf(s source) component.Host {
-	state := ns.kv.State(ns.book, s.app)
-	return component.Host{Namespace: ns.name, App: s.app, Dir: s.dir, Env: s.env, State: state, Watch: state.Watch, Topics: ns.Engine,
-		Client: http.DefaultClient, Clock: ns.node.clock, Logger: ns.node.cfg.Logger.With("app", s.app)}
-}
-
-// Names of the components that every namespace has, besides those of the door.
-const (
-	configStore = "configstore"
-	lockStore   = "lockstore"
-)
-
-// builtIn are the components that are there without any file.
-func (ns *namespace) builtIn(s source) []component.Loaded {
-	host := ns.hostOf(s)
-	all := dapr.BuiltIn(s.keys)
-	for _, spec := range []component.Spec{{Name: configStore, Type: configuration.Type, Version: "v1"}, {Name: lockStore, Type: lock.Type, Version: "v1"}} {
-		is, err := map[string]component.Factory{configuration.Type: configuration.New, lock.Type: lock.New}[spec.Type](context.Background(), host, spec)
-		if err != nil {
-			panic("server: a built-in component that cannot be made: " + err.Error())
-		}
-		all = append(all, component.Loaded{Spec: spec, Is: is})
-	}
-	return all
-}
-
 // revisionUses are what instances of one revision use together, for as long as there are any.
 type revisionUses struct {
 	mu sync.Mutex
@@ -126,9 +85,6 @@ type sharedUses struct {
 	u     *uses
 	err   error
 }
-
-// feedAgain is how long it takes before what failed to bring events is tried again, at first.
-const feedAgain = time.Second
 
 // takeUses opens what a revision uses, or shares what is open. give gives it back, once.
 func (ns *namespace) takeUses(ctx context.Context, f quipu.Function, dir string) (u *uses, give func(), err error) {
@@ -146,7 +102,7 @@ func (ns *namespace) takeUses(ctx context.Context, f quipu.Function, dir string)
 	shared.users++
 	ns.uses.mu.Unlock()
 	if first {
-		shared.u, shared.err = ns.usesIn(ctx, f, dir)
+		shared.u, shared.err = ns.usesIn(context.WithoutCancel(ctx), f, dir) // others wait for it too
 		close(shared.ready)
 	}
 	<-shared.ready
@@ -219,16 +175,6 @@ func (u *uses) place(app string, t *quipu.TopicTrigger) error {
 	return nil
 }
 
-// foreignTopics starts the names of the topics that hold what a pub/sub that is not on the log has delivered to an application.
-func foreignTopics(pubsub, app string) string {
-	return quipu.PlatformTopicStart + "pubsub/" + pubsub + "/" + app + "/"
-}
-
-// isForeign tells whether a subscription is to a pub/sub that is not on the log.
-func isForeign(t quipu.TopicTrigger, app string) bool {
-	return strings.HasPrefix(t.Name, foreignTopics(t.PubSub, app))
-}
-
 // ask hears from a Dapr application what it wants: its subscriptions, besides those that files declare, and its input bindings.
 func (u *uses) ask(ctx context.Context, f quipu.Function, a app) (asked quipu.Asked, err error) {
 	said, err := contractdapr.Subscriptions(ctx, a)
@@ -290,116 +236,7 @@ func bindingTrigger(function string, in install.Input, retry quipu.RetrySpec) qu
 	return quipu.Trigger{Topic: &t}
 }
 
-// inputTopic holds what came in by a binding that is not on the log, until the application has taken it.
-func inputTopic(function, binding string) string {
-	return quipu.PlatformTopicStart + "binding/" + function + "/" + binding
-}
-
-// feed brings what comes from elsewhere to the log, where it is delivered from as all events are, until ctx ends. An event is
-// acknowledged to where it came from when it is durable.
-func (ns *namespace) feed(ctx context.Context, f quipu.Function, u *uses) error {
-	var all sync.WaitGroup
-	failed := make(chan error, 1)
-	run := func(from string, read func(context.Context) error) {
-		all.Go(func() {
-			if err := read(ctx); err != nil && ctx.Err() == nil {
-				select {
-				case failed <- fmt.Errorf("%s of %s: %w", from, f.Name, err):
-				default: // one is enough
-				}
-			}
-		})
-	}
-	for _, t := range f.Topics() {
-		if in, ok := component.Of[component.InputBinding](u.Set, t.Binding); ok && t.Binding != "" && t.Name == inputTopic(f.Name, t.Binding) {
-			run("input binding "+t.Binding, func(ctx context.Context) error { return ns.feedBinding(ctx, t, in) })
-		}
-		if p, ok := component.Of[component.PubSub](u.Set, t.PubSub); ok && p.Foreign != nil {
-			run("pub/sub "+t.PubSub, func(ctx context.Context) error { return ns.feedTopic(ctx, f, t, p.Foreign) })
-		}
-	}
-	done := make(chan struct{})
-	go func() { all.Wait(); close(done) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-done:
-		return nil
-	}
-}
-
-func (ns *namespace) feedBinding(ctx context.Context, t quipu.TopicTrigger, in component.InputBinding) error {
-	return in.Read(ctx, func(ctx context.Context, e component.BindingEvent) ([]byte, error) {
-		return nil, ns.publishInside(ctx, quipu.Message{Topic: t.Name, ID: newToken(), ContentType: e.ContentType, Data: e.Data})
-	})
-}
-
-func (ns *namespace) feedTopic(ctx context.Context, f quipu.Function, t quipu.TopicTrigger, from component.ForeignPubSub) error {
-	topic := strings.TrimPrefix(t.Name, foreignTopics(t.PubSub, f.Name))
-	return from.Subscribe(ctx, topic, nil, func(ctx context.Context, m component.ForeignMessage) error {
-		return ns.publishInside(ctx, quipu.Message{Topic: t.Name, ID: newToken(), ContentType: m.ContentType, Data: m.Data})
-	})
-}
-
-// publishInside publishes to a topic that may be the platform's own.
-func (ns *namespace) publishInside(ctx context.Context, m quipu.Message) error {
-	_, err := ns.book.Change(ctx, func(tx *view.Tx) error { return ns.topic.Put(tx, m) })
-	return err
-}
-
 // scheduled are the functions whose schedules the platform keeps: what is deployed and what is attached.
 func (ns *namespace) scheduled() []quipu.Function {
 	return append(ns.Functions(), ns.attached.functions()...)
 }
-
-// triggersOf are all that an attached application gets events by.
-func triggersOf(f quipu.Function) []quipu.TopicTrigger {
-	all := f.Topics()
-	for _, s := range f.Schedules() {
-		all = append(all, quipu.TopicTrigger{Name: trigger.ScheduleTopic(f.Name, s), Path: s.Path, Retry: s.Retry, Batch: 1, Binding: s.Binding})
-	}
-	return all
-}
-
-// maker finds who makes components of a type: the log, what is built in, or a program that serves components on a socket.
-func (n *Node) maker(ctx context.Context, s component.Spec) (component.Factory, error) {
-	if family, served := n.cfg.Components.Served(s.Type, s.Version); served {
-		if make := n.mapped(family); make != nil {
-			return make, nil
-		}
-	}
-	if make, ok := factories[s.Type]; ok {
-		return make, nil
-	}
-	found, err := pluggable.Discover(ctx, "")
-	if make, ok := found[s.Type]; ok {
-		return make, nil
-	}
-	return nil, errors.Join(n.cfg.Components.Unknown(s.Name, s.Type, s.Version), err)
-}
-
-// mapped makes components that the log serves.
-func (n *Node) mapped(family mapping.Family) component.Factory {
-	switch family {
-	case mapping.FamilyState:
-		return func(_ context.Context, h component.Host, s component.Spec) (any, error) {
-			return mapping.StateOf(s, h.App, "")
-		}
-	case mapping.FamilyPubSub:
-		return func(_ context.Context, _ component.Host, s component.Spec) (any, error) { return mapping.PubSubOf(s) }
-	case mapping.FamilyLock:
-		return lock.New
-	case mapping.FamilyConfiguration:
-		return configuration.New
-	}
-	return nil
-}
-
-// factories make components by their types.
-var factories = func() map[string]component.Factory {
-	all := map[string]component.Factory{}
-	for _, some := range []map[string]component.Factory{secrets.Factories(), bindings.Factories(), conversation.Factories(), crypto.Factories(), middleware.Factories()} {
-		maps.Copy(all, some)
-	}
-	return all
-}()

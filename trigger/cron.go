@@ -136,16 +136,19 @@ func ScheduleTopic(function string, t quipu.ScheduleTrigger) string {
 // scheduleTopics are the subscriptions that the schedules of a function stand for.
 func scheduleTopics(f quipu.Function) (list []quipu.TopicTrigger) {
 	for _, t := range f.Schedules() {
-		list = append(list, quipu.TopicTrigger{Name: ScheduleTopic(f.Name, t), Path: t.Path, Retry: t.Retry, Binding: t.Binding})
+		list = append(list, quipu.TopicTrigger{Name: ScheduleTopic(f.Name, t), Path: t.Path, Batch: 1, Retry: t.Retry, Binding: t.Binding})
 	}
 	return list
 }
+
+// Topics are all that a function gets events by: its topics, and those of its schedules.
+func Topics(f quipu.Function) []quipu.TopicTrigger { return append(f.Topics(), scheduleTopics(f)...) }
 
 // Wanted are the durable subscriptions of functions: by function and topic, with where a new one starts.
 func Wanted(functions []quipu.Function) map[string]map[string]quipu.Position {
 	want := map[string]map[string]quipu.Position{}
 	for _, f := range functions {
-		for _, t := range append(f.Topics(), scheduleTopics(f)...) {
+		for _, t := range Topics(f) {
 			if want[f.Name] == nil {
 				want[f.Name] = map[string]quipu.Position{}
 			}

@@ -57,7 +57,7 @@ func (e *Engine) optionsFor(c *functionConsumer) (o planOptions, err error) {
 
 // triggerFor finds what a function says about a topic, or about one of its schedules.
 func triggerFor(f quipu.Function, topic string) (quipu.TopicTrigger, bool) {
-	for _, t := range append(f.Topics(), scheduleTopics(f)...) {
+	for _, t := range Topics(f) {
 		if t.Name == topic {
 			return t, true
 		}
