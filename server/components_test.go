@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -375,5 +377,28 @@ lib.serve(handle)`})
 		"local.yaml": pipedFiles[strings.LastIndex(pipedFiles, "---"):]}.pack(t))
 	if quipu.CodeOf(err) != quipu.CodeManifest || !strings.Contains(err.Error(), `"checker"`) {
 		t.Errorf("a pipeline of what is not there: %v", err)
+	}
+}
+
+// Who may not invoke an application may not do so either after a restart of the node, with the folder of what was built gone.
+func TestAccessControlOutlivesTheBuiltFiles(t *testing.T) {
+	n := start(t)
+	n.deploy(files{"quipu.yaml": function("f", "f.py", "python", "contract: dapr"), "lib.py": lib, "f.py": "import lib\nlib.serve(lambda r: r.answer(200, ''))", "local.yaml": `
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: own}
+spec: {accessControl: {defaultAction: deny}}
+`})
+	for range 2 {
+		if got := ask("POST", "http://"+n.info.DaprHTTP+"/v1.0/invoke/f/method/x", ""); got.status != 403 {
+			t.Errorf("a client from outside gets %d: %s", got.status, got.body)
+		}
+		if err := n.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(n.data, "apps")); err != nil {
+			t.Fatal(err)
+		}
+		n.run()
 	}
 }

@@ -152,11 +152,7 @@ func fed(f quipu.Function) bool {
 func (ns *namespace) keepFeeding(ctx context.Context, f quipu.Function) {
 	for pause := feedAgain; ; pause = min(2*pause, quipu.BackoffMax) {
 		began := ns.node.clock.Now()
-		u, give, err := ns.takeUses(ctx, f, ns.Folder(f))
-		if err == nil {
-			err = ns.feed(ctx, f, u)
-			give()
-		}
+		err := ns.feedOnce(ctx, f)
 		if ctx.Err() != nil || err == nil {
 			return
 		}
@@ -170,4 +166,17 @@ func (ns *namespace) keepFeeding(ctx context.Context, f quipu.Function) {
 			return
 		}
 	}
+}
+
+func (ns *namespace) feedOnce(ctx context.Context, f quipu.Function) error {
+	dir, err := ns.folderOf(ctx, f)
+	if err != nil {
+		return err
+	}
+	u, give, err := ns.takeUses(ctx, f, dir)
+	if err != nil {
+		return err
+	}
+	defer give()
+	return ns.feed(ctx, f, u)
 }

@@ -63,10 +63,14 @@ func (ns *namespace) outsideUses(ctx context.Context, app string) (*uses, error)
 
 func (ns *namespace) newOutsider(ctx context.Context, app string) (outsider, error) {
 	if f, err := ns.View.Function(app); err == nil {
-		u, give, err := ns.takeUses(ctx, f, ns.Folder(f))
+		dir, err := ns.folderOf(ctx, f)
+		if err != nil {
+			return outsider{}, err
+		}
+		u, give, err := ns.takeUses(ctx, f, dir)
 		return outsider{u, give}, err
 	}
-	set, err := ns.allResources()
+	set, err := ns.allResources(ctx)
 	if err != nil {
 		return outsider{}, err
 	}
@@ -78,14 +82,14 @@ func (ns *namespace) newOutsider(ctx context.Context, app string) (outsider, err
 }
 
 // allResources is what the files of all applications say. What cannot start for somebody who is none of them is left out.
-func (ns *namespace) allResources() (all resource.Set, err error) {
+func (ns *namespace) allResources(ctx context.Context) (all resource.Set, err error) {
 	seen := map[string]bool{}
 	for _, f := range ns.Functions() {
 		if seen[f.App] {
 			continue
 		}
 		seen[f.App] = true
-		set, err := resourcesIn(ns.Folder(f))
+		set, err := ns.resourcesOf(ctx, f)
 		if err != nil {
 			return all, err
 		}

@@ -132,7 +132,7 @@ const (
 // Invoke refuses what the called function does not allow (CodeDenied), and tries as often as the caller's policies say. A reply is held
 // until it is whole if there is a policy; a request of unknown or great length is sent once.
 func (s *policed) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error) {
-	if err := s.allowed(&r); err != nil {
+	if err := s.allowed(ctx, &r); err != nil {
 		return nil, err
 	}
 	policy := s.p.For(resiliency.App(r.Function, r.Path))
@@ -211,8 +211,8 @@ func keepBody(r *quipu.CallRequest, retries bool) (again func() io.Reader, err e
 }
 
 // allowed refuses what the called function's access control does not allow. What is asked for is what is then called.
-func (s *policed) allowed(r *quipu.CallRequest) error {
-	list, err := s.ns.accessOf(r.Function)
+func (s *policed) allowed(ctx context.Context, r *quipu.CallRequest) error {
+	list, err := s.ns.accessOf(ctx, r.Function)
 	if err != nil || list == nil {
 		return err
 	}
@@ -242,7 +242,7 @@ type accessLists struct{ of sync.Map }
 func (a *accessLists) forget() { a.of.Clear() }
 
 // accessOf is who may call a function; nil is everybody. One that is not there is found out by its call.
-func (ns *namespace) accessOf(function string) (*access.List, error) {
+func (ns *namespace) accessOf(ctx context.Context, function string) (*access.List, error) {
 	if one := ns.attached.pick(function); one != nil {
 		return one.uses.Load().access, nil
 	}
@@ -254,7 +254,7 @@ func (ns *namespace) accessOf(function string) (*access.List, error) {
 	if known, ok := ns.access.of.Load(key); ok {
 		return known.(*access.List), nil
 	}
-	set, err := resourcesIn(ns.Folder(f))
+	set, err := ns.resourcesOf(ctx, f)
 	if err != nil {
 		return nil, err
 	}

@@ -129,6 +129,23 @@ func (ns *namespace) giveUses(key string, shared *sharedUses) {
 	}
 }
 
+// folderOf is where the files of a deployed function are, which are built again if they are gone.
+func (ns *namespace) folderOf(ctx context.Context, f quipu.Function) (string, error) {
+	if _, err := ns.built(ctx, f); err != nil {
+		return "", err
+	}
+	return ns.Folder(f), nil
+}
+
+// resourcesOf reads the files of a deployed function.
+func (ns *namespace) resourcesOf(ctx context.Context, f quipu.Function) (resource.Set, error) {
+	dir, err := ns.folderOf(ctx, f)
+	if err != nil {
+		return resource.Set{}, err
+	}
+	return resourcesIn(dir)
+}
+
 // resourcesIn reads the files in the folder of an application.
 func resourcesIn(dir string) (resource.Set, error) {
 	return resource.ReadFS(os.DirFS(dir), resource.Folders...)
