@@ -34,7 +34,7 @@ type tool struct{ program, installed, install string }
 func (n tool) need(t *testing.T, dir string) {
 	t.Helper()
 	missing := t.Skipf
-	if os.Getenv("CI") != "" {
+	if os.Getenv("QUIPU_QUICKSTARTS") != "" {
 		missing = t.Fatalf
 	}
 	if _, err := exec.LookPath(n.program); err != nil {
