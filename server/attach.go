@@ -277,6 +277,16 @@ func (s *attachments) remove(one *attachment) {
 	}
 }
 
+// first is one of an app id, to look at; nil if there is none. It takes no turn.
+func (s *attachments) first(appID string) *attachment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if list := s.of[appID]; len(list) > 0 {
+		return list[0]
+	}
+	return nil
+}
+
 // pick takes the instances of an app id by turns, those that are well first; nil if there is none.
 func (s *attachments) pick(appID string) *attachment {
 	s.mu.Lock()

@@ -136,6 +136,23 @@ func TestAnApplicationIsAttachedLeavesAndComesBack(t *testing.T) {
 	n.settled("orders")
 }
 
+// Instances of one app id are called by turns, however often the platform looks at them in between.
+func TestAttachedInstancesTakeTurns(t *testing.T) {
+	n := start(t)
+	for range 2 {
+		n.attach("shop", sdk.Attachment{Port: newOutsideApp(t, "unused").port, Protocol: "http"})
+	}
+	by := map[string]int{}
+	for range 10 {
+		by[ask("POST", "http://"+n.info.DaprHTTP+"/v1.0/invoke/shop/method/hello", "you").body]++
+	}
+	for who, calls := range by {
+		if len(by) != 2 || calls != 5 {
+			t.Errorf("%q %d times, of %d instances", who, calls, len(by))
+		}
+	}
+}
+
 // One that declares its subscriptions in files, as those of --resources-path, needs to say nothing itself.
 func TestAnAttachedApplicationMayDeclareItsSubscriptions(t *testing.T) {
 	n := start(t)

@@ -35,7 +35,7 @@ func (o *outsideUses) forget() {
 // outsideUses is what a client from outside uses. As a function, deployed or attached, that is what the function uses; any
 // other app id has what the files of all applications say for it.
 func (ns *namespace) outsideUses(ctx context.Context, app string) (*uses, error) {
-	if one := ns.attached.pick(app); one != nil {
+	if one := ns.attached.first(app); one != nil {
 		return one.uses.Load(), nil
 	}
 	ns.outsiders.mu.Lock()

@@ -243,7 +243,7 @@ func (a *accessLists) forget() { a.of.Clear() }
 
 // accessOf is who may call a function; nil is everybody. One that is not there is found out by its call.
 func (ns *namespace) accessOf(ctx context.Context, function string) (*access.List, error) {
-	if one := ns.attached.pick(function); one != nil {
+	if one := ns.attached.first(function); one != nil {
 		return one.uses.Load().access, nil
 	}
 	f, err := ns.View.Function(function)

@@ -19,7 +19,7 @@ import (
 
 // find is what a name stands for: an attached application, or a deployed function.
 func (ns *namespace) find(name string) (quipu.Function, error) {
-	if one := ns.attached.pick(name); one != nil {
+	if one := ns.attached.first(name); one != nil {
 		return one.f, nil
 	}
 	return ns.View.Function(name)
@@ -27,7 +27,7 @@ func (ns *namespace) find(name string) (quipu.Function, error) {
 
 // choose is the revision that a call goes to. A request with an idempotency key goes where the others with it go.
 func (ns *namespace) choose(r quipu.CallRequest, id string) (quipu.Function, error) {
-	if one := ns.attached.pick(r.Function); one != nil {
+	if one := ns.attached.first(r.Function); one != nil {
 		if r.Revision != "" && r.Revision != one.f.Revision {
 			return quipu.Function{}, &quipu.Error{Code: quipu.CodeNoRevision, Op: "revision.find",
 				Text: fmt.Sprintf("%s is an attached application, which has no revisions", r.Function)}
