@@ -34,6 +34,8 @@ func Factories() map[string]component.Factory {
 		"bindings.quipu.topic":  queueFactory(queueNames{read: []string{"topic"}, write: []string{"publishTopic", "topic"}}),
 		"bindings.kafka":        queueFactory(queueNames{read: []string{"topics"}, write: []string{"publishTopic"}}),
 		"bindings.rabbitmq":     queueFactory(queueNames{read: []string{"queueName"}, write: []string{"queueName"}}),
+		"bindings.kubemq":       queueFactory(queueNames{read: []string{"channel"}, write: []string{"channel"}}),
+		"bindings.mqtt":         queueFactory(queueNames{read: []string{"topic"}, write: []string{"topic"}, override: "topic"}),
 		"bindings.mqtt3":        queueFactory(queueNames{read: []string{"topic"}, write: []string{"topic"}, override: "topic"}),
 	}
 }
