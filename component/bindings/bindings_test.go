@@ -75,6 +75,8 @@ func TestAQueueOfABrokerIsATopicInBothDirections(t *testing.T) {
 		"bindings.quipu.topic": {component.Metadata{"topic": "t"}, "t", "t"},
 		"bindings.kafka":       {component.Metadata{"topics": "a", "publishTopic": "b", "brokers": "nobody:9092"}, "a", "b"},
 		"bindings.rabbitmq":    {component.Metadata{"queueName": "q", "host": "amqp://nobody"}, "q", "q"},
+		"bindings.kubemq":      {component.Metadata{"channel": "c"}, "c", "c"},
+		"bindings.mqtt":        {component.Metadata{"topic": "m/1"}, "m/1", "m/1"},
 		"bindings.mqtt3":       {component.Metadata{"topic": "m/1", "url": "tcp://nobody"}, "m/1", "m/1"},
 	} {
 		n := fake.New()

@@ -219,30 +219,3 @@ func TestAPubSubHasItsTopicsAndScopes(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestABindingToAQueueIsATopic(t *testing.T) {
-	for _, c := range []struct {
-		s    component.Spec
-		want Queue
-	}{
-		{spec("in", "bindings.kafka", "topics: a, b", "consumerGroup: g"), Queue{In: []string{"bindings.kafka/a", "bindings.kafka/b"}, Consumer: "g"}},
-		{spec("out", "bindings.Kafka", "publishTopic: a"), Queue{Out: "bindings.kafka/a"}},
-		{spec("both", "bindings.rabbitmq", "queueName: q"), Queue{In: []string{"bindings.rabbitmq/q"}, Out: "bindings.rabbitmq/q"}},
-		{spec("in", "bindings.mqtt3", "topic: q", "direction: input"), Queue{In: []string{"bindings.mqtt3/q"}}},
-		{spec("out", "bindings.mqtt3", "topic: q", "direction: output"), Queue{Out: "bindings.mqtt3/q"}},
-	} {
-		if got, err := QueueOf(c.s); err != nil || !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%+v: %+v %v", c.s, got, err)
-		}
-	}
-	for want, s := range map[string]component.Spec{
-		"names no queue":    spec("in", "bindings.kafka"),
-		"is no binding":     spec("in", "state.redis"),
-		"is no binding tha": spec("in", "bindings.http"),
-		"too long":          spec("in", "bindings.rabbitmq", "queueName: "+strings.Repeat("q", quipu.TopicNameMax)),
-	} {
-		if _, err := QueueOf(s); quipu.CodeOf(err) != quipu.CodeManifest || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v, want %s", err, want)
-		}
-	}
-}

@@ -159,46 +159,6 @@ func topicsOf(text string) (topics []string) {
 	return topics
 }
 
-// Queue is a binding as topics on the log.
-type Queue struct {
-	In       []string // topics whose events come in; none if it is only for output
-	Out      string   // topic of what is created; "" if it is only for input
-	Consumer string   // name of the subscription, "" for the app id
-}
-
-// QueueOf says which topics a binding that the log serves means: TYPE/QUEUE, as of one server of that type for the
-// namespace, so that a binding of one app takes what a binding with another name, of another app, creates. CodeManifest.
-func QueueOf(s component.Spec) (Queue, error) {
-	r, ok := find(s.Type, s.Version)
-	if !ok || r.In == "" {
-		return Queue{}, fault(s, "is no binding that is a queue", "use one of docs/reference/dapr-components.md")
-	}
-	q := Queue{Consumer: strings.TrimSpace(s.Metadata.Get("consumerGroup", "consumerID"))}
-	for _, name := range topicsOf(s.Metadata.Get(r.In)) {
-		q.In = append(q.In, r.Type+"/"+name)
-	}
-	if name := s.Metadata.Get(r.Out); name != "" {
-		q.Out = r.Type + "/" + strings.TrimSpace(name)
-	}
-	if direction := s.Metadata.Get("direction"); direction != "" {
-		if !strings.Contains(direction, "input") {
-			q.In = nil
-		}
-		if !strings.Contains(direction, "output") {
-			q.Out = ""
-		}
-	}
-	if len(q.In) == 0 && q.Out == "" {
-		return q, fault(s, "names no queue", "write the metadata "+r.In)
-	}
-	for _, topic := range append(q.In, q.Out) {
-		if len(topic) > quipu.TopicNameMax {
-			return q, fault(s, "names a queue whose name is too long", fmt.Sprintf("write one of up to %d bytes", quipu.TopicNameMax-len(r.Type)-1))
-		}
-	}
-	return q, nil
-}
-
 func fault(s component.Spec, text, hint string) error {
 	return &quipu.Error{Code: quipu.CodeManifest, Op: "component.make", Text: fmt.Sprintf("component %q (%s) %s", s.Name, s.Type, text), Hint: hint}
 }

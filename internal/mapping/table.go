@@ -45,7 +45,7 @@ const (
 	FamilyPubSub        Family = "pubsub"        // PubSubOf
 	FamilyLock          Family = "lock"          // whose metadata make no difference
 	FamilyConfiguration Family = "configuration" // nor here
-	FamilyQueue         Family = "bindings"      // QueueOf: an input or output binding that is a topic
+	FamilyQueue         Family = "bindings"      // an input or output binding that is a topic: package component/bindings
 )
 
 // row is one type that is served.
