@@ -48,6 +48,9 @@ type CallRequest struct {
 	Attempt        int // of a delivery; 0 means 1
 	// Cause names what is delivered, the same in each attempt; "" if nothing is.
 	Cause string
+	// Turn, if set, has the call be a turn of an actor, in the one instance that it lives in. CodeNoActorHost if that takes
+	// no calls any more.
+	Turn *ActorTurn
 }
 
 // CallReply is the answer of a function. The caller closes Body.
@@ -83,12 +86,14 @@ type AsyncInvoker interface {
 }
 
 // Session is where operations of an instance belong: an open atomic call, or nothing in particular.
-// State, Publish, Together, Invoke and InvokeAsync take part in that call.
+// State, Publish, Together, Invoke, InvokeAsync, workflows and alarms take part in that call.
 type Session interface {
 	State
 	Publisher
 	Invoker
 	AsyncInvoker
+	WorkflowStarter
+	Alarms
 	// Together makes one commit of what do does: all of it, or nothing if do fails. It may be run again from the start, so
 	// it must do nothing else. Inside an atomic call it is a part of that call's transaction.
 	Together(ctx context.Context, do func(Group) error) error
@@ -104,6 +109,9 @@ type Session interface {
 type Group interface {
 	State
 	Publisher
+	Alarms
+	// Holds has the commit happen only while a lease is held. CodeLeaseLost.
+	Holds(l Lease) error
 }
 
 // CallState is how far a call has come that nobody waits for.

@@ -131,6 +131,21 @@ const (
 	CodeDenied         Code = "Q0722"
 	CodeBreakerOpen    Code = "Q0723"
 	CodeOutside        Code = "Q0724"
+
+	CodeNoWorkflow      Code = "Q0801"
+	CodeWorkflowExists  Code = "Q0802"
+	CodeWorkflowEnded   Code = "Q0803"
+	CodeWorkflowRunning Code = "Q0804"
+	CodeWorkflowID      Code = "Q0805"
+	CodeWorkflowStale   Code = "Q0806"
+	CodeWorkflowSize    Code = "Q0807"
+	CodeJournal         Code = "Q0808"
+	CodeAlarm           Code = "Q0810"
+	CodeAlarmExists     Code = "Q0811"
+	CodeNoAlarm         Code = "Q0812"
+	CodeNoActorHost     Code = "Q0820"
+	CodeActorDepth      Code = "Q0821"
+	CodeLeaseLost       Code = "Q0822"
 )
 
 // Error is an error that a user can act on.

@@ -23,6 +23,7 @@ type Spec struct {
 	Contract     string            `json:"contract" yaml:"contract"`
 	Protocol     string            `json:"protocol" yaml:"protocol"`
 	Atomic       bool              `json:"atomic" yaml:"atomic"`
+	Durable      bool              `json:"durable,omitempty" yaml:"durable"` // calls have a journal
 	Concurrency  int               `json:"concurrency" yaml:"concurrency"`
 	Scale        Scale             `json:"scale" yaml:"scale"`
 	Timeout      Duration          `json:"timeout" yaml:"timeout"`
@@ -202,12 +203,15 @@ type Function struct {
 	Subscriptions []TopicTrigger `json:"subscriptions,omitempty" yaml:"subscriptions,omitempty"`
 	// Bindings are the triggers that stand for its input bindings.
 	Bindings []Trigger `json:"bindings,omitempty" yaml:"bindings,omitempty"`
+	// Actors are the types that it hosts, by what it said when it was deployed.
+	Actors []ActorType `json:"actors,omitempty" yaml:"actors,omitempty"`
 }
 
 // Asked is what a Dapr application turns out to want when it is deployed.
 type Asked struct {
 	Subscriptions []TopicTrigger
 	Bindings      []Trigger
+	Actors        []ActorType
 }
 
 // RevisionAttached is the revision of an application that runs by itself: it may come back when it is gone.

@@ -10,6 +10,7 @@ import (
 const (
 	StoreDefault = "statestore" // keys prefixed by function: "function||key"
 	StoreShared  = "shared"     // one key space for the namespace
+	StoreActors  = "actor"      // starts the stores of actors: actor:COMPONENT:APP||TYPE||ID
 )
 
 // Limits of state.

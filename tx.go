@@ -8,6 +8,8 @@ type Tx struct {
 	Snapshot Seq
 	// Reads are conflict keys read one by one; a miss is a read too.
 	Reads []string
+	// Later are conflict keys that were read as a record after Snapshot left them: one that was on its way to disk then.
+	Later []LaterRead
 	// Ranges are spans of conflict keys that were listed.
 	Ranges []KeyRange
 	// Writes are conflict keys that the operations change.
@@ -19,6 +21,12 @@ type Tx struct {
 	Ops []Op
 	// Tags of the record: its topics and its function, never keys or calls.
 	Tags []string
+}
+
+// LaterRead is a conflict key as the record At wrote it.
+type LaterRead struct {
+	Key string
+	At  Seq
 }
 
 // KeyRange is the span From <= key < To. To "" is open.

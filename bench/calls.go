@@ -135,10 +135,14 @@ func (r *runner) directHello() (url string, stop func(), err error) {
 // benchCounter adds one to counters in an atomic function: read, write, one durable record.
 func benchCounter(r *runner) error {
 	return r.withNode(func(ctx context.Context, n *node) error {
+		if err := n.deployFn(ctx, r.dir); err != nil {
+			return err
+		}
 		for _, v := range []struct {
 			function, path string
 			keys           int
-		}{{"counter", "count", 1000}, {"counters", "counts", 1000}, {"counter", "count", 1}, {"counters", "counts", 1}} {
+		}{{"counter", "count", 1000}, {"counters", "counts", 1000}, {"fncounter", "fncount", 1000}, {"fncounters", "fncounts", 1000},
+			{"counter", "count", 1}, {"counters", "counts", 1}, {"fncounter", "fncount", 1}, {"fncounters", "fncounts", 1}} {
 			for _, conc := range []int{1, 128} {
 				if err := r.counter(ctx, n, v.function, v.path, v.keys, conc); err != nil {
 					return err

@@ -1,7 +1,7 @@
 // Bench measures Quipu beside peers and physical limits, on this machine and in one run: shared machines are
 // noisy, so compare figures of one run as ratios, and repeat before you believe a small difference.
 //
-//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [fork] [dapr] [-json] [-d 2s] [-max 1e6]
+//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [fork] [dapr] [workflow] [-json] [-d 2s] [-max 1e6]
 //
 // Without a name everything runs. Each figure is a line: a table for people, or JSON objects with -json.
 package main
@@ -35,6 +35,7 @@ var benches = []bench{
 	{"functions", benchFunctions},
 	{"fork", benchFork},
 	{"dapr", benchDapr},
+	{"workflow", benchWorkflow},
 }
 
 var parts = []bench{{"logdoor", benchLogDoor}}

@@ -85,6 +85,32 @@ func (n *node) deploy(ctx context.Context) error {
 	return err
 }
 
+// deployFn builds and sends the functions of bench/fn.
+func (n *node) deployFn(ctx context.Context, dir string) error {
+	dir = filepath.Join(dir, "fn")
+	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
+		return err
+	}
+	manifest, err := os.ReadFile(filepath.Join(folder(), "fn", "quipu.yaml"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "quipu.yaml"), manifest, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "bin")+string(filepath.Separator), "./"+filepath.Join(folder(), "fn")+"/...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build bench/fn: %w\n%s", err, out)
+	}
+	packed, err := bundle.Pack(ctx, dir)
+	if err != nil {
+		return err
+	}
+	_, err = n.client.Deploy(ctx, "fn", packed)
+	return err
+}
+
 // folder is where the sources of bench are, wherever it was started.
 func folder() string {
 	for dir := "."; ; dir = filepath.Join("..", dir) {

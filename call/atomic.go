@@ -31,6 +31,7 @@ func (c *Caller) atomic(ctx context.Context, q *request) (*quipu.CallReply, erro
 			return reply, err
 		}
 		ctx = q.kept(ctx)
+		q.again(ctx)
 	}
 }
 
@@ -55,7 +56,7 @@ func (q *request) contention() error {
 func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.Claim) (*quipu.CallReply, error) {
 	waitCtx, cancel := c.bound(ctx, q)
 	defer cancel()
-	lease, err := q.acquire(waitCtx, c.o.Acquire)
+	lease, err := q.acquire(waitCtx, c.placeFor(q, c.o.Acquire))
 	if err != nil {
 		return nil, q.failure(waitCtx, err)
 	}
@@ -72,6 +73,9 @@ func (c *Caller) runOnce(ctx context.Context, q *request, lost int, claim *view.
 	defer turn.Done()
 	tx := c.o.Book.Begin(runCtx, turn)
 	tx.Gate(functionGate(q.f))
+	if lost == 0 { // a run on what did not become so is not to be repeated on the next of that kind
+		tx.Eager()
+	}
 	reply, healthy, err := c.runIn(runCtx, q, lease, tx)
 	*claim = claim.Union(tx.Claim())
 	err = errors.Join(err, tx.Close())
@@ -122,7 +126,11 @@ func (c *Caller) runIn(ctx context.Context, q *request, lease Lease, tx *view.Tx
 	start := tx.Mark()
 	h, err := c.exchange(ctx, q, lease, tx)
 	if err != nil {
-		return nil, !q.breaks(err), err
+		healthy = !q.breaks(err)
+		if ctx.Err() == nil && tx.Sure() != nil { // it may have failed because of what it read
+			err = tx.Sure()
+		}
+		return nil, healthy, err
 	}
 	accepted := q.accepts(h)
 	if q.willRecord(tx, h) {
@@ -169,6 +177,11 @@ func (c *Caller) exchange(ctx context.Context, q *request, lease Lease, tx *view
 // call without effects, without a key to be found by and without a delivery appends nothing.
 func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held, accepted bool) (quipu.Seq, error) {
 	q.info.Reads, q.info.Writes = tx.Size()
+	if !accepted || q.info.Writes == 0 {
+		if err := tx.Sure(); err != nil {
+			return 0, err
+		}
+	}
 	if q.deferred != nil && !accepted { // what follows is a record of its own
 		c.ended(q)
 		return tx.Snapshot(), nil
@@ -178,6 +191,9 @@ func (c *Caller) finish(ctx context.Context, q *request, tx *view.Tx, h *held, a
 		if err := q.settle(tx); err != nil {
 			return 0, err
 		}
+	}
+	if err := c.guard(tx, q); err != nil {
+		return 0, err
 	}
 	q.info.Micros = c.o.Clock.Now().Sub(q.start).Microseconds()
 	if _, ops := tx.Size(); recorded || ops > 0 {
@@ -261,6 +277,7 @@ func (c *Caller) join(ctx context.Context, caller *openCall, q *request) (*quipu
 	}
 	caller.nested.Lock()
 	defer caller.nested.Unlock()
+	q.joins(caller.tx)
 	ctx = c.begin(ctx, q)
 	h, err := c.joined(ctx, q, caller.tx)
 	defer q.finish(err)
@@ -276,7 +293,7 @@ func (c *Caller) join(ctx context.Context, caller *openCall, q *request) (*quipu
 }
 
 func (c *Caller) joined(ctx context.Context, q *request, tx *view.Tx) (*held, error) {
-	lease, err := q.acquire(ctx, c.o.AcquireJoined)
+	lease, err := q.acquire(ctx, c.placeFor(q, c.o.AcquireJoined))
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +301,10 @@ func (c *Caller) joined(ctx context.Context, q *request, tx *view.Tx) (*held, er
 	defer cancel()
 	mark := tx.Mark()
 	h, err := c.exchange(ctx, q, lease, tx)
-	if err != nil || h.status >= http.StatusBadRequest {
+	if err == nil {
+		err = c.guard(tx, q)
+	}
+	if err != nil || h.status >= http.StatusBadRequest || q.Turn != nil && !acceptsTurn(h) {
 		tx.Rollback(mark)
 	}
 	if q.breaks(err) {

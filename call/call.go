@@ -67,6 +67,10 @@ type Options struct {
 	Results *Results
 	States  States
 	Topics  Topics
+	// Workflows and Alarms take part in transactions. Starter is where workflows are started and get events outside of calls.
+	Workflows Workflows
+	Alarms    Alarms
+	Starter   quipu.WorkflowStarter
 	// Plain is the state of a function outside of calls.
 	Plain func(function string) quipu.State
 	// Publish is where events go outside of calls.
@@ -78,13 +82,19 @@ type Options struct {
 	// AcquireJoined is Acquire for a call that joins another. It must not wait for calls that are on their own:
 	// they may wait for that other one.
 	AcquireJoined func(ctx context.Context, f quipu.Function) (Lease, error)
-	Trace         *trace.Tracer // nil means that nothing is recorded
-	Clock         quipu.Clock
-	Meter         Meter                // nil counts nothing
-	Logger        *slog.Logger         // nil means none
-	Observe       func(quipu.CallInfo) // told of each call, and of each attempt of one that nobody waits for, when it has ended
+	// AcquireAt waits for a place in one instance, for a turn of an actor; within another call it does not wait for others.
+	AcquireAt func(ctx context.Context, f quipu.Function, instance string, within bool) (Lease, error)
+	// Holds adds to a transaction that a lease is held. CodeLeaseLost.
+	Holds   func(tx *view.Tx, l quipu.Lease) error
+	Trace   *trace.Tracer // nil means that nothing is recorded
+	Clock   quipu.Clock
+	Meter   Meter                // nil counts nothing
+	Logger  *slog.Logger         // nil means none
+	Observe func(quipu.CallInfo) // told of each call, and of each attempt of one that nobody waits for, when it has ended
 	// Ended, if set, is told of each end of a call that nobody waits for, when it is durable. It must not wait.
 	Ended func(quipu.CallInfo)
+	// Durable makes executions of durable functions. Without it there are none.
+	Durable func(ctx context.Context, x Execution) (*quipu.CallReply, error)
 	// Log and LogBook are where Slice finds the records of Book; without Log it shows results only.
 	Log      quipu.Log
 	LogBook  quipu.Book
@@ -135,6 +145,7 @@ type request struct {
 	settled  bool      // the delivery, or the deferred call: done with the effects, in one record
 	span     *trace.Span
 	streams  bool // the reply's end is the call's
+	attempt  bool // one run of a durable function
 	taken    taken
 }
 
@@ -187,10 +198,14 @@ func (c *Caller) dispatch(ctx context.Context, q *request) (*quipu.CallReply, er
 	if err := c.awaitSession(ctx, q.Header.Get(quipu.HeaderSession)); err != nil {
 		return nil, err
 	}
-	if q.f.Spec.Atomic || q.IdempotencyKey != "" {
+	durable := q.f.Spec.Durable && !q.attempt
+	if q.f.Spec.Atomic || durable || q.IdempotencyKey != "" {
 		if err := q.readBody(); err != nil {
 			return nil, err
 		}
+	}
+	if durable {
+		return c.durable(ctx, q)
 	}
 	run := c.plain
 	if q.f.Spec.Atomic {
@@ -273,14 +288,16 @@ func (c *Caller) ended(q *request) {
 		if !q.taken.joins {
 			c.rest(q)
 		}
-		c.recent.add(q.info)
+		if !q.attempt {
+			c.recent.add(q.info)
+		}
 	}
 	c.o.Observe(q.info)
 }
 
 // failure gives an error of the function's instance its code: a timeout is the call's, not the connection's.
 func (q *request) failure(ctx context.Context, err error) error {
-	if q.deferred != nil && ctx.Err() == context.Canceled {
+	if (q.deferred != nil || q.attempt) && ctx.Err() == context.Canceled {
 		return cancelled(q.id)
 	}
 	if ctx.Err() == context.DeadlineExceeded {

@@ -25,6 +25,7 @@ type Delivery struct {
 type Delivered struct {
 	Function quipu.Function // at the revision that answered
 	Status   int
+	Header   http.Header
 	Body     []byte
 	// Lost is how often the call lost to other commits before it was over.
 	Lost int
@@ -51,7 +52,7 @@ func (c *Caller) Deliver(ctx context.Context, d Delivery) (out Delivered, err er
 		return out, err
 	}
 	defer reply.Body.Close()
-	out.Status, out.Settled = reply.Status, q.settled
+	out.Status, out.Header, out.Settled = reply.Status, reply.Header, q.settled
 	if out.Body, err = io.ReadAll(io.LimitReader(reply.Body, quipu.AtomicBodyMax)); err != nil {
 		return out, &quipu.Error{Code: quipu.CodeCrashed, Op: "call",
 			Text: fmt.Sprintf("function %s broke off in its reply", f.Name), Hint: fmt.Sprintf("quipu logs %s shows its output", f.Name), Err: err}
@@ -61,6 +62,9 @@ func (c *Caller) Deliver(ctx context.Context, d Delivery) (out Delivered, err er
 
 // accepts tells whether the effects of a call with this reply count.
 func (q *request) accepts(h *held) bool {
+	if q.Turn != nil {
+		return acceptsTurn(h)
+	}
 	if q.delivery != nil {
 		return q.delivery.Accept(q.f, h.status, h.body)
 	}

@@ -34,6 +34,29 @@ func (g group) Cancel(_ context.Context, topic, id string) error {
 	return g.c.o.Topics.Cancel(g.tx, topic, id)
 }
 
+// Holds reads the lease, so that the commit loses to whoever takes it meanwhile.
+func (g group) Holds(l quipu.Lease) error { return g.c.holds(g.tx, l) }
+
+func (g group) SetAlarm(_ context.Context, a quipu.Alarm) error {
+	return g.c.o.Alarms.SetAlarm(g.tx, a)
+}
+
+func (g group) CancelAlarm(_ context.Context, k quipu.AlarmKey) error {
+	return g.c.o.Alarms.CancelAlarm(g.tx, k)
+}
+
+func (g group) CancelAlarms(_ context.Context, k quipu.AlarmKey) (int, error) {
+	return g.c.o.Alarms.CancelAlarms(g.tx, k)
+}
+
+func (g group) Alarm(_ context.Context, k quipu.AlarmKey) (quipu.Alarm, error) {
+	return g.c.o.Alarms.Alarm(g.tx, k)
+}
+
+func (g group) ListAlarms(_ context.Context, k quipu.AlarmKey, after string, limit int) ([]quipu.Alarm, string, error) {
+	return g.c.o.Alarms.ListAlarms(g.tx, k, after, limit)
+}
+
 // Together is a record of its own, with all that do does.
 func (s *outside) Together(ctx context.Context, do func(quipu.Group) error) error {
 	effects := false

@@ -106,7 +106,8 @@ func (s *openCalls) leave(instance string, o *openCall) {
 	}
 }
 
-// find is the call that an operation of an instance belongs to: the named one, or the only one.
+// find is the call that an operation of an instance belongs to: the named one, or the only one. Of calls that joined one another it is
+// the innermost, since the others wait for it.
 func (s *openCalls) find(instance, id string) *openCall {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,12 +115,22 @@ func (s *openCalls) find(instance, id string) *openCall {
 	if id != "" {
 		return calls[id]
 	}
-	if len(calls) == 1 {
-		for _, o := range calls {
-			return o
+	return innermost(calls)
+}
+
+// innermost is nil unless all calls are of one transaction, or there is only one.
+func innermost(calls map[string]*openCall) (deepest *openCall) {
+	for _, o := range calls {
+		switch {
+		case deepest == nil:
+			deepest = o
+		case o.tx == nil || o.tx != deepest.tx:
+			return nil
+		case o.depth > deepest.depth:
+			deepest = o
 		}
 	}
-	return nil
+	return deepest
 }
 
 // Current is the id of the one call that an instance is handling, "" if there is none or several.

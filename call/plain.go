@@ -16,7 +16,7 @@ import (
 // plain runs a call whose operations are commits of their own. Its reply streams, unless it has to be
 // recorded for an idempotency key.
 func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error) {
-	lease, err := q.acquire(ctx, c.o.Acquire)
+	lease, err := q.acquire(ctx, c.placeFor(q, c.o.Acquire))
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 	q.info.Status = response.StatusCode
 	reply := &quipu.CallReply{Call: q.id, Revision: q.f.Revision, Status: response.StatusCode, Header: response.Header, Trailer: response.Trailer,
 		Session: c.o.Book.Applied()}
-	if q.IdempotencyKey != "" || q.deferred != nil {
+	if q.IdempotencyKey != "" || q.deferred != nil || q.attempt {
 		h, err := hold(q.f, response)
 		if err != nil {
 			err = q.failure(ctx, err)
@@ -63,7 +63,7 @@ func (c *Caller) plain(ctx context.Context, q *request) (*quipu.CallReply, error
 		if err != nil {
 			return nil, err
 		}
-		if q.deferred != nil {
+		if q.deferred != nil || q.attempt {
 			c.ended(q)
 			return h.reply(q.info, reply.Session), nil
 		}
@@ -210,5 +210,10 @@ func (h *held) worthKeeping() bool { return h.status < 500 }
 
 func (h *held) reply(of quipu.CallInfo, seq quipu.Seq) *quipu.CallReply {
 	return &quipu.CallReply{Call: of.ID, Revision: of.Revision, Status: h.status, Header: h.header, Trailer: h.tail, Session: seq,
-		Body: io.NopCloser(bytes.NewReader(h.body))}
+		Body: heldBody{bytes.NewReader(h.body)}}
 }
+
+// heldBody is a body that is there as a whole, which its length tells.
+type heldBody struct{ *bytes.Reader }
+
+func (heldBody) Close() error { return nil }

@@ -97,7 +97,9 @@ func decodeResult(b []byte) (*result, error) {
 
 // Operations: a byte that tells which, then
 //
-//	keep    a result; one with a state ends the call, which waits no more
+//	keep    a result of a call that nobody waited for, which it ends
+//	answer  the call's id, function and idempotency key, each with its length as varint, then the result of a call whose caller waited:
+//	        these are most, and applying one does not read its JSON
 //	forget  JSON: the list of results to forget, without headers and bodies
 //	queue   a call that waits
 //	park    JSON: what came of its attempts
@@ -106,6 +108,7 @@ const (
 	opForget
 	opQueue
 	opPark
+	opAnswer
 )
 
 // record adds the result of q to its transaction.
@@ -148,7 +151,11 @@ func (s *Results) keep(tx *view.Tx, r *result) error {
 		tx.OnClose(func() { s.blobs.Release(ref) })
 		r.Blob, r.body = &ref, nil
 	}
-	body, err := r.encode([]byte{opKeep})
+	op := []byte{opKeep}
+	if r.Info.State == "" {
+		op = appendTexts([]byte{opAnswer}, r.Info.ID, r.Info.Function, r.Key)
+	}
+	body, err := r.encode(op)
 	if err != nil {
 		return err
 	}
@@ -301,6 +308,8 @@ func (s *Results) Apply(b *view.Batch, op []byte, at view.At) error {
 	switch op[0] {
 	case opKeep:
 		return s.applyKeep(b, op[1:], at)
+	case opAnswer:
+		return applyAnswer(b, op[1:], at)
 	case opForget:
 		return applyForget(b, op[1:])
 	case opQueue:
@@ -316,24 +325,48 @@ func (s *Results) applyKeep(b *view.Batch, body []byte, at view.At) error {
 	if err != nil {
 		return err
 	}
-	when, err := timeName(r.Info.ID, r.at())
-	if err != nil {
-		return err
-	}
 	if r.Info.State != "" {
 		if err := s.applyEnd(b, r.Info); err != nil {
 			return err
 		}
 	}
-	id := []byte(r.Info.ID)
-	if r.Key != "" {
-		if err := b.Set(Name, keyName(r.Info.Function, r.Key), id); err != nil {
+	return applyResult(b, [3]string{r.Info.ID, r.Info.Function, r.Key}, r.at(), body, at)
+}
+
+func applyAnswer(b *view.Batch, body []byte, at view.At) error {
+	var names [3]string
+	for i := range names {
+		size, n := binary.Uvarint(body)
+		if n <= 0 || size > uint64(len(body)-n) {
+			return errResult
+		}
+		names[i], body = string(body[n:n+int(size)]), body[n+int(size):]
+	}
+	return applyResult(b, names, 0, body, at)
+}
+
+// applyResult keeps a result under the id, function and idempotency key that names are.
+func applyResult(b *view.Batch, names [3]string, moment uint64, body []byte, at view.At) error {
+	id, function, key := names[0], names[1], names[2]
+	when, err := timeName(id, moment)
+	if err != nil {
+		return err
+	}
+	name := []byte(id)
+	if key != "" {
+		if err := b.Set(Name, keyName(function, key), name); err != nil {
 			return err
 		}
 	}
-	value := append(binary.LittleEndian.AppendUint64(nil, uint64(at.Seq)), body...)
-	return errors.Join(b.Set(Name, byID+r.Info.ID, value), b.Set(Name, byTime+when, id),
-		b.Set(Name, byFunction+r.Info.Function+"\x00"+when, id))
+	value := append(binary.LittleEndian.AppendUint64(make([]byte, 0, 8+len(body)), uint64(at.Seq)), body...)
+	return errors.Join(b.Set(Name, byID+id, value), b.Set(Name, byTime+when, name), b.Set(Name, byFunction+function+"\x00"+when, name))
+}
+
+func appendTexts(buf []byte, texts ...string) []byte {
+	for _, text := range texts {
+		buf = append(binary.AppendUvarint(buf, uint64(len(text))), text...)
+	}
+	return buf
 }
 
 // at is what timeName wants to know besides the id.

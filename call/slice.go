@@ -130,6 +130,9 @@ func (c *Caller) recordOf(ctx context.Context, i quipu.CallInfo) (tx quipu.Tx, e
 	if tx, err = codec.DecodeTx(rec.Data); err != nil {
 		return tx, fmt.Errorf("record %s of call %s: %w", i.Seq, i.ID, err)
 	}
+	for _, l := range tx.Later { // nothing that it read changed until then, or it would have lost
+		tx.Reads, tx.Snapshot = append(tx.Reads, l.Key), max(tx.Snapshot, l.At)
+	}
 	return tx, nil
 }
 
@@ -213,7 +216,7 @@ func keyWords(key string) string {
 
 func opWords(op []byte) string {
 	switch {
-	case len(op) > 0 && op[0] == opKeep:
+	case len(op) > 0 && (op[0] == opKeep || op[0] == opAnswer):
 		return "keep the result"
 	case len(op) > 0 && op[0] == opForget:
 		return "forget old results"

@@ -296,7 +296,7 @@ func (v *View) try(ctx context.Context, functions []quipu.Function) (settle func
 			if tried[i] = err == nil; err != nil {
 				cancel(err) // of several, the first counts
 			} else if functions[i].Number == 0 {
-				functions[i].Subscriptions, functions[i].Bindings = asked.Subscriptions, asked.Bindings
+				functions[i].Subscriptions, functions[i].Bindings, functions[i].Actors = asked.Subscriptions, asked.Bindings, asked.Actors
 			}
 			<-places
 		})

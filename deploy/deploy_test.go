@@ -280,6 +280,8 @@ var refusals = []struct {
 	{"wrong type", fn("a", "  atomic: [1]\n"), quipu.CodeManifest, "quipu.yaml:8"},
 	{"wrong duration", fn("a", "  timeout: soon\n"), quipu.CodeManifest, "soon"},
 	{"no timeout at all", fn("a", "  timeout: 0s\n"), quipu.CodeManifest, "quipu.yaml:8: timeout"},
+	{"atomic and durable", fn("a", "  atomic: true\n  durable: true\n"), quipu.CodeManifest, "quipu.yaml:9: a function is atomic or durable, not both"},
+	{"durable over gRPC", fn("a", "  contract: dapr\n  protocol: grpc\n  durable: true\n"), quipu.CodeManifest, "called over HTTP"},
 	{"concurrency 0", fn("a", "  concurrency: 0\n"), quipu.CodeManifest, "concurrency is 0"},
 	{"no memory to speak of", fn("a", "  memory: 1Mi\n"), quipu.CodeManifest, "quipu.yaml:8: memory"},
 	{"no processor to speak of", fn("a", "  cpu: 1m\n"), quipu.CodeManifest, "quipu.yaml:8: cpu"},

@@ -260,6 +260,9 @@ func (m *manifest) check(i int, dir string) error {
 	if err := m.checkSource(i, dir); err != nil {
 		return err
 	}
+	if err := m.checkDurable(i); err != nil {
+		return err
+	}
 	if err := m.checkNumbers(i); err != nil {
 		return err
 	}
@@ -321,6 +324,19 @@ func (m *manifest) checkHealth(i int) error {
 		return m.fault(i, []string{"spec", "health"}, "health is a path of HTTP, which a function with protocol grpc does not answer")
 	case !strings.HasPrefix(s.Health, "/") || len(s.Health) > healthBytesMax || strings.ContainsFunc(s.Health, unicode.IsControl):
 		return m.fault(i, []string{"spec", "health"}, "health is %.80q, but must be a path that starts with /", s.Health)
+	}
+	return nil
+}
+
+// checkDurable refuses what a journal does not go with.
+func (m *manifest) checkDurable(i int) error {
+	s := m.functions[i].Spec
+	switch {
+	case s.Durable && s.Atomic:
+		return m.fault(i, []string{"spec", "durable"}, "a function is atomic or durable, not both: an atomic call is one commit at its end, "+
+			"and a durable one commits each step when it is done; have a durable function call atomic ones")
+	case s.Durable && s.Protocol == quipu.ProtocolGRPC:
+		return m.fault(i, []string{"spec", "durable"}, "durable functions are called over HTTP, which protocol grpc does not answer")
 	}
 	return nil
 }

@@ -39,6 +39,7 @@ type Namespace interface {
 	quipu.Calls
 	quipu.Topics
 	quipu.Billing
+	quipu.Actors
 	// Attach makes an application that runs by itself part of the namespace until ctx ends, and tells how it stands.
 	// CodeUsage, CodePortTaken, CodeAppCallback.
 	Attach(ctx context.Context, appID string, a sdk.Attachment, tell func(sdk.Attached) error) error
@@ -48,6 +49,10 @@ type Namespace interface {
 	// State is the state as a function sees it: its name prefixes the keys of StoreDefault. An empty
 	// name is nobody's prefix and sees only StoreShared.
 	State(function string) quipu.State
+	// Jobs are the jobs of its applications.
+	Jobs() quipu.Alarms
+	// WorkflowStore keeps its workflows.
+	WorkflowStore() quipu.Workflows
 	// Log holds the books that the namespace may read.
 	Log() quipu.Log
 	// Instances lists what runs now, by function and id.

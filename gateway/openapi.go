@@ -186,6 +186,9 @@ func (s *schemas) ofStruct(t reflect.Type) object {
 	s.all[name] = schema // before its fields, which may refer to it
 	for _, f := range fieldsOf(t) {
 		tag, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if tag == "-" {
+			continue
+		}
 		properties[tag] = s.of(f.Type)
 		if options == "" {
 			required = append(required, tag)

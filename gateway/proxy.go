@@ -236,7 +236,8 @@ func WriteReply(w http.ResponseWriter, reply *quipu.CallReply) {
 		h.Set(quipu.HeaderSession, reply.Session.String())
 	}
 	w.WriteHeader(reply.Status)
-	if err := copyBody(w, reply.Body, h.Get("Content-Length") == ""); err != nil {
+	_, held := reply.Body.(interface{ Len() int }) // nobody waits for a part of it
+	if err := copyBody(w, reply.Body, !held && h.Get("Content-Length") == ""); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	for name, values := range reply.Trailer {

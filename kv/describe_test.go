@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/view"
 )
 
 func TestAnOperationSaysWhatItDoes(t *testing.T) {
@@ -23,7 +24,7 @@ func TestAnOperationSaysWhatItDoes(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	for key, want := range map[string]string{name: "statestore/f||a/b", "dshared\x00": "shared/", after("dshared\x00"): "", "x": "expiry index"} {
+	for key, want := range map[string]string{name: "statestore/f||a/b", "dshared\x00": "shared/", view.After("dshared\x00"): "", "x": "expiry index"} {
 		if got := DescribeKey(key); got != want {
 			t.Errorf("%q is %q, want %q", key, got, want)
 		}

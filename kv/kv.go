@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/view"
@@ -38,6 +39,7 @@ type Blobs interface {
 type Store struct {
 	blobs Blobs
 	watch watchers
+	made  atomic.Uint64 // provisional seqs
 }
 
 // New makes a view whose large values go to blobs.
@@ -79,7 +81,7 @@ func (s *Store) List(tx *view.Tx, function, store string, r quipu.ListRequest) (
 	if limit <= 0 || limit > listMax {
 		limit = listMax
 	}
-	from, to := space+r.Prefix, after(space+r.Prefix)
+	from, to := space+r.Prefix, view.After(space+r.Prefix)
 	if start := space + r.After + "\x00"; r.After != "" && start > from {
 		from = start
 	}
@@ -165,7 +167,7 @@ func (s *Store) changeOne(tx *view.Tx, function, store string, c quipu.Change) e
 		tx.Put(Name, name, nil)
 		return tx.Do(quipu.Op{View: Name, Body: encodeDelete(name)})
 	}
-	e := entry{seq: provisional(tx)}
+	e := entry{seq: s.provisional()}
 	if c.TTL != 0 {
 		e.expires = tx.Now() + int64(c.TTL)
 	}
@@ -176,12 +178,8 @@ func (s *Store) changeOne(tx *view.Tx, function, store string, c quipu.Change) e
 	return tx.Do(quipu.Op{View: Name, Body: encodeSet(name, e)})
 }
 
-// provisional is a seq for a value that has no record yet: different for each write of the transaction,
-// and unlike that of any record.
-func provisional(tx *view.Tx) quipu.Seq {
-	_, ops := tx.Size()
-	return quipu.SeqMax - quipu.Seq(ops)
-}
+// provisional is a seq for a value that has no record yet: different for each, and unlike that of any record.
+func (s *Store) provisional() quipu.Seq { return quipu.SeqMax - quipu.Seq(s.made.Add(1)) }
 
 // check compares the condition of c with the key.
 func (s *Store) check(tx *view.Tx, name string, c quipu.Change) error {
@@ -270,7 +268,7 @@ func (s *Store) item(key string, e entry) (quipu.Item, error) {
 // Blobs visits the blobs that entries refer to, expired ones too.
 func (s *Store) Blobs(tx *view.Tx, visit func(quipu.BlobRef)) error {
 	var bad error
-	err := tx.Peek(Name, dataPrefix, after(dataPrefix), func(name string, value []byte) bool {
+	err := tx.Peek(Name, dataPrefix, view.After(dataPrefix), func(name string, value []byte) bool {
 		e, err := decodeEntry(value)
 		var ref quipu.BlobRef
 		if err == nil && e.form == inBlob {
@@ -317,11 +315,11 @@ func keySpace(function, store string) (string, error) {
 	return componentSpace(store)
 }
 
-// componentSpace is of a store KIND:NAME, or KIND:NAME:PREFIX.
+// componentSpace is of a store KIND:NAME, or KIND:NAME:PREFIX. That of an actor is actor:NAME:APP||TYPE||ID, so that its keys are Dapr's.
 func componentSpace(store string) (string, error) {
 	kind, rest, ok := strings.Cut(store, ":")
 	name, prefix, prefixed := strings.Cut(rest, ":")
-	if !ok || kind == "" || name == "" || len(store) > quipu.KeyBytesMax || strings.Contains(store, "\x00") || strings.Contains(store, "||") {
+	if !ok || kind == "" || name == "" || len(store) > quipu.KeyBytesMax || strings.Contains(store, "\x00") || strings.Contains(store, "||") && kind != quipu.StoreActors {
 		return "", &quipu.Error{Code: quipu.CodeNoStore, Op: "state.key",
 			Text: fmt.Sprintf("there is no state store %.80q", store), Hint: quipu.Codes[quipu.CodeNoStore].Next}
 	}
@@ -330,16 +328,4 @@ func componentSpace(store string) (string, error) {
 		space += prefix + "||"
 	}
 	return space, nil
-}
-
-// after is the first string that does not start with prefix, in the order of bytes.
-func after(prefix string) string {
-	b := []byte(prefix)
-	for i := len(b) - 1; i >= 0; i-- {
-		if b[i] < 0xff {
-			b[i]++
-			return string(b[:i+1])
-		}
-	}
-	return "\xff"
 }

@@ -169,6 +169,8 @@ func (k *keeper) do(a action) {
 	case doGrant:
 		k.waiters[a.waiter] <- verdict{member: k.members[a.unit]}
 		delete(k.waiters, a.waiter)
+	case doTell:
+		k.tell(k.members[a.unit])
 	case doFail:
 		k.waiters[a.waiter] <- verdict{err: a.err}
 		delete(k.waiters, a.waiter)
@@ -370,7 +372,18 @@ func (k *keeper) stop(m *member, inst quipu.Instance) {
 }
 
 func (k *keeper) acquire(ctx context.Context, joined bool) (*Lease, error) {
-	m, waiter, answer, err := k.ask(joined)
+	return k.await(ctx, joined, func(now time.Time, waiter int64) (*member, error) {
+		u, err := k.plan.acquire(now, waiter, joined)
+		if u == nil || err != nil {
+			return nil, err
+		}
+		return k.members[u.id], nil
+	})
+}
+
+// await takes a place as take says, or waits for one. take is called with mu held.
+func (k *keeper) await(ctx context.Context, joined bool, take func(now time.Time, waiter int64) (*member, error)) (*Lease, error) {
+	m, waiter, answer, err := k.ask(take)
 	switch {
 	case err != nil:
 		return nil, err
@@ -411,7 +424,7 @@ func late(waiting bool, answer chan verdict) <-chan verdict {
 }
 
 // ask takes a free place or a place in the queue.
-func (k *keeper) ask(joined bool) (m *member, waiter int64, answer chan verdict, err error) {
+func (k *keeper) ask(take func(now time.Time, waiter int64) (*member, error)) (m *member, waiter int64, answer chan verdict, err error) {
 	k.mu.Lock()
 	if k.ended {
 		k.mu.Unlock()
@@ -421,11 +434,10 @@ func (k *keeper) ask(joined bool) (m *member, waiter int64, answer chan verdict,
 	k.nextWaiter++
 	waiter = k.nextWaiter
 	now := k.pool.o.Clock.Now()
-	u, err := k.plan.acquire(now, waiter, joined)
-	if err != nil || u != nil {
+	m, err = take(now, waiter)
+	if err != nil || m != nil {
 		spare := true
-		if u != nil {
-			m = k.members[u.id]
+		if m != nil {
 			spare = k.plan.current() >= k.plan.wanted(now)
 		}
 		k.mu.Unlock()

@@ -50,6 +50,13 @@ type unit struct {
 	used     time.Time // when it last became idle
 	ending   bool      // Stop or Kill was given out
 	yielded  bool      // it goes because others wait for its place
+	held     int       // how often it is held: something lives in it that ends before it does
+	told     bool      // whoever holds it knows that it is to end
+}
+
+// takes tells whether the unit takes a call that is for it alone.
+func (u *unit) takes() bool {
+	return u.state == Ready || u.state == Draining && u.held > 0 && !u.ending
 }
 
 // waiter is a call that waits for a place.
@@ -57,6 +64,7 @@ type waiter struct {
 	id     int64
 	since  time.Time
 	joined bool
+	unit   int64 // that it wants a place in; 0 any
 }
 
 // kinds of actions.
@@ -68,6 +76,7 @@ const (
 	doKill  kind = "kill"
 	doGrant kind = "grant"
 	doFail  kind = "fail"
+	doTell  kind = "tell" // whoever holds the unit that it is to end
 )
 
 // action is what the loop has to do. Start, stop and kill name a unit, grant and fail a waiter.
@@ -104,6 +113,7 @@ type plan struct {
 	stopping bool
 	units    []*unit  // in order of their start
 	queue    []waiter // those of joined calls, then the others, each oldest first
+	bound    []waiter // those that want a place in a certain unit, oldest first
 	nextUnit int64
 	joined   int // joined calls that wait or run
 	stepped  time.Time
@@ -159,7 +169,7 @@ func (p *plan) acquire(now time.Time, id int64, joined bool) (*unit, error) {
 	if joined {
 		at = p.joinedWaiting()
 	}
-	p.queue = slices.Insert(p.queue, at, waiter{id, now, joined})
+	p.queue = slices.Insert(p.queue, at, waiter{id: id, since: now, joined: joined})
 	p.join(joined)
 	return nil, nil
 }
@@ -200,7 +210,7 @@ func noFunction(name string) error {
 func (p *plan) cancel(id int64) bool {
 	n := slices.IndexFunc(p.queue, func(w waiter) bool { return w.id == id })
 	if n < 0 {
-		return false
+		return p.cancelBound(id)
 	}
 	p.part(p.queue[n].joined)
 	p.queue = slices.Delete(p.queue, n, n+1)
@@ -302,7 +312,7 @@ func (p *plan) step(now time.Time) []action {
 	todo = p.grow(now, todo)
 	todo = p.refuse(now, todo)
 	todo = p.shrink(now, todo)
-	return p.end(todo)
+	return p.end(p.tell(todo))
 }
 
 // judge finds starts that took too long or are for nobody, sound instances, and those of what is to end.
@@ -335,6 +345,7 @@ func (p *plan) kill(u *unit) action {
 // grant gives free slots to waiters, oldest first.
 func (p *plan) grant(todo []action) []action {
 	p.crowded = false
+	todo = p.grantBound(todo)
 	for len(p.queue) > 0 {
 		u := p.pick()
 		if u == nil {
@@ -440,7 +451,7 @@ func (p *plan) wanted(now time.Time) int {
 // needed is how many instances the calls need that wait or run now. Where an instance takes many, a place gets free
 // often, so that a waiting call counts from the end of its patience only, unless there is no instance at all.
 func (p *plan) needed(now time.Time) int {
-	waiting := len(p.queue)
+	waiting := len(p.queue) + len(p.bound)
 	switch {
 	case p.crowded:
 		waiting = 0
@@ -557,7 +568,7 @@ func (p *plan) yield(now time.Time) {
 func (p *plan) longestIdle() *unit {
 	var best *unit
 	for _, u := range p.units {
-		if u.state == Ready && u.inflight == 0 && (best == nil || u.used.Before(best.used)) {
+		if u.state == Ready && u.inflight == 0 && !p.keeps(u) && (best == nil || u.used.Before(best.used)) {
 			best = u
 		}
 	}
@@ -577,7 +588,7 @@ func (p *plan) idleEnd(u *unit) time.Time {
 // end stops what drained.
 func (p *plan) end(todo []action) []action {
 	for _, u := range p.units {
-		if u.state == Draining && u.inflight == 0 && !u.ending {
+		if u.state == Draining && u.inflight == 0 && u.held == 0 && !u.ending {
 			u.ending = true
 			todo = append(todo, action{kind: doStop, unit: u.id})
 		}
@@ -601,7 +612,7 @@ func (p *plan) wake() time.Time {
 		case u.state == Starting:
 			soonest(u.started.Add(startTimeout(p.fn)))
 		case u.state != Ready:
-		case u.inflight == 0 && surplus:
+		case u.inflight == 0 && surplus && !p.keeps(u):
 			soonest(p.idleEnd(u))
 		}
 		if u.state == Ready && !u.proven {

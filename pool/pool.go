@@ -46,6 +46,8 @@ type Options struct {
 	InstancesMax int // that start, serve or end; 0 means InstancesMaxDefault
 	// Started hears of each start of an instance; failed ones have not taken a call. It must not block.
 	Started func(fn quipu.Function, c ColdStart, failed bool)
+	// Leaving hears of a held instance that has to go (see Hold). It is called in a goroutine of its own; nil means that nobody cares.
+	Leaving func(fn quipu.Function, instance string)
 	Clock   quipu.Clock   // nil means the system's
 	Grace   time.Duration // between asking an instance to end and killing it; 0 means 5 s
 	Logger  *slog.Logger  // nil means none

@@ -12,13 +12,17 @@ import (
 	"slices"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/alarm"
 	"github.com/quipu-run/quipu/call"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
 	contract "github.com/quipu-run/quipu/contract/http"
+	"github.com/quipu-run/quipu/contract/line"
 	"github.com/quipu-run/quipu/internal/secret"
 	"github.com/quipu-run/quipu/kv"
+	ownership "github.com/quipu-run/quipu/lease"
 	"github.com/quipu-run/quipu/meter"
 	"github.com/quipu-run/quipu/pool"
+	"github.com/quipu-run/quipu/timer"
 	"github.com/quipu-run/quipu/topic"
 )
 
@@ -48,6 +52,9 @@ func (ns *namespace) appAt(instance string, f quipu.Function, i quipu.Instance) 
 		return a.(app)
 	}
 	made := newApp(f, i.Dial)
+	if d, ok := ns.doors.Load(instance); ok && (f.Spec.Atomic || f.Spec.Durable) && f.Spec.Contract != quipu.ContractDapr { // whose requests and replies are held
+		made = line.Client{App: made, Door: d.(*line.Door)}
+	}
 	if using, ok := ns.using.Load(instance); ok && f.Spec.Protocol != quipu.ProtocolGRPC && using.(*uses).appPipeline != nil {
 		made = pipedApp{made, func() *uses { return using.(*uses) }}
 	}
@@ -81,9 +88,12 @@ func route(t quipu.TopicTrigger) (func(event []byte) string, error) {
 
 // words are how views call what they have in a record.
 var words = map[string]call.Words{
-	kv.Name:    {Key: kv.DescribeKey, Op: kv.DescribeOp, Effect: kv.DescribeEffect},
-	topic.Name: {Key: topic.DescribeKey, Op: topic.DescribeOp, Effect: topic.DescribeEffect, Events: topic.DescribeEvents},
-	meter.Name: {Op: meter.DescribeOp},
+	kv.Name:        {Key: kv.DescribeKey, Op: kv.DescribeOp, Effect: kv.DescribeEffect},
+	topic.Name:     {Key: topic.DescribeKey, Op: topic.DescribeOp, Effect: topic.DescribeEffect, Events: topic.DescribeEvents},
+	meter.Name:     {Op: meter.DescribeOp},
+	timer.Name:     {Op: timer.DescribeOp},
+	alarm.Name:     {Op: alarm.DescribeOp},
+	ownership.Name: {Op: ownership.DescribeOp},
 }
 
 // complete gives a subscription of Dapr what a trigger of quipu.yaml has by default.

@@ -28,6 +28,7 @@ import (
 type attachments struct {
 	mu   sync.Mutex
 	of   map[string][]*attachment // by app id
+	left map[string]*attachment   // by id: those that only the actors in them are let finish in
 	next atomic.Uint64
 }
 
@@ -79,7 +80,10 @@ func (ns *namespace) Attach(ctx context.Context, appID string, a sdk.Attachment,
 	ns.node.labels.admit(ns.name, appID)
 	defer func() {
 		close(one.gone)
+		ns.attached.leaves(one)
+		ns.actors.Leave(one.id)
 		ns.attached.remove(one)
+		ns.actors.Gone(one.id)
 		ns.label(ns.Functions())
 	}()
 	if err := tell(open); err != nil {
@@ -275,6 +279,25 @@ func (s *attachments) remove(one *attachment) {
 	if s.of[one.f.Name] = left; left == nil {
 		delete(s.of, one.f.Name)
 	}
+	delete(s.left, one.id)
+}
+
+// leaves takes an attachment away for all but those that know its id.
+func (s *attachments) leaves(one *attachment) {
+	s.remove(one)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left == nil {
+		s.left = map[string]*attachment{}
+	}
+	s.left[one.id] = one
+}
+
+// isThere tells whether an attachment takes calls of anybody.
+func (s *attachments) isThere(appID, id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.of[appID], func(one *attachment) bool { return one.id == id })
 }
 
 // first is one of an app id, to look at; nil if there is none. It takes no turn.
@@ -313,7 +336,7 @@ func (s *attachments) byID(appID, id string) *attachment {
 			return one
 		}
 	}
-	return nil
+	return s.left[id]
 }
 
 // attachedLease is a place in an attached application.
@@ -340,11 +363,16 @@ func (s *attachments) lease(ctx context.Context, f quipu.Function) (call.Lease, 
 	if !one.health.Well() {
 		return nil, &quipu.Error{Code: quipu.CodeUnhealthy, Op: "app.call", Text: "app is not in a healthy state", Hint: quipu.Codes[quipu.CodeUnhealthy].Next}
 	}
+	return one.place(ctx)
+}
+
+// place waits for one. CodeBusy.
+func (one *attachment) place(ctx context.Context) (call.Lease, error) {
 	if one.places == nil {
 		return attachedLease{one}, nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, attachedTimeout, &quipu.Error{Code: quipu.CodeBusy, Op: "app.call",
-		Text: fmt.Sprintf("%s takes %d calls at a time, and none ended within %s", f.Name, cap(one.places), attachedTimeout)})
+		Text: fmt.Sprintf("%s takes %d calls at a time, and none ended within %s", one.f.Name, cap(one.places), attachedTimeout)})
 	defer cancel()
 	select {
 	case one.places <- struct{}{}:

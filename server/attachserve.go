@@ -89,6 +89,7 @@ func (s *serving) find(ctx context.Context) <-chan struct{} {
 func (s *serving) discovered(ctx context.Context) error {
 	s.one.found.Store(true)
 	s.ns.Caller.Sync() // calls of it may have waited
+	s.ns.hasten(s.one.f.Name)
 	if err := s.tell(sdk.Attached{State: sdk.AttachedFound}); err != nil {
 		return err
 	}
@@ -104,6 +105,7 @@ func (s *serving) follow(ctx context.Context) error {
 	switch well := s.one.health.Well(); {
 	case well && s.pause == nil:
 		s.ns.Caller.Sync()
+		s.ns.hasten(s.one.f.Name)
 		return s.start(ctx)
 	case !well && s.pause != nil:
 		s.stop()
@@ -123,11 +125,14 @@ func (s *serving) stop() {
 func (s *serving) ask(ctx context.Context, using *uses) (f quipu.Function, list sdk.Attached, err error) {
 	list = sdk.Attached{State: sdk.AttachedListening, Subscriptions: []string{}}
 	asked, err := using.ask(ctx, s.one.f, s.one.app)
+	if err == nil {
+		asked.Actors, err = s.ns.askActors(ctx, s.one.f, s.one.app)
+	}
 	if quipu.CodeOf(err) == quipu.CodeAppCallback {
 		list.Warning, err = quipu.AsError(err).Text, nil
 	}
 	f = s.one.f
-	f.Subscriptions, f.Bindings = asked.Subscriptions, asked.Bindings
+	f.Subscriptions, f.Bindings, f.Actors = asked.Subscriptions, asked.Bindings, asked.Actors
 	for _, t := range asked.Subscriptions {
 		list.Subscriptions = append(list.Subscriptions, t.Name)
 	}
@@ -139,6 +144,7 @@ func (s *serving) know(f quipu.Function, list sdk.Attached) {
 	s.asked, s.list = true, list
 	s.one.known.Store(&f)
 	s.ns.ticker.Sync()
+	s.ns.hastenReminders(f.Actors)
 }
 
 // start delivers, and returns when what is published from then on reaches the application.

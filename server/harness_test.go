@@ -23,7 +23,15 @@ import (
 )
 
 // TestMain needs no line for helpers: in a process that is to be one, package lifeline takes over in its init.
+// But workers of workflows are this program, too.
 func TestMain(m *testing.M) {
+	if at := os.Getenv(flowWorkerEnv); at != "" {
+		if err := runFlowWorker(at); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if _, err := exec.LookPath("python3"); err != nil {
 		fmt.Fprintln(os.Stderr, "not run: the functions of these tests are in Python; install python3")
 		if os.Getenv("CI") != "" { // which has it
@@ -70,7 +78,7 @@ def serve(handle):
             self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             handle(self)
 
-        do_POST = do_GET
+        do_POST = do_PUT = do_DELETE = do_GET
 
         def answer(self, status, body, kind="text/plain"):
             body = body if isinstance(body, bytes) else str(body).encode()

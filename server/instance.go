@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/contract/line"
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/dapr"
 	"github.com/quipu-run/quipu/internal/access"
@@ -36,13 +37,20 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 		return quipu.InstanceSpec{}, nil, err
 	}
 	ns.using.Store(instance, using)
+	ns.flows.wakers.arrive(instance)
 	own := ns.newDoor(f, instance, newToken(), func() *uses { return using }, func() []quipu.TopicTrigger { return ns.topicsOf(f) })
+	lines := line.New(own.token, own.handler)
+	ns.doors.Store(instance, lines)
 	release := func() {
 		defer give()
+		ns.actors.Gone(instance)
+		ns.flows.wakers.gone(instance)
 		ns.using.Delete(instance)
 		if app, ok := ns.apps.LoadAndDelete(instance); ok {
 			app.(interface{ Close() }).Close()
 		}
+		ns.doors.Delete(instance)
+		lines.Close()
 		own.close()
 	}
 	env := []string{
@@ -63,7 +71,7 @@ func (ns *namespace) prepare(ctx context.Context, f quipu.Function, instance str
 		env = append(env, name+"="+value)
 	}
 	return quipu.InstanceSpec{ID: instance, Function: f.Name, Revision: f.Revision, Dir: dir, Root: ns.Folder(f),
-		Command: f.Spec.Command, Env: env, Doors: own.doors(), Sandbox: ns.walls(f), Memory: f.Spec.Memory, CPU: f.Spec.CPU,
+		Command: f.Spec.Command, Env: env, Doors: append(own.doors(), lineDoor(own, lines)), Sandbox: ns.walls(f), Memory: f.Spec.Memory, CPU: f.Spec.CPU,
 		Output: ns.output(f, instance)}, release, nil
 }
 
@@ -78,6 +86,7 @@ func (ns *namespace) built(ctx context.Context, f quipu.Function) (dir string, e
 // ownDoor is the pair of Dapr doors of one instance, so that its operations are known to be its own.
 type ownDoor struct {
 	token      string
+	handler    http.Handler
 	http, grpc server
 	running    sync.WaitGroup
 }
@@ -96,6 +105,8 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, using fun
 			return &policed{session, ns, access.App{ID: f.Name, Namespace: ns.name}, using().resiliency}, nil
 		},
 		AppID:         func(*http.Request) string { return f.Name },
+		Workflows:     func(*http.Request) (quipu.Workflows, error) { return ns.flows.store, nil },
+		Services:      taskHub(func(*http.Request) (*namespace, error) { return ns, nil }, func(*http.Request) string { return f.Name }, ns.worker(f, instance)),
 		Components:    func(*http.Request) (*component.Set, error) { return using().Set, nil },
 		SecretAllowed: func(_ *http.Request, store, name string) bool { return using().secrets.Allowed(store, name) },
 		Admit:         func(_ *http.Request, version, path string) bool { return using().admits(version, path) },
@@ -104,6 +115,7 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, using fun
 		Tell: func(r *http.Request, method, path string, body []byte) error {
 			return ns.tell(r.Context(), f.Name, method, path, body)
 		},
+		Actors:        func(*http.Request) dapr.Actors { return actorDoor{ns, f, instance} },
 		Subscriptions: func(*http.Request) []quipu.TopicTrigger { return subscriptions() },
 		Subscribe: func(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
 			return ns.Subscribe(r.Context(), s, deliver)
@@ -113,14 +125,22 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, using fun
 		c(&opt)
 	}
 	d := dapr.New(opt)
-	return &ownDoor{token: token, http: gateway.NewServer(piped(d, using), ns.node.cfg.Logger), grpc: grpcServer{d.GRPC(), []closer{d}}}
+	handler := ns.journals(f, opt.Token, opt.RequireToken, piped(d, using))
+	return &ownDoor{token: token, handler: handler, http: gateway.NewServer(handler, ns.node.cfg.Logger), grpc: grpcServer{d.GRPC(), []closer{d}}}
 }
 
 // Ports of Dapr, which an instance with a network of its own finds its doors at.
 const (
 	daprHTTPPort = 3500
 	daprGRPCPort = 50001
+	linePort     = 3502
 )
+
+// lineDoor is where an application that was written with sdk/fn opens its line.
+func lineDoor(o *ownDoor, d *line.Door) quipu.Door {
+	return quipu.Door{Port: linePort, Env: func(port int) []string { return []string{fmt.Sprintf("QUIPU_LINE=127.0.0.1:%d", port)} },
+		Serve: func(l net.Listener) { o.running.Go(func() { _ = d.Serve(l) }) }} // ends with Close
+}
 
 // doors are what an application finds its doors by.
 func (o *ownDoor) doors() []quipu.Door {

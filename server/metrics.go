@@ -26,8 +26,13 @@ func (n *Node) measure() {
 	n.cold = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "quipu_cold_start_seconds", Help: "Time of starts of instances by phase: wait, of the call that waited longest, until the start was begun, where one waited; start, until it ran; init, until it listened and was healthy.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"namespace", "function", "phase"})
-	n.labels = newLabels(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold)
-	n.registry.MustRegister(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold, topicMetrics{n}, queueMetrics{n}, instanceMetrics{n}, budgetMetrics{n})
+	n.turns = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "quipu_workflow_turn_seconds", Help: "Time of turns of workflows of Dapr's SDKs from when they were to be made until they were durable.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"namespace"})
+	n.later = newLaterMetrics(n)
+	n.labels = newLabels(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold, n.later.fates)
+	n.registry.MustRegister(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold, topicMetrics{n}, queueMetrics{n}, instanceMetrics{n}, budgetMetrics{n}, actorMetrics{n},
+		n.turns, flowMetrics{n}, n.later, n.later.late, n.later.fates)
 }
 
 // observeCall measures calls of a namespace.

@@ -37,10 +37,15 @@ func busy(t *testing.T) []*dto.MetricFamily {
 	if a := user.post("/f/", "{}"); a.status != 200 {
 		t.Fatal(a.body)
 	}
+	jobs{user, "f"}.schedule("none", `{"dueTime":"0s"}`)
+	eventually(t, "the job is gone", func() bool { return jobs{user, "f"}.gone("none") })
+	if _, err := user.client.StartWorkflow(t.Context(), sdk.WorkflowStart{App: "shop", Name: "order"}); err != nil {
+		t.Fatal(err)
+	}
 	id := user.post("/f/", "{}", "Prefer", "respond-async").header.Get("Quipu-Call-Id")
 	eventually(t, "the call that nobody waits for has ended, and the events are delivered", func() bool {
 		i, err := user.client.Call(t.Context(), id)
-		return err == nil && i.State == "succeeded" && strings.Contains(user.get("/-/metrics").body, `quipu_deliveries_total{namespace="default",outcome="done",subscription="g"} 2`) // of g
+		return err == nil && i.State == "succeeded" && strings.Contains(user.get("/-/metrics").body, `quipu_deliveries_total{namespace="default",outcome="done",subscription="g"} 3`) // of g: one of the job too
 	})
 	families, err := n.registry.Gather()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/actor"
 	"github.com/quipu-run/quipu/call"
 	"github.com/quipu-run/quipu/deploy"
 	"github.com/quipu-run/quipu/gateway"
@@ -22,6 +23,7 @@ import (
 	"github.com/quipu-run/quipu/meter"
 	"github.com/quipu-run/quipu/pool"
 	"github.com/quipu-run/quipu/sdk"
+	"github.com/quipu-run/quipu/step"
 	"github.com/quipu-run/quipu/topic"
 	"github.com/quipu-run/quipu/trigger"
 	"github.com/quipu-run/quipu/view"
@@ -78,18 +80,25 @@ type namespace struct {
 	results   *call.Results
 	topic     *topic.View
 	ticker    *trigger.Ticker
+	actors    *actor.Engine
+	streams   actorStreams
+	wakes     wakes
+	later     later
 	meter     *meter.View
 	book      *view.Book
 	pool      *pool.Pool
 	lines     *linelog.Writer
 	runtime   *watched
 	apps      sync.Map // instance id -> app
+	doors     sync.Map // instance id -> *line.Door
 	attached  attachments
 	uses      revisionUses
 	using     sync.Map // instance id -> *uses
 	outsiders outsideUses
 	access    accessLists
 	feeders   feeders
+	steps     *step.Engine
+	flows     flows
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -179,12 +188,17 @@ func (n *Node) openNamespace(ctx context.Context, name string) (*namespace, erro
 
 // newNamespace makes the views of a namespace, which read and write nothing before it is opened.
 func (n *Node) newNamespace(name string) *namespace {
-	ns := &namespace{node: n, name: name, store: n.store, kv: kv.New(n.blobs), topic: topic.New(), results: call.NewResults(n.blobs)}
+	ns := &namespace{node: n, name: name, store: n.store, kv: kv.New(n.blobs), topic: topic.New(), results: call.NewResults(n.blobs), later: newLater()}
 	ns.meter = ns.newMeter()
+	ns.newFlows()
 	ns.Billing = ns.meter
 	ns.runtime = &watched{Runtime: metered{n.runtime, ns.meter}, probe: n.cfg.Probe}
 	ns.pool = pool.New(pool.Options{Runtime: ns.runtime, Prepare: ns.prepare, Healthy: ns.healthy, Clock: n.upkeep, Logger: n.cfg.Logger,
-		Started: ns.countStart(n.observeStart(name)), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax})
+		Started: ns.countStart(n.observeStart(name)), CallsMax: n.cfg.CallsMax, InstancesMax: n.cfg.InstancesMax,
+		Leaving: func(_ quipu.Function, instance string) {
+			ns.flows.wakers.leave(instance)
+			ns.actors.Leave(instance)
+		}})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
 		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
 		Commit: ns.deployed, Changed: ns.changed})
@@ -194,7 +208,7 @@ func (n *Node) newNamespace(name string) *namespace {
 
 // machines are the views of the namespace.
 func (ns *namespace) machines() []view.Machine {
-	return []view.Machine{ns.kv, ns.View, ns.results, ns.topic, ns.ticker, ns.meter}
+	return []view.Machine{ns.kv, ns.View, ns.results, ns.topic, ns.ticker, ns.meter, ns.later.timers, ns.later.alarms, ns.later.leases, ns.flows.view}
 }
 
 // open brings a namespace up. What was opened is closed again if a later part fails.
@@ -207,12 +221,15 @@ func (ns *namespace) open(ctx context.Context) (err error) {
 	if err := ns.openStorage(ctx); err != nil {
 		return err
 	}
+	ns.openFlows()
 	n, publisher := ns.node, topic.Outside{View: ns.topic, Book: ns.book}
-	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Clock: n.clock, Meter: ns.meter,
+	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Alarms: ns.later.alarms, Workflows: ns.flows.view, Starter: ns.flows.store, Clock: n.clock, Meter: ns.meter,
 		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), Logger: n.cfg.Logger, Observe: ns.observed(n.observeCall(ns.name)), Trace: n.trace, Ended: n.observeEnd(ns.name), Log: n.log, LogBook: ns.id, Describe: words})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), AcquireAt: ns.acquireAt, Holds: ns.later.leases.Check, Logger: n.cfg.Logger, Observe: ns.observed(n.observeCall(ns.name)), Trace: n.trace, Ended: n.observeEnd(ns.name), Durable: ns.execute, Log: n.log, LogBook: ns.id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(ns.name)})
+	ns.actors = ns.newActors()
+	ns.openLater()
 	return ns.start()
 }
 
@@ -276,8 +293,11 @@ func (ns *namespace) start() error {
 	if err := ns.Caller.Start(); err != nil {
 		return err
 	}
+	ns.actors.Start()
 	ns.tasks.Go(func() { ns.ticker.Run(tasks, ns.book) })
 	ns.Engine.Start()
+	ns.startFlows()
+	ns.later.runner.Start()
 	return nil
 }
 
@@ -301,13 +321,13 @@ func (ns *namespace) deliver(ctx context.Context, c trigger.Call) (trigger.Reply
 	return trigger.Reply{Function: out.Function, Status: out.Status, Body: out.Body, Lost: out.Lost, Settled: out.Settled}, err
 }
 
-// lease is a place in an instance with the way to talk to it.
-type lease struct {
+// poolLease is a place in an instance of the pool, with the way to talk to it.
+type poolLease struct {
 	*pool.Lease
 	app app
 }
 
-func (l lease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) }
+func (l poolLease) Do(r *http.Request) (*http.Response, error) { return l.app.Do(r) }
 
 // acquirer waits for a place in one of the pool's two ways.
 func (ns *namespace) acquirer(acquire func(context.Context, quipu.Function) (*pool.Lease, error)) func(context.Context, quipu.Function) (call.Lease, error) {
@@ -320,9 +340,9 @@ func (ns *namespace) acquirer(acquire func(context.Context, quipu.Function) (*po
 			return nil, err
 		}
 		if ns.node.cfg.Probe != nil {
-			return probedLease{lease{l, ns.appOf(l)}, ns, f.Name}, nil
+			return probedLease{poolLease{l, ns.appOf(l)}, ns, f.Name}, nil
 		}
-		return lease{l, ns.appOf(l)}, nil
+		return poolLease{l, ns.appOf(l)}, nil
 	}
 }
 
@@ -368,9 +388,13 @@ func (ns *namespace) close(ctx context.Context) error {
 	ns.tasks.Wait()
 	ns.feeders.close()
 	ns.outsiders.forget()
-	err := errors.Join(ns.Engine.Close(ctx), ns.Caller.Close(ctx), ns.pool.Close(ctx))
+	ns.actors.Close(ctx)
+	err := errors.Join(ns.Engine.Close(ctx), ns.Caller.Close(ctx), ns.later.runner.Close(ctx), ns.pool.Close(ctx))
 	ns.Engine.Wait() // what it called has ended with the pool
+	ns.later.runner.Wait()
+	ns.actors.Wait()
 	ns.Caller.Wait()
+	ns.closeFlows()
 	last := ns.meter.Close(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		ns.node.cfg.Logger.Warn("calls were cut off at the end of the drain", "namespace", ns.name)
@@ -387,6 +411,8 @@ func (s *namespaces) drain() {
 	for _, ns := range s.of {
 		ns.Engine.Stop()
 		ns.Caller.Stop()
+		ns.stopFlows()
+		ns.later.runner.Stop()
 	}
 }
 

@@ -76,6 +76,11 @@ func (ns *namespace) changed(before, after []deploy.Deployed) {
 		ns.Engine.Sync()
 		ns.ticker.Sync()
 		ns.Caller.Sync()
+		ns.steps.Sync()
+		for _, f := range heads {
+			ns.hasten(f.Name)
+			ns.hastenReminders(f.Actors)
+		}
 	}
 }
 
@@ -140,7 +145,10 @@ func (ns *namespace) try(ctx context.Context, f quipu.Function, dir string) (ask
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.Spec.StartTimeout.Std())
 	defer cancel()
-	return using.ask(ctx, f, ns.appOf(l))
+	if asked, err = using.ask(ctx, f, ns.appOf(l)); err == nil {
+		asked.Actors, err = ns.askActors(ctx, f, ns.appOf(l))
+	}
+	return asked, err
 }
 
 // What a refusal shows of what an instance printed.

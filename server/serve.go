@@ -9,6 +9,7 @@ import (
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/gateway/book"
 	"github.com/quipu-run/quipu/gateway/dapr"
+	"github.com/quipu-run/quipu/gateway/dapr/taskhub"
 	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/sdk"
 )
@@ -19,7 +20,7 @@ func (n *Node) serve() {
 	n.listeners.serve(insideDoor, gateway.NewServer(n.gateway.Inside(), n.cfg.Logger), n.fail)
 	outside := dapr.New(dapr.Options{
 		Session: n.outside, AppID: dapr.OutsideAppID, Components: n.outsideComponents, SecretAllowed: n.outsideSecretAllowed, Endpoint: n.outsideEndpoint,
-		Subscribe: n.outsideSubscribe, Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Clock: n.clock, Version: n.cfg.Version})
+		Workflows: n.outsideWorkflows, Services: taskHub(n.namespaceOf, dapr.OutsideAppID, taskhub.Worker{}), Subscribe: n.outsideSubscribe, Actors: n.outsideActors, Token: n.cfg.Token, RequireToken: n.cfg.Token != "", Logger: n.cfg.Logger, Clock: n.clock, Version: n.cfg.Version})
 	n.listeners.serve(daprDoor, gateway.NewServer(outside, n.cfg.Logger), n.fail)
 	books := book.New(book.Options{Log: n.booksOf, Token: n.cfg.Token, Logger: n.cfg.Logger})
 	beside := dapr.Beside{Register: books.Register, Options: book.ServerOptions()}
@@ -46,6 +47,15 @@ func (n *Node) outside(r *http.Request) (quipu.Session, error) {
 		return nil, err
 	}
 	return &policed{Session: session, ns: ns}, nil
+}
+
+// outsideWorkflows are those of the namespace that a client names.
+func (n *Node) outsideWorkflows(r *http.Request) (quipu.Workflows, error) {
+	ns, err := n.namespaceOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return ns.flows.store, nil
 }
 
 func (n *Node) namespaceOf(r *http.Request) (*namespace, error) {
@@ -84,6 +94,15 @@ func (n *Node) outsideEndpoint(r *http.Request, name string) (dapr.Endpoint, boo
 		return dapr.Endpoint{}, false
 	}
 	return u.endpoint(name)
+}
+
+// outsideActors are nil if there is no such namespace, which the rest of the request will find out.
+func (n *Node) outsideActors(r *http.Request) dapr.Actors {
+	ns, err := n.namespaceOf(r)
+	if err != nil {
+		return nil
+	}
+	return actorDoor{ns, quipu.Function{Name: dapr.OutsideAppID(r)}, ""}
 }
 
 func (n *Node) outsideSubscribe(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {

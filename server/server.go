@@ -93,8 +93,10 @@ type Node struct {
 	took       *prometheus.HistogramVec
 	deliveries *prometheus.CounterVec
 	ends       *prometheus.CounterVec
+	later      laterMetrics
 	starts     *prometheus.CounterVec
 	cold       *prometheus.HistogramVec
+	turns      *prometheus.HistogramVec
 	namespaces namespaces
 	collector  collector
 	listeners  *listeners

@@ -23,6 +23,7 @@ import (
 var (
 	soakFlag  = flag.Duration("soak", 4*time.Second, "how long the soak goes on: go test ./server -run Soak -soak 4h -timeout 0 -v")
 	soakMount = flag.Int("soak-mount", 0, "MiB of a loop-mounted file system of its own for the soak, which is filled up now and then; needs root")
+	soakKills = flag.Int("soak-kills", 2, "how often something is killed in the soaks of workflows, jobs and reminders")
 )
 
 const (

@@ -13,7 +13,7 @@ const (
 	sweepFull       = 1000 // entries of a full record: there may be more
 )
 
-// sweep deletes by record what has passed its time: keys with a time to live, and results of calls.
+// sweep deletes by record what has passed its time: keys with a time to live, results of calls, and workflows that ended long ago.
 func (ns *namespace) sweep(ctx context.Context) {
 	for {
 		select {
@@ -21,7 +21,7 @@ func (ns *namespace) sweep(ctx context.Context) {
 			return
 		case <-ns.node.upkeep.After(sweepEvery):
 		}
-		for _, sweep := range []func(context.Context) (int, error){ns.sweepState, ns.Sweep} {
+		for _, sweep := range []func(context.Context) (int, error){ns.sweepState, ns.sweepLeases, ns.Sweep, ns.flows.store.Sweep} {
 			if err := sweepAll(ctx, sweep); err != nil && ctx.Err() == nil {
 				// Nothing is wrong for readers, who judge times themselves; the next round tries again.
 				ns.node.cfg.Logger.Error("sweep failed", "namespace", ns.name, "err", err)

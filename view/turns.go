@@ -39,7 +39,10 @@ type Turn struct {
 	turns *turns
 	keys  map[string]struct{}
 	claim Claim
+	eager bool          // it comes as soon as those before are on their way to the log
 	ready chan struct{} // closed when the turn has come
+	// flight is set, under the lock of turns, when its holder's transaction is on its way to the log.
+	flight *flight
 }
 
 // turns hands out claims first come, first served: a claim waits for all earlier ones that it
@@ -52,11 +55,11 @@ type turns struct {
 
 // Turn waits for its turn on claim.
 func (b *Book) Turn(ctx context.Context, claim Claim) (*Turn, error) {
-	return b.turns.enter(ctx, claim)
+	return b.turns.enter(ctx, claim, false)
 }
 
-func (s *turns) enter(ctx context.Context, claim Claim) (*Turn, error) {
-	t := &Turn{turns: s, claim: claim, keys: make(map[string]struct{}, len(claim.keys)), ready: make(chan struct{})}
+func (s *turns) enter(ctx context.Context, claim Claim, eager bool) (*Turn, error) {
+	t := &Turn{turns: s, claim: claim, eager: eager, keys: make(map[string]struct{}, len(claim.keys)), ready: make(chan struct{})}
 	for _, key := range claim.keys {
 		t.keys[key] = struct{}{}
 	}
@@ -90,11 +93,41 @@ func (t *Turn) Done() {
 	}
 	s.list = slices.Delete(s.list, i, i+1)
 	s.n.Add(-1)
+	s.wake(i)
+}
+
+// wake has the turns come that can, from the one at i on. mu is held.
+func (s *turns) wake(i int) {
 	for ; i < len(s.list); i++ {
 		if !s.list[i].isReady() && s.isFirst(i) {
 			close(s.list[i].ready)
 		}
 	}
+}
+
+// leaves says that the holder's transaction is on its way to the log: eager ones behind it may begin.
+func (t *Turn) leaves(f *flight) {
+	s := t.turns
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.flight = f
+	s.wake(0)
+}
+
+// flights are the transactions before t that are on their way to the log, or not yet applied; the newest last.
+func (t *Turn) flights() (before []*flight) {
+	s := t.turns
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, older := range s.list {
+		if older == t {
+			break
+		}
+		if older.flight != nil && older.overlaps(t) {
+			before = append(before, older.flight)
+		}
+	}
+	return before
 }
 
 // pass lets a commit of writes through when no earlier turn but own covers them. leave must be called
@@ -103,7 +136,7 @@ func (s *turns) pass(ctx context.Context, own *Turn, writes []string) (leave fun
 	if s.free(own, writes) {
 		return func() {}, nil
 	}
-	t, err := s.enter(ctx, Claim{keys: writes})
+	t, err := s.enter(ctx, Claim{keys: writes}, false)
 	if err != nil {
 		return nil, err
 	}
@@ -126,10 +159,11 @@ func (s *turns) free(own *Turn, writes []string) bool {
 	return true
 }
 
-// isFirst tells whether no older turn overlaps that at i.
+// isFirst tells whether no older turn that the one at i has to wait for overlaps it.
 func (s *turns) isFirst(i int) bool {
+	t := s.list[i]
 	for _, older := range s.list[:i] {
-		if older.overlaps(s.list[i]) {
+		if (!t.eager || older.flight == nil) && older.overlaps(t) {
 			return false
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -28,12 +29,16 @@ type Tx struct {
 	mu     sync.Mutex
 	turn   *Turn // given by Begin, or taken by the first read
 	took   bool  // it was taken, so Close gives it back
+	eager  bool
+	before []*flight          // what those before it in line are committing
+	later  map[string]*flight // keys that were read there
 	closed bool
 	snap   *pebble.Snapshot // nil until the first read
 	at     position         // of the snapshot
 	now    int64            // Unix nanoseconds at which times to live are judged; 0 until asked
 	reads  map[string]struct{}
 	ranges []quipu.KeyRange
+	newer  []quipu.LaterRead         // given by ReadAt
 	own    btree.Map[string, []byte] // pending values by conflict key; nil is deleted
 	undo   []undo
 	ops    []quipu.Op
@@ -44,6 +49,8 @@ type Tx struct {
 
 	read    func()   // tells that the snapshot is gone
 	release []func() // given by OnClose
+	ends    []txEnd  // given by OnEnd
+	done    bool     // it was committed, or had nothing to commit
 	unknown bool     // whether its record is in the log, so nothing of it is let go of
 }
 
@@ -87,8 +94,26 @@ func (t *Tx) OnClose(release func()) {
 	t.release = append(t.release, release)
 }
 
+// txEnd waits to hear whether what is done in a transaction from a place on counts.
+type txEnd struct {
+	ops    int
+	undone bool
+	tell   func(counts bool)
+}
+
+// OnEnd has tell called by Close with whether what is done from now on was committed: not if the transaction was not, or went back
+// to a place before. If that is not known, because the node stops, tell is not called.
+func (t *Tx) OnEnd(tell func(counts bool)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ends = append(t.ends, txEnd{ops: len(t.ops), tell: tell})
+}
+
 // Close releases the snapshot, and the turn that the transaction took itself.
 func (t *Tx) Close() error {
+	for _, end := range t.takeEnds() {
+		end.tell(t.done && !end.undone)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
@@ -110,6 +135,16 @@ func (t *Tx) Close() error {
 	return err
 }
 
+func (t *Tx) takeEnds() []txEnd {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ends := t.ends
+	if t.ends = nil; t.unknown {
+		return nil
+	}
+	return ends
+}
+
 // pin takes the snapshot if there is none yet; key is the first that is read. mu is held.
 func (t *Tx) pin(key string) (err error) {
 	if t.closed {
@@ -120,10 +155,13 @@ func (t *Tx) pin(key string) (err error) {
 	}
 	b := t.book
 	if t.turn == nil && !t.look && !b.turns.free(nil, []string{key}) {
-		if t.turn, err = b.turns.enter(t.ctx, Claim{keys: []string{key}}); err != nil {
+		if t.turn, err = b.turns.enter(t.ctx, Claim{keys: []string{key}}, t.eager); err != nil {
 			return err
 		}
 		t.took = true
+		if t.eager {
+			t.before = t.turn.flights() // before the snapshot, which may have them already
+		}
 	}
 	pinned, read := b.store.o.Reading()
 	b.mu.RLock()
@@ -162,6 +200,9 @@ func (t *Tx) Get(view, key string) (value []byte, ok bool, err error) {
 	}
 	if err := t.pin(name); err != nil {
 		return nil, false, err
+	}
+	if value, ok := t.ahead(name); ok {
+		return value, value != nil, nil
 	}
 	t.reads[name] = struct{}{}
 	stored, closer, err := t.snap.Get(t.book.storeKey(nil, view, key))
@@ -239,6 +280,17 @@ func (t *Tx) wanted() error {
 		return nil
 	}
 	return t.ctx.Err()
+}
+
+// ReadAt says that the transaction relies on a key of view as a record has left it that is newer than the snapshot: it loses if anybody has
+// written the key since.
+func (t *Tx) ReadAt(view, key string, at quipu.Seq) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	read := quipu.LaterRead{Key: conflictKey(view, key), At: at}
+	if !slices.Contains(t.newer, read) {
+		t.newer = append(t.newer, read)
+	}
 }
 
 // Put announces that key of view will be written: to the value that its machine will store, or nil for
@@ -322,6 +374,9 @@ func (t *Tx) Rollback(m Mark) {
 		}
 	}
 	t.ops, t.undo, t.bytes = t.ops[:m.ops], t.undo[:m.undo], m.bytes
+	for i := range t.ends {
+		t.ends[i].undone = t.ends[i].undone || t.ends[i].ops >= m.ops
+	}
 }
 
 // Size counts the keys and ranges read and the operations.
@@ -362,6 +417,7 @@ func (b *Book) Commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
 func (b *Book) commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
 	tx := t.request()
 	if len(tx.Ops) == 0 {
+		t.noteDone()
 		return 0, nil
 	}
 	leave, err := b.pass(ctx, t, tx.Writes)
@@ -369,8 +425,7 @@ func (b *Book) commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
 		return 0, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	seq, err := b.log.Append(ctx, b.id, quipu.Draft{
-		Kind: quipu.KindTx, Version: codec.TxVersion, Tags: tx.Tags, Data: codec.EncodeTx(nil, &tx)})
+	seq, err := b.append(ctx, t, &tx)
 	leave()
 	if err != nil {
 		t.noteUnknown(err)
@@ -386,7 +441,30 @@ func (b *Book) commit(ctx context.Context, t *Tx) (quipu.Seq, error) {
 		t.noteUnknown(err)
 		return seq, err
 	}
+	t.noteDone()
 	return seq, nil
+}
+
+func (t *Tx) noteDone() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.done = true
+}
+
+// append brings a transaction to the log. Those who are eager behind its turn begin with what it writes.
+func (b *Book) append(ctx context.Context, t *Tx, tx *quipu.Tx) (seq quipu.Seq, err error) {
+	if t.turn != nil {
+		f := newFlight(&t.own)
+		t.turn.leaves(f)
+		defer func() { f.landed(seq, err) }()
+	}
+	before, err := t.landedBefore()
+	if err != nil {
+		return 0, err
+	}
+	tx.Later = append(tx.Later, before...)
+	return b.log.Append(ctx, b.id, quipu.Draft{
+		Kind: quipu.KindTx, Version: codec.TxVersion, Tags: tx.Tags, Data: codec.EncodeTx(nil, tx)})
 }
 
 // noteUnknown remembers that a commit may still turn out to be in the log.
@@ -400,7 +478,7 @@ func (t *Tx) noteUnknown(err error) {
 func (t *Tx) request() quipu.Tx {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	tx := quipu.Tx{Snapshot: t.at.seq, NotAfter: t.until, Ranges: t.ranges, Ops: t.ops}
+	tx := quipu.Tx{Snapshot: t.at.seq, NotAfter: t.until, Ranges: t.ranges, Ops: t.ops, Later: slices.Clone(t.newer)}
 	for key := range t.reads {
 		tx.Reads = append(tx.Reads, key)
 	}

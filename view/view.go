@@ -76,6 +76,9 @@ func after(prefix []byte) []byte {
 	return end
 }
 
+// After is the first key that does not start with prefix, which is not all 0xff: the end of a Scan or Peek of those that do.
+func After(prefix string) string { return string(after([]byte(prefix))) }
+
 // At is where an operation stands in the log.
 type At struct {
 	Seq   quipu.Seq

@@ -130,6 +130,9 @@ func (h *history) transact() {
 		tx.Reads = []string{key()}
 	}
 	if h.rng.IntN(4) == 0 {
+		tx.Later = []quipu.LaterRead{{Key: key(), At: h.seq()}}
+	}
+	if h.rng.IntN(4) == 0 {
 		from := key()
 		tx.Ranges = []quipu.KeyRange{{From: from, To: from + "5"}}
 	}

@@ -23,9 +23,14 @@ func (b *modelBook) judge(d quipu.Draft, seq quipu.Seq, stamp int64) error {
 		if tx.Snapshot >= seq || tx.Snapshot.Pos()+quipu.ConflictWindow < seq.Pos() {
 			return fail(quipu.CodeSnapshotOld, "log.append", 0)
 		}
-		if winner := b.winner(tx); winner > 0 {
-			return fail(quipu.CodeConflict, "log.append", winner)
+	}
+	for _, l := range tx.Later {
+		if l.At >= seq || l.At.Pos()+quipu.ConflictWindow < seq.Pos() {
+			return fail(quipu.CodeSnapshotOld, "log.append", 0)
 		}
+	}
+	if winner := b.winner(tx); winner > 0 {
+		return fail(quipu.CodeConflict, "log.append", winner)
 	}
 	if tx.NotAfter != 0 && stamp >= tx.NotAfter {
 		return fail(quipu.CodeConflict, "log.append", 0)
@@ -43,22 +48,20 @@ func (b *modelBook) newest(tag string) quipu.Seq {
 	return 0
 }
 
-// winner is the newest record after tx's snapshot that wrote what tx read; 0 for none.
+// winner is the newest record that wrote what tx read after it was read; 0 for none.
 func (b *modelBook) winner(tx quipu.Tx) quipu.Seq {
 	for _, r := range slices.Backward(b.records) {
-		if r.Seq <= tx.Snapshot {
-			break
-		}
-		if !r.void && slices.ContainsFunc(r.writes, func(key string) bool { return reads(tx, key) }) {
+		if !r.void && slices.ContainsFunc(r.writes, func(key string) bool { return readBefore(tx, key, r.Seq) }) {
 			return r.Seq
 		}
 	}
 	return 0
 }
 
-func reads(tx quipu.Tx, key string) bool {
-	return slices.Contains(tx.Reads, key) ||
-		slices.ContainsFunc(tx.Ranges, func(r quipu.KeyRange) bool { return r.Contains(key) })
+// readBefore tells whether tx read key as it was before seq.
+func readBefore(tx quipu.Tx, key string, seq quipu.Seq) bool {
+	return tx.Snapshot < seq && (slices.Contains(tx.Reads, key) || slices.ContainsFunc(tx.Ranges, func(r quipu.KeyRange) bool { return r.Contains(key) })) ||
+		slices.ContainsFunc(tx.Later, func(l quipu.LaterRead) bool { return l.Key == key && l.At < seq })
 }
 
 // repeated finds the outcome of p among the newest numbers of its producer.

@@ -117,11 +117,12 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(c.backupCommands()...)
 	root.AddCommand(c.appCommands()...)
 	root.AddCommand(c.revisionCommands()...)
+	root.AddCommand(c.workflowCommand())
 	root.AddCommand(c.callCommands()...)
 	root.AddCommand(c.travelCommands()...)
 	root.AddCommand(c.billCommand(), c.budgetCommand())
 	root.AddCommand(c.topicCommands()...)
-	root.AddCommand(c.stateCommand(), c.configCommand(), c.logCommand(), c.doctorCommand(), c.explainCommand(), c.versionCommand(), c.runCommand(), c.daprdCommand())
+	root.AddCommand(c.stateCommand(), c.configCommand(), c.logCommand(), c.doctorCommand(), c.explainCommand(), c.versionCommand(), c.runCommand(), c.daprdCommand(), c.jobsCommand(), c.actorCommands())
 	return root
 }
 

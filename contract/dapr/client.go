@@ -77,6 +77,7 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 //   - an event (Quipu-Trigger starts with "topic") is OnTopicEvent, or OnBulkTopicEvent for a batch, and the answer
 //     is what Judge reads;
 //   - an event of an input binding (Quipu-Trigger starts with "binding/") is OnBindingEvent;
+//   - a job (Quipu-Trigger is TriggerJob) is OnJobEvent;
 //   - everything else is OnInvoke, and an error's code becomes a status as Dapr maps them; Grpc-Status keeps it.
 //
 // The request reaches the application at most once: HTTP/2 repeats only what the other side says it has not looked at.
@@ -93,6 +94,8 @@ func (c *Client) Do(r *http.Request) (*http.Response, error) {
 		return c.event(r)
 	case strings.HasPrefix(trigger, quipu.TriggerBinding):
 		return c.binding(r, strings.TrimPrefix(trigger, quipu.TriggerBinding))
+	case trigger == TriggerJob:
+		return c.job(r)
 	}
 	return c.invoke(r)
 }

@@ -131,11 +131,6 @@ func ask(ctx context.Context, app App, path string, v any) error {
 	return nil
 }
 
-// Config is what an application says about the actors it hosts.
-type Config struct {
-	Entities []string `json:"entities"`
-}
-
 // Configuration asks for it; the zero Config if the application has nothing to say. CodeAppCallback.
 func Configuration(ctx context.Context, app App) (Config, error) {
 	var c Config

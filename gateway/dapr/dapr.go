@@ -9,7 +9,7 @@
 // promises, also after a crash, is what quipu.Session promises: inside an atomic call it means "in the call's
 // transaction". Other components than state and topics on the log act at once. What goes wrong inside of one is told to the client if it
 // is a quipu.Error; anything else is internal, and in the log. Reading requests is apart from doing them, so that both protocols do
-// the same. Actors, jobs and workflows are not here.
+// the same. Workers of workflows speak a protocol of their own, which is in package taskhub.
 //
 // An app speaks through the listener of its instance, and its Session is that instance's. A client from outside
 // has no instance: like an app that daprd was started for, it has an app id, which is "default" unless the
@@ -31,6 +31,7 @@ import (
 	"github.com/quipu-run/quipu/gateway"
 	"github.com/quipu-run/quipu/internal/clock"
 	"github.com/quipu-run/quipu/internal/component"
+	"google.golang.org/grpc"
 )
 
 // RuntimeVersion is the version of Dapr whose API this is.
@@ -73,6 +74,13 @@ type Options struct {
 	// Subscribe is quipu.Topics' for the namespace of a request, until the request's context ends. nil means that
 	// streams of events are refused.
 	Subscribe func(*http.Request, quipu.SubscribeRequest, func(context.Context, quipu.Event) quipu.Outcome) error
+	// Actors are those of the application whose request it is. nil, or nothing of a request, means that it hosts none and calls none.
+	Actors func(*http.Request) Actors
+	// Workflows keeps the workflows of a request's namespace. nil means that there are none.
+	Workflows func(*http.Request) (quipu.Workflows, error)
+	// Services adds others to those of GRPC. They are guarded like Dapr's own, and find the request of a call by RequestOf. nil adds
+	// none.
+	Services func(grpc.ServiceRegistrar)
 	// Token is asked for in dapr-api-token, if RequireToken is set or the request has one.
 	Token        string
 	RequireToken bool
@@ -256,8 +264,14 @@ func (d *Door) route(w http.ResponseWriter, r *http.Request, parts []string) {
 		d.crypto(w, r, unescape(parts[2]), parts[3])
 	case version == "v1.0-alpha1" && api == "subtlecrypto" && len(parts) == 4 && subtleMethods[parts[3]] != nil:
 		d.subtleCrypto(w, r, unescape(parts[2]), parts[3])
+	case (version == "v1.0" || version == "v1.0-alpha1") && api == "jobs" && len(parts) == 3:
+		d.job(w, r, unescape(parts[2]))
+	case api == "workflows" && isWorkflows(version, parts[1:]):
+		d.workflows(w, r, parts[1:])
 	case version == "v1.0" && api == "metadata" && len(parts) <= 3:
 		d.metadata(w, r, parts[2:])
+	case version == "v1.0" && api == "actors" && isActors(parts):
+		d.actors(w, r, parts)
 	case isHealth(http.MethodGet, parts):
 		d.health(w, r)
 	case version == "v1.0" && api == "shutdown" && len(parts) == 2:

@@ -26,6 +26,7 @@ import (
 const (
 	grpcStreamsMax   = 1000
 	grpcHeaderMax    = 64 << 10
+	grpcWorkers      = 16 // goroutines whose stacks have grown; when all are taken a call has its own
 	grpcConnectMax   = 5 * time.Second
 	grpcPingsApart   = 10 * time.Second
 	grpcPingIdle     = 2 * time.Minute
@@ -52,6 +53,7 @@ func (d *Door) GRPC(beside ...Beside) *grpc.Server {
 		grpc.MaxHeaderListSize(grpcHeaderMax),
 		grpc.MaxConcurrentStreams(grpcStreamsMax),
 		grpc.ConnectionTimeout(grpcConnectMax),
+		grpc.NumStreamWorkers(grpcWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcPingsApart, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: grpcPingIdle, Timeout: grpcPingAnswered}),
 	}
@@ -68,6 +70,9 @@ func (d *Door) GRPC(beside ...Beside) *grpc.Server {
 		}
 	}
 	rtv1.RegisterDaprServer(s, &runtime{d: d})
+	if d.opt.Services != nil {
+		d.opt.Services(s)
+	}
 	return s
 }
 
@@ -86,6 +91,9 @@ type runtime struct {
 
 // requestKey is where the context of a method has its request.
 type requestKey struct{}
+
+// RequestOf is the request that a call of a service of Options.Services is, with its metadata as headers.
+func RequestOf(ctx context.Context) *http.Request { return requestOf(ctx) }
 
 // requestOf is a call of gRPC as the request of HTTP/2 that it is.
 func requestOf(ctx context.Context) *http.Request {

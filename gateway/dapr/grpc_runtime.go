@@ -80,7 +80,11 @@ func (s *runtime) GetMetadata(ctx context.Context, _ *rtv1.GetMetadataRequest) (
 		return nil, s.d.problem(r, "ERR_METADATA_GET", "", err)
 	}
 	out := &rtv1.GetMetadataResponse{Id: m.ID, RuntimeVersion: m.RuntimeVersion, ExtendedMetadata: m.Extended,
-		ActorRuntime: &rtv1.ActorRuntime{RuntimeStatus: rtv1.ActorRuntime_DISABLED}}
+		ActorRuntime: &rtv1.ActorRuntime{RuntimeStatus: rtv1.ActorRuntime_ActorRuntimeStatus(rtv1.ActorRuntime_ActorRuntimeStatus_value[m.ActorRuntime.Status]),
+			HostReady: m.ActorRuntime.HostReady, Placement: m.ActorRuntime.Placement}}
+	for _, a := range m.ActorRuntime.Active {
+		out.ActorRuntime.ActiveActors = append(out.ActorRuntime.ActiveActors, &rtv1.ActiveActorsCount{Type: a.Type, Count: a.Count})
+	}
 	out.EnabledFeatures = m.Features
 	for _, e := range m.HTTPEndpoints {
 		out.HttpEndpoints = append(out.HttpEndpoints, &rtv1.MetadataHTTPEndpoint{Name: e.Name})

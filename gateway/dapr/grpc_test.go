@@ -197,8 +197,6 @@ func TestBadInputOverGRPC(t *testing.T) {
 	c.fails(err, codes.InvalidArgument, "DAPR_PUBSUB_MARSHAL_EVENTS", "entryId is duplicated")
 	_, err = c.Shutdown(ctx, &rtv1.ShutdownRequest{})
 	c.fails(err, codes.PermissionDenied, "", "the platform starts and stops")
-	_, err = c.ListJobs(ctx, &rtv1.ListJobsRequest{})
-	c.fails(err, codes.Unimplemented, "", "ListJobs")
 	page, err := h.ns.State("default").List(ctx, quipu.StoreDefault, quipu.ListRequest{Limit: 10})
 	if err != nil || len(page.Items) != 0 || len(h.published("t")) != 0 {
 		t.Errorf("something was written: %v %v", page, err)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/quipu-run/quipu"
@@ -25,8 +26,15 @@ type registered struct {
 }
 
 type actorRuntime struct {
-	Status    string `json:"runtimeStatus"`
-	HostReady bool   `json:"hostReady"`
+	Status    string        `json:"runtimeStatus"`
+	Active    []activeActor `json:"activeActors,omitempty"`
+	HostReady bool          `json:"hostReady"`
+	Placement string        `json:"placement,omitempty"`
+}
+
+type activeActor struct {
+	Type  string `json:"type,omitempty"`
+	Count int32  `json:"count,omitempty"`
 }
 
 type rule struct {
@@ -48,6 +56,7 @@ type metadataReply struct {
 	RuntimeVersion string            `json:"runtimeVersion"`
 	Components     []registered      `json:"components"`
 	Extended       map[string]string `json:"extended"`
+	ActiveActors   []activeActor     `json:"actors,omitempty"` // the older name
 	Subscriptions  []subscription    `json:"subscriptions,omitempty"`
 	ActorRuntime   actorRuntime      `json:"actorRuntime"`
 	Features       []string          `json:"enabledFeatures,omitempty"`
@@ -114,13 +123,27 @@ func (d *Door) describe(r *http.Request) (metadataReply, error) {
 	d.mu.Unlock()
 	extended["daprRuntimeVersion"] = RuntimeVersion
 	m := metadataReply{ID: id, RuntimeVersion: RuntimeVersion, Extended: extended, Components: registeredOf(set),
-		Subscriptions: d.subscriptions(r), ActorRuntime: actorRuntime{Status: "DISABLED"}}
+		Subscriptions: d.subscriptions(r), ActorRuntime: d.actorRuntime(r)}
+	m.ActiveActors = m.ActorRuntime.Active
 	if d.opt.About != nil {
 		about := d.opt.About(r)
 		m.Features, m.App = about.Features, about.App
 		m.HTTPEndpoints, m.Resiliencies = namesOf(about.HTTPEndpoints), namesOf(about.Resiliencies)
 	}
 	return m, nil
+}
+
+// actorRuntime is running for every application, in Dapr's words: placement is the log.
+func (d *Door) actorRuntime(r *http.Request) actorRuntime {
+	if d.opt.Actors == nil {
+		return actorRuntime{Status: "DISABLED"}
+	}
+	out := actorRuntime{Status: "RUNNING", Placement: "placement: connected", HostReady: true}
+	counts, _ := d.actorsOf(r).Active()
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		out.Active = append(out.Active, activeActor{name, int32(counts[name])})
+	}
+	return out
 }
 
 func namesOf(all []string) []named {

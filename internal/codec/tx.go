@@ -4,7 +4,8 @@
 //
 //	snapshot  8 bytes little-endian
 //	notAfter  8 bytes little-endian
-//	reads     count, then length and bytes of each
+//	reads     count, then length and bytes of each; one that begins with NUL, as no view's key does, was read later: 8 bytes
+//	          little-endian are the seq that wrote it, the rest is the key
 //	ranges    count, then both ends of each as length and bytes
 //	writes    count, then length and bytes of each
 //	ops       count, then view and body of each as length and bytes
@@ -31,7 +32,14 @@ var ErrTx = errors.New("malformed transaction record")
 func EncodeTx(buf []byte, tx *quipu.Tx) []byte {
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(tx.Snapshot))
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(tx.NotAfter))
-	buf = appendStrings(buf, tx.Reads)
+	buf = binary.AppendUvarint(buf, uint64(len(tx.Reads)+len(tx.Later)))
+	for _, key := range tx.Reads {
+		buf = appendString(buf, key)
+	}
+	for _, l := range tx.Later {
+		buf = append(binary.AppendUvarint(buf, uint64(laterHead+len(l.Key))), 0)
+		buf = append(binary.LittleEndian.AppendUint64(buf, uint64(l.At)), l.Key...)
+	}
 	buf = binary.AppendUvarint(buf, uint64(len(tx.Ranges)))
 	for _, r := range tx.Ranges {
 		buf = appendString(appendString(buf, r.From), r.To)
@@ -75,7 +83,7 @@ func decodeConflicts(data []byte) (quipu.Tx, *decoder) {
 	var tx quipu.Tx
 	tx.Snapshot = quipu.Seq(d.fixed64())
 	tx.NotAfter = int64(d.fixed64())
-	tx.Reads = d.strings()
+	d.reads(&tx)
 	if n := d.count(2); n > 0 {
 		tx.Ranges = make([]quipu.KeyRange, n)
 		for i := range tx.Ranges {
@@ -84,6 +92,31 @@ func decodeConflicts(data []byte) (quipu.Tx, *decoder) {
 	}
 	tx.Writes = d.strings()
 	return tx, d
+}
+
+// laterHead is what comes before the key of a later read.
+const laterHead = 9
+
+func (d *decoder) reads(tx *quipu.Tx) {
+	n := d.count(1)
+	if n > 0 {
+		tx.Reads = make([]string, 0, n)
+	}
+	for range n {
+		key := d.str()
+		switch {
+		case key == "" || key[0] != 0:
+			tx.Reads = append(tx.Reads, key)
+		case len(key) < laterHead:
+			d.fail()
+		default:
+			at := binary.LittleEndian.Uint64([]byte(key[1:laterHead]))
+			tx.Later = append(tx.Later, quipu.LaterRead{Key: key[laterHead:], At: quipu.Seq(at)})
+		}
+	}
+	if len(tx.Reads) == 0 {
+		tx.Reads = nil
+	}
 }
 
 func appendStrings(buf []byte, list []string) []byte {

@@ -9,7 +9,7 @@ import (
 )
 
 func genTx(t *rapid.T) quipu.Tx {
-	keys := rapid.SliceOfN(rapid.String(), 1, 5)
+	keys := rapid.SliceOfN(rapid.StringMatching(`[^\x00].{0,20}`), 1, 5)
 	tx := quipu.Tx{
 		Snapshot: quipu.Seq(rapid.Uint64().Draw(t, "snapshot")),
 		NotAfter: rapid.Int64().Draw(t, "notAfter"),
@@ -18,6 +18,9 @@ func genTx(t *rapid.T) quipu.Tx {
 	}
 	for _, from := range keys.Draw(t, "ranges") {
 		tx.Ranges = append(tx.Ranges, quipu.KeyRange{From: from, To: from + "z"})
+	}
+	for _, key := range rapid.SliceOfN(rapid.String(), 0, 3).Draw(t, "later") {
+		tx.Later = append(tx.Later, quipu.LaterRead{Key: key, At: quipu.Seq(rapid.Uint64().Draw(t, "at"))})
 	}
 	for _, view := range keys.Draw(t, "ops") {
 		tx.Ops = append(tx.Ops, quipu.Op{View: view, Body: []byte(view + "!")})
@@ -53,6 +56,7 @@ func TestCutTxIsRefused(t *testing.T) {
 
 func FuzzDecodeTx(f *testing.F) {
 	f.Add(EncodeTx(nil, &quipu.Tx{Reads: []string{"a"}, Ops: []quipu.Op{{View: "kv", Body: []byte("b")}}}))
+	f.Add(EncodeTx(nil, &quipu.Tx{Later: []quipu.LaterRead{{Key: "a", At: 7}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		tx, err := DecodeTx(data)
 		if err != nil {

@@ -11,6 +11,7 @@
 package resolve
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/quipu-run/quipu"
@@ -88,8 +89,8 @@ func NewWindow(floor quipu.Seq, older Older, bytesMax int) *Window {
 
 // Judge answers what becomes of tx as the record seq of book, stamped stamp. Its error is Older's.
 func (w *Window) Judge(book quipu.Book, seq quipu.Seq, stamp int64, tx *quipu.Tx) (Verdict, error) {
-	if len(tx.Reads)+len(tx.Ranges) > 0 {
-		if tx.Snapshot >= seq || tx.Snapshot.Pos()+quipu.ConflictWindow < seq.Pos() {
+	if len(tx.Reads)+len(tx.Ranges)+len(tx.Later) > 0 {
+		if tooOld(tx, seq) {
 			return Verdict{Outcome: TooOld}, nil
 		}
 		winner, err := w.newest(book, tx)
@@ -101,6 +102,13 @@ func (w *Window) Judge(book quipu.Book, seq quipu.Seq, stamp int64, tx *quipu.Tx
 		return Verdict{Outcome: Conflict}, nil
 	}
 	return Verdict{}, nil
+}
+
+// tooOld tells whether something was read at a time that cannot be judged, or that has not been yet.
+func tooOld(tx *quipu.Tx, seq quipu.Seq) bool {
+	bad := func(at quipu.Seq) bool { return at >= seq || at.Pos()+quipu.ConflictWindow < seq.Pos() }
+	return len(tx.Reads)+len(tx.Ranges) > 0 && bad(tx.Snapshot) ||
+		slices.ContainsFunc(tx.Later, func(l quipu.LaterRead) bool { return bad(l.At) })
 }
 
 // JudgeCond answers what becomes of a record with cond when newest is the last of the tag that counts.
@@ -164,6 +172,13 @@ func (w *Window) newest(book quipu.Book, tx *quipu.Tx) (quipu.Seq, error) {
 	var newest quipu.Seq
 	for _, key := range tx.Reads {
 		seq, err := w.newestKey(book, key, tx.Snapshot)
+		if err != nil {
+			return 0, err
+		}
+		newest = max(newest, seq)
+	}
+	for _, l := range tx.Later {
+		seq, err := w.newestKey(book, l.Key, l.At)
 		if err != nil {
 			return 0, err
 		}

@@ -41,7 +41,15 @@ type write struct {
 func naive(all []write, book quipu.Book, tx quipu.Tx) quipu.Seq {
 	var newest quipu.Seq
 	for _, w := range all {
-		if w.book != book || w.seq <= tx.Snapshot {
+		if w.book != book {
+			continue
+		}
+		for _, l := range tx.Later {
+			if l.Key == w.key && w.seq > l.At {
+				newest = max(newest, w.seq)
+			}
+		}
+		if w.seq <= tx.Snapshot {
 			continue
 		}
 		for _, key := range tx.Reads {
@@ -84,6 +92,9 @@ func TestVerdictsEqualThoseOfLookingAtEverything(t *testing.T) {
 			}
 			if rapid.Bool().Draw(t, "lists") {
 				tx.Ranges = []quipu.KeyRange{{From: key.Draw(t, "from"), To: rapid.SampledFrom([]string{"", "k15", "k7"}).Draw(t, "to")}}
+			}
+			if rapid.Bool().Draw(t, "later") {
+				tx.Later = []quipu.LaterRead{{Key: key.Draw(t, "laterKey"), At: quipu.Seq(rapid.IntRange(0, int(seq)-1).Draw(t, "at"))}}
 			}
 			v, err := w.Judge(book, seq, 0, &tx)
 			want := naive(all, book, tx)

@@ -25,6 +25,7 @@ var layers = [][]string{
 	{"view", "tier", "ledger"},
 	{
 		"locallog", "clusterlog", "kv", "topic", "workflow", "files", "bucket", "query", "scratch",
+		"timer", "lease", "alarm", "step", "actor",
 		"deploy", "call", "pool", "process/...", "wasm", "pod", "contract/...", "trigger", "meter",
 		"gateway/...", "component/...", "console", "operator",
 	},
@@ -37,7 +38,9 @@ var allowed = map[[2]string]string{
 	{"gateway/*", "gateway"}:     "a door may import gateway",
 	{"internal/*", "internal/*"}: "helpers may use each other",
 	{"sdk", "api/*"}:             "the client speaks the generated protocol",
+	{"sdk/*", "sdk/*"}:           "libraries may use each other",
 	{"sdk", "internal/*"}:        "helpers are for everybody",
+	{"sdk/*", "internal/*"}:      "helpers are for everybody",
 	{"xtest", "internal/*"}:      "the suites check with the platform's own pure parts",
 	{"process/*", "process/*"}:   "one runtime, in parts",
 	{"cmd/*", "cmd/*"}:           "one program, in parts",

@@ -62,6 +62,7 @@ func TestConformance(t *testing.T) {
 		"state over gRPC": b.stateOverGRPC, "state over HTTP": b.stateOverHTTP, "pubsub over gRPC": b.pubsubOverGRPC, "pubsub over HTTP": b.pubsubOverHTTP,
 		"configuration over gRPC": b.configurationOverGRPC, "configuration over HTTP": b.configurationOverHTTP,
 		"crypto": b.crypto, "conversation": b.conversation, "lock over gRPC": b.lockOverGRPC, "lock over HTTP": b.lockOverHTTP,
+		"workflows over gRPC": b.workflowsOverGRPC, "workflows over HTTP": b.workflowsOverHTTP,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

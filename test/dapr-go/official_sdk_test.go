@@ -41,6 +41,15 @@ func TestTheOfficialSDKDrivesANode(t *testing.T) {
 	}
 }
 
+// Workflows with their worker and their client in one program: it says what each of them came to.
+func TestWorkflowsOfTheOfficialSDK(t *testing.T) {
+	bin := build(t)
+	n := daprnode.Serve(t, filepath.Join("..", ".."))
+	for range 2 {
+		n.Client("shop-go", filepath.Join(bin, "flows"))
+	}
+}
+
 // build makes the programs from what is on this machine.
 func build(t *testing.T) (bin string) {
 	t.Helper()

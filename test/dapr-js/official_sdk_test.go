@@ -55,3 +55,27 @@ func installed(t *testing.T) {
 		t.Skip("run npm install here first")
 	}
 }
+
+// Actors of the SDK have state, turns, timers and reminders, and leave when they are idle.
+func TestTheOfficialSDKHostsActors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds and runs the program")
+	}
+	installed(t)
+	n := daprnode.Serve(t, filepath.Join("..", ".."))
+	for range 2 {
+		n.Blocks("zoo-js", "http", ".", "node", "zoo.js")
+	}
+}
+
+// Chaining, fan-out, a monitor, approval by a person, a saga and children, each with what it must come to.
+func TestWorkflowsOfTheOfficialSDK(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds and runs the program")
+	}
+	installed(t)
+	n := daprnode.Serve(t, filepath.Join("..", ".."))
+	for range 2 { // it may run again against the same node
+		n.Client(".", "node", "flows.js")
+	}
+}

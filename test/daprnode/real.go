@@ -19,6 +19,10 @@ type Program struct {
 	bin  string
 	http string
 	env  []string // of a client from outside
+	data string
+	out  *output
+	kill func()       // and wait
+	end  func() error // asks it to end, and waits
 }
 
 // Serve builds the program, starts it on an empty directory, and waits until it is ready. root is the folder of our
@@ -37,39 +41,61 @@ func Serve(t testing.TB, root string) *Program {
 // ServeProgram is Serve of a program that was built.
 func ServeProgram(t testing.TB, bin string) *Program {
 	t.Helper()
-	p := &Program{t: t, bin: bin}
-	data, out := t.TempDir(), &output{}
-	cmd := exec.Command(p.bin, "serve", "--data", data, "--port", "0", "--dapr-http-port", "0", "--dapr-grpc-port", "0")
-	cmd.Stdout, cmd.Stderr = out, out
+	p := &Program{t: t, bin: bin, data: t.TempDir(), out: &output{}}
+	p.start()
+	t.Cleanup(func() {
+		if err := p.end(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the node printed:\n%s", p.out)
+		}
+	})
+	return p
+}
+
+// Crash is kill -9 of the node, which then starts again on its data.
+func (p *Program) Crash() {
+	p.t.Helper()
+	p.kill()
+	p.start()
+}
+
+// start runs the node on its data, and waits until it is ready.
+func (p *Program) start() {
+	p.t.Helper()
+	cmd := exec.Command(p.bin, "serve", "--data", p.data, "--port", "0", "--dapr-http-port", "0", "--dapr-grpc-port", "0")
+	cmd.Stdout, cmd.Stderr = p.out, p.out
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
+	p.kill = func() {
+		_ = cmd.Process.Kill() // it may have ended
+		<-ended
+	}
+	p.end = func() error {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		select {
 		case <-ended:
+			return nil
 		case <-time.After(drainMax):
-			_ = cmd.Process.Kill()
-			<-ended
-			t.Error("the node did not end when it was asked to")
+			p.kill()
+			return errors.New("the node did not end when it was asked to")
 		}
-		if t.Failed() {
-			t.Logf("the node printed:\n%s", out)
-		}
-	})
-	p.await(filepath.Join(data, "node.json"), ended)
-	return p
+	}
+	p.await(cmd.Process.Pid, filepath.Join(p.data, "node.json"), ended)
 }
 
 // drainMax is longer than a node takes to drain.
 const drainMax = 20 * time.Second
 
 // await reads where the node listens, which it writes when it is ready.
-func (p *Program) await(path string, ended <-chan struct{}) {
+func (p *Program) await(pid int, path string, ended <-chan struct{}) {
 	p.t.Helper()
 	var says struct {
+		PID      int    `json:"pid"`
 		HTTP     string `json:"http"`
 		DaprHTTP string `json:"dapr_http"`
 		DaprGRPC string `json:"dapr_grpc"`
@@ -80,7 +106,10 @@ func (p *Program) await(path string, ended <-chan struct{}) {
 			if err = json.Unmarshal(text, &says); err != nil {
 				p.t.Fatal(err)
 			}
-			break
+			if says.PID == pid { // else it is that of a node that was killed
+				break
+			}
+			err = fs.ErrNotExist
 		}
 		if !errors.Is(err, fs.ErrNotExist) || time.Since(start) > startMax {
 			p.t.Fatalf("the node is not ready: %v", err)
@@ -91,7 +120,7 @@ func (p *Program) await(path string, ended <-chan struct{}) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	p.http = says.HTTP
+	p.http, p.env = says.HTTP, nil
 	for name, address := range map[string]string{"DAPR_HTTP_PORT": says.DaprHTTP, "DAPR_GRPC_PORT": says.DaprGRPC} {
 		_, port, ok := strings.Cut(address, ":")
 		if !ok {

@@ -39,6 +39,7 @@ type Namespace struct {
 	calls     []quipu.CallInfo
 	items     map[string]quipu.Item // by store, NUL, prefixed key
 	version   int
+	workflows Workflows
 	Aliases   map[string]map[string]bool // by function
 	Waiting   []quipu.CallRequest        // accepted by InvokeAsync
 	Lines     []sdk.LogLine
@@ -47,6 +48,9 @@ type Namespace struct {
 	OnDeploy func(app string, bundle []byte) ([]quipu.Function, error)
 	// OnVerify, if set, is the outcome of Verify.
 	OnVerify error
+	// Flows and Alarms are what sessions start and set; nil unless a test gives them.
+	Flows  quipu.WorkflowStarter
+	Alarms quipu.Alarms
 	// OnRoutes, if set, is told of every change of what is deployed.
 	OnRoutes func([]quipu.Function)
 }
@@ -64,6 +68,14 @@ func (n *Namespace) Add(fn quipu.Function, h http.Handler) {
 		fn.Revision, fn.Number, fn.App, fn.Deployed = "r1", 1, "app", Epoch
 	}
 	n.functions[fn.Name], n.handlers[fn.Name] = fn, h
+}
+
+// Jobs are the Alarms.
+func (n *Namespace) Jobs() quipu.Alarms { return n.Alarms }
+
+// Actors has none.
+func (n *Namespace) Actors(context.Context, quipu.ActorList) (quipu.ActorPage, error) {
+	return quipu.ActorPage{Actors: []quipu.ActorInfo{}}, nil
 }
 
 // HTTP is a function with one route.
@@ -423,12 +435,14 @@ func (n *Namespace) State(function string) quipu.State { return state{n, functio
 
 // Session is a session of an instance of function, outside any call.
 func (n *Namespace) Session(function string) quipu.Session {
-	return session{state{n, function}, n.Broker, n}
+	return session{state{n, function}, n.Broker, n.Flows, n.Alarms, n}
 }
 
 type session struct {
 	state
 	quipu.Publisher
+	quipu.WorkflowStarter
+	quipu.Alarms
 	n *Namespace
 }
 
@@ -447,6 +461,9 @@ func (s session) EffectID() string { return "" }
 
 // Together does what do does; this fake takes nothing back.
 func (s session) Together(_ context.Context, do func(quipu.Group) error) error { return do(s) }
+
+// Holds believes that every lease is held.
+func (s session) Holds(quipu.Lease) error { return nil }
 
 type state struct {
 	n        *Namespace

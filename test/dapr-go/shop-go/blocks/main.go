@@ -38,7 +38,7 @@ func main() {
 	}{
 		{"a binding goes out", b.bindingOut}, {"a binding comes in", b.bindingIn}, {"configuration and its changes", b.configuration},
 		{"locks", b.lock}, {"secrets", b.secrets}, {"documents are sealed and opened", b.crypto},
-		{"conversation", b.conversation}, {"queries", b.query}, {"metadata", b.metadata},
+		{"conversation", b.conversation}, {"queries", b.query}, {"jobs", b.schedule}, {"metadata", b.metadata},
 	} {
 		if err := step.do(ctx); err != nil {
 			log.Fatalf("%s: %v", step.name, err)
@@ -50,7 +50,9 @@ func main() {
 
 type blocks struct {
 	client.Client
-	came map[string]chan string // data of input bindings
+	came   map[string]chan string // data of input bindings
+	jobs   chan *common.JobEvent
+	failed map[string]bool // jobs, by name
 }
 
 // listen takes what input bindings bring.
@@ -68,6 +70,7 @@ func (b *blocks) listen(address string) error {
 			return nil, nil
 		}))
 	}
+	err = errors.Join(err, b.jobsInto(s))
 	go func() {
 		if err := s.Start(); err != nil {
 			log.Fatal(err)
