@@ -229,8 +229,11 @@ type body struct {
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
+	switch {
+	case err == io.EOF:
 		b.ended = true
+	case err != nil:
+		b.keep = false // the next Read may well answer io.EOF, as net/http's body does
 	}
 	return n, err
 }

@@ -3,6 +3,7 @@ package http
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -247,6 +248,45 @@ func TestRequestOnAStaleConnectionIsMovedWhole(t *testing.T) {
 		if bodies[i] != fmt.Sprint("body ", i) {
 			t.Errorf("the app got %q", bodies)
 		}
+	}
+}
+
+// The app has shut its side down in the middle of a reply and still reads: what is written next would get no answer.
+func TestAConnectionWhoseReplyBrokeOffIsNotUsedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for n := 0; ; n++ {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+				t.Error(err)
+				return
+			}
+			if n > 0 {
+				io.WriteString(conn, ok)
+				continue
+			}
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+			conn.(*net.UnixConn).CloseWrite()
+		}
+	}()
+	a := &app{client: NewClient(Options{Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}})}
+	defer a.client.Close()
+	if text, err := a.do(t, "GET", ""); text != "half" || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatalf("got %q, %v", text, err)
+	}
+	if text, err := a.do(t, "GET", ""); text != "ok" || err != nil {
+		t.Fatalf("got %q, %v on the next call", text, err)
 	}
 }
 
