@@ -1,7 +1,7 @@
 // Bench measures Quipu beside peers and physical limits, on this machine and in one run: shared machines are
 // noisy, so compare figures of one run as ratios, and repeat before you believe a small difference.
 //
-//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [fork] [dapr] [workflow] [-json] [-d 2s] [-max 1e6]
+//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [fork] [dapr] [workflow] [sleepers] [-json] [-d 2s] [-max 1e6] [-sleepers 1e5]
 //
 // Without a name everything runs. Each figure is a line: a table for people, or JSON objects with -json.
 package main
@@ -36,6 +36,7 @@ var benches = []bench{
 	{"fork", benchFork},
 	{"dapr", benchDapr},
 	{"workflow", benchWorkflow},
+	{"sleepers", benchSleepers},
 }
 
 var parts = []bench{{"logdoor", benchLogDoor}}
@@ -45,6 +46,7 @@ type runner struct {
 	printer
 	d       time.Duration // of each figure
 	max     float64       // records of the largest log of scale
+	asleep  float64       // workflows of sleepers
 	dir     string        // temporary, on the disk that is measured
 	program string        // the built binary; "" until needed
 	seen    func(figure)  // if set, gets the figures of peers
@@ -73,6 +75,7 @@ func run(args []string) (err error) {
 	flags.BoolVar(&r.json, "json", false, "print JSON lines")
 	flags.DurationVar(&r.d, "d", 2*time.Second, "time of each figure")
 	flags.Float64Var(&r.max, "max", 1e6, "records of the largest log that scale opens")
+	flags.Float64Var(&r.asleep, "sleepers", 1e5, "workflows that sleep")
 	where := flags.String("dir", "", "measure the disk of this directory; default: that of temporary files")
 	var names []string
 	for len(args) > 0 { // flags may stand after names

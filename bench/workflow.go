@@ -17,11 +17,9 @@ import (
 // benchWorkflow measures durable execution beside Restate, Temporal's server and PostgreSQL, if they are on the PATH: workflows of one and of ten steps
 // through the Dapr Go SDK and as a function with step(), a counter as an object or a row, and one hot counter. Each peer runs alone.
 func benchWorkflow(r *runner) error {
-	flows := filepath.Join(r.dir, "flows")
-	cmd := exec.Command("go", "build", "-o", flows, ".")
-	cmd.Dir = filepath.Join(folder(), "flows")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build bench/flows: %w\n%s", err, out)
+	flows, err := buildFlows(r.dir)
+	if err != nil {
+		return err
 	}
 	for _, run := range []func(string) error{r.ownWorkflows, r.restate, r.temporal, r.postgres} {
 		if err := run(flows); err != nil {
@@ -29,6 +27,20 @@ func benchWorkflow(r *runner) error {
 		}
 	}
 	return nil
+}
+
+// buildFlows compiles what runs workflows of the SDKs, once.
+func buildFlows(dir string) (program string, err error) {
+	program = filepath.Join(dir, "flows")
+	if _, err := os.Stat(program); err == nil {
+		return program, nil
+	}
+	cmd := exec.Command("go", "build", "-o", program, ".")
+	cmd.Dir = filepath.Join(folder(), "flows")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build bench/flows: %w\n%s", err, out)
+	}
+	return program, nil
 }
 
 // inFlight is how many workflows, or calls, are under way at once.
@@ -221,23 +233,32 @@ func (r *runner) pgbench(dir, port string) error {
 	return nil
 }
 
-// figuresOf runs a program that prints figures.
+// figuresOf runs a program that prints figures, and prints them.
 func (r *runner) figuresOf(name string, args ...string) error {
+	all, err := figuresOf(name, args...)
+	for _, f := range all {
+		r.print(f)
+	}
+	return err
+}
+
+// figuresOf runs a program that prints figures.
+func figuresOf(name string, args ...string) (all []figure, err error) {
 	cmd := exec.Command(name, args...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.Output()
 	if err != nil {
-		return fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, said.Bytes())
+		return nil, fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, said.Bytes())
 	}
 	for line := range bytes.Lines(out) {
 		var f figure
 		if err := json.Unmarshal(line, &f); err != nil {
-			return fmt.Errorf("%s said %q: %w", filepath.Base(name), line, err)
+			return all, fmt.Errorf("%s said %q: %w", filepath.Base(name), line, err)
 		}
-		r.print(f)
+		all = append(all, f)
 	}
-	return nil
+	return all, nil
 }
 
 // background starts a program that runs until stop.

@@ -27,12 +27,16 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		log.Fatal("flows dapr|restate")
+		log.Fatal("flows dapr|sleep|wake|restate")
 	}
 	var err error
 	switch os.Args[1] {
 	case "dapr":
 		err = dapr(os.Args[2:])
+	case "sleep":
+		err = sleep(os.Args[2:])
+	case "wake":
+		err = wake(os.Args[2:])
 	case "restate":
 		err = serveRestate(os.Args[2:])
 	default:
@@ -56,30 +60,11 @@ func dapr(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient(*address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
-			return invoke(metadata.AppendToOutgoingContext(ctx, "dapr-app-id", *app), method, in, out, cc, o...)
-		}),
-		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
-			return stream(metadata.AppendToOutgoingContext(ctx, "dapr-app-id", *app), desc, cc, method, o...)
-		}))
+	c, stop, err := worker(*address, *app)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	r := workflow.NewRegistry()
-	if err := errors.Join(r.AddWorkflowN("Steps", stepsOf), r.AddActivityN("Step", func(ctx workflow.ActivityContext) (any, error) {
-		var i int
-		return i, ctx.GetInput(&i)
-	})); err != nil {
-		return err
-	}
-	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	c := workflow.NewClientWithLogger(conn, silent{backend.DefaultLogger()})
-	if err := c.StartWorker(ctx, r); err != nil {
-		return err
-	}
 	f := load.Run(load.Figure{Peer: *peer, Bench: "workflow", Variant: fmt.Sprintf("%d steps, Dapr Go SDK", *steps), Durable: *durable}, *conc, *d,
 		func(ctx context.Context, _, _ int) error {
 			id, err := c.ScheduleWorkflow(ctx, "Steps", workflow.WithInput(*steps))
@@ -93,6 +78,39 @@ func dapr(args []string) error {
 			return err
 		})
 	return json.NewEncoder(os.Stdout).Encode(f)
+}
+
+// worker connects a worker of an application, which runs until stop, and a client.
+func worker(address, app string) (c *workflow.Client, stop func(), err error) {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+			return invoke(metadata.AppendToOutgoingContext(ctx, "dapr-app-id", app), method, in, out, cc, o...)
+		}),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+			return stream(metadata.AppendToOutgoingContext(ctx, "dapr-app-id", app), desc, cc, method, o...)
+		}))
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	stop = func() {
+		cancel()
+		_ = conn.Close() // nothing is under way any more
+	}
+	r := workflow.NewRegistry()
+	if err := errors.Join(r.AddWorkflowN("Steps", stepsOf), r.AddWorkflowN("Sleep", sleepOf), r.AddActivityN("Step", func(ctx workflow.ActivityContext) (any, error) {
+		var i int
+		return i, ctx.GetInput(&i)
+	})); err != nil {
+		stop()
+		return nil, nil, err
+	}
+	c = workflow.NewClientWithLogger(conn, silent{backend.DefaultLogger()})
+	if err := c.StartWorker(ctx, r); err != nil {
+		stop()
+		return nil, nil, err
+	}
+	return c, stop, nil
 }
 
 func stepsOf(ctx *workflow.WorkflowContext) (any, error) {

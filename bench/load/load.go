@@ -68,6 +68,42 @@ func Run(f Figure, conc int, d time.Duration, op func(ctx context.Context, worke
 	return f.Summed(slices.Concat(latencies...), d)
 }
 
+// eachMax is the time that Each gives one operation.
+const eachMax = 2 * time.Minute
+
+// Each calls op once for each number below n, conc at a time, and counts all of them: the rate is that of the whole.
+func Each(f Figure, conc, n int, op func(ctx context.Context, i int) error) Figure {
+	f.Conc = conc
+	latencies := make([][]time.Duration, conc)
+	var next, failed atomic.Int64
+	var last atomic.Value
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for worker := range conc {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && failed.Load() < errorsMax; i = int(next.Add(1)) - 1 {
+				ctx, cancel := context.WithTimeout(context.Background(), eachMax)
+				start := time.Now()
+				err := op(ctx, i)
+				cancel()
+				if err != nil {
+					failed.Add(1)
+					last.Store(err.Error())
+					continue
+				}
+				latencies[worker] = append(latencies[worker], time.Since(start))
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(begin)
+	f.Errors = failed.Load()
+	if text, ok := last.Load().(string); ok {
+		f.Err = text
+	}
+	return f.Summed(slices.Concat(latencies...), took)
+}
+
 // Summed fills in counts, rate and percentiles.
 func (f Figure) Summed(latencies []time.Duration, took time.Duration) Figure {
 	slices.Sort(latencies)
