@@ -36,6 +36,7 @@ type live struct {
 	confirm  bool      // the next turn is to be made without anything new
 	dead     bool
 	place    *list.Element // among the idle ones
+	rests    time.Time     // since when it is one
 }
 
 // starting is how a start went.
@@ -195,7 +196,7 @@ func (l *live) token(what string) string {
 }
 
 // bytes is about how much memory the instance takes.
-func (l *live) bytes() int { return 2*cap(l.past) + 1024 }
+func (l *live) bytes() int { return 2*cap(l.past) + 1536 }
 
 // loading is an instance that is being read. again: something came in the meantime.
 type loading struct{ again bool }
@@ -340,14 +341,40 @@ func (h *Hub) rest(l *live) {
 		return
 	}
 	h.active--
-	l.place = h.idle.PushBack(l)
+	l.place, l.rests = h.idle.PushBack(l), h.o.Clock.Now()
 	h.bytes += l.bytes()
 	for h.bytes > idleBytesMax {
 		h.drop(h.idle.Front().Value.(*live), nil)
 	}
+	if !h.sweeps {
+		h.sweeps = true
+		h.spawn(h.sweep)
+	}
 	for _, a := range h.apps {
 		if len(a.wanted) > 0 {
 			h.load(a)
+		}
+	}
+}
+
+// sweep drops instances that have rested for a while, as long as any rest.
+func (h *Hub) sweep() {
+	for {
+		select {
+		case <-h.o.Clock.After(idleMax):
+		case <-h.ctx.Done():
+			return
+		}
+		h.mu.Lock()
+		now := h.o.Clock.Now()
+		for first := h.idle.Front(); first != nil && now.Sub(first.Value.(*live).rests) >= idleMax; first = h.idle.Front() {
+			h.drop(first.Value.(*live), nil)
+		}
+		h.sweeps = h.idle.Len() > 0
+		more := h.sweeps
+		h.mu.Unlock()
+		if !more {
+			return
 		}
 	}
 }

@@ -11,7 +11,7 @@
 // After a crash each instance goes on from its last record: activities that had begun begin again (at least once), and what they
 // answered is in the history once. A work item of a stream that ends is given to another stream at once.
 //
-// Instances that wait for time, events or children are in memory only as long as there is room. What it does not do: history is not
+// Instances that wait for time, events or children leave memory after a while, or earlier if there is no room: what sleeps costs disk. What it does not do: history is not
 // propagated to other instances, and instances of other namespaces cannot be called; both are refused in words.
 package taskhub
 
@@ -33,6 +33,7 @@ const (
 	activitiesMax  = 10000 // of activities
 	activeMax      = 20_000
 	idleBytesMax   = 64 << 20
+	idleMax        = 10 * time.Second // that an instance without work stays in memory, at least; at most twice that
 	wantedMax      = 10_000
 	appsMax        = 1000 // that are remembered although they have nothing to do
 	loadersMax     = 8
@@ -77,6 +78,7 @@ type Hub struct {
 	active  int // instances in memory that are not idle
 	idle    list.List
 	bytes   int // of those that are
+	sweeps  bool
 	rev     uint64
 	came    chan struct{} // closed, and another, when a worker comes
 	closed  bool

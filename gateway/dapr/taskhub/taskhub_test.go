@@ -582,6 +582,40 @@ func TestSleepingInstancesMakeRoom(t *testing.T) {
 	}
 }
 
+// What sleeps is not in memory for long, and wakes all the same, by an event as by its timer.
+func TestSleepingInstancesLeaveMemory(t *testing.T) {
+	w := newWorld(t)
+	k := w.worker("shop")
+	const n = 10
+	until := noon.Add(10_000 * time.Hour)
+	for i := range n {
+		id := fmt.Sprint(i)
+		w.start("shop", id)
+		k.turn()
+		k.answer(id, sleep(0, until))
+	}
+	eventually(t, "all have left", func() bool {
+		w.clock.Move(idleMax)
+		return w.hub.Stats()["shop"].Instances == 0
+	})
+	if err := w.api.RaiseWorkflow(w.ctx, key("3"), "wake", nil); err != nil {
+		t.Fatal(err)
+	}
+	if r := k.turn(); r.InstanceId != "3" || r.NewEvents[1].GetEventRaised().GetName() != "wake" || len(r.PastEvents) != 3 {
+		t.Fatalf("%v", r)
+	}
+	k.answer("3", completes(1, "x"))
+	w.ended("shop", "3")
+	w.clock.Move(until.Sub(w.clock.Now()))
+	for range n - 1 {
+		r := k.turn()
+		if r.NewEvents[1].GetTimerFired() == nil {
+			t.Fatalf("%v", r)
+		}
+		k.answer(r.InstanceId, completes(1, "x"))
+	}
+}
+
 // Nodes crash and workers come and go at random; each workflow ends, with each result once.
 func TestWorkflowsEndWhateverIsKilled(t *testing.T) {
 	const workflows, steps = 40, 5
