@@ -584,8 +584,29 @@ func TestCallsInCirclesEnd(t *testing.T) {
 	}
 }
 
-func TestListAndSweep(t *testing.T) {
+// In an instance that takes many calls, an operation that names no call is taken for that of the only one that is open. It may come from
+// anywhere, so calls that are made one after the other are not refused as a circle, unless they name the call that they are part of.
+func TestCallsOneAfterAnotherAreNoCircle(t *testing.T) {
 	w := newWorld(t)
+	w.function("next", false, func(http.ResponseWriter, *http.Request, quipu.Session) {})
+	f := quipu.Function{Name: "many", Spec: quipu.Spec{Concurrency: 80}}
+	open := &openCall{id: "deep", cause: "deep", f: f, depth: quipu.CallDepthMax, ctx: w.ctx}
+	w.Caller.open.enter("many-1", open)
+	defer w.Caller.open.leave("many-1", open)
+	for id, want := range map[string]quipu.Code{"": "", "deep": quipu.CodeDepth} {
+		s, err := w.Session(f, "many-1", id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := invoke(s, "next"); quipu.CodeOf(err) != want {
+			t.Errorf("by %q: %v", id, err)
+		}
+	}
+}
+
+func TestListAndSweep(t *testing.T) {
+	clock := xtest.NewClock(time.Now())
+	w := newWorldAt(t, clock)
 	w.function("count", true, increment)
 	w.function("look", true, func(_ http.ResponseWriter, _ *http.Request, s quipu.Session) { get(s, "n") })
 	first := w.call("count").call
@@ -597,7 +618,7 @@ func TestListAndSweep(t *testing.T) {
 	if calls, err := w.Calls(w.ctx, "count", 1); err != nil || len(calls) != 1 || calls[0].ID != last {
 		t.Errorf("%+v, %v", calls, err)
 	}
-	w.o.Clock = xtest.NewClock(time.Now().Add(quipu.ResultKept + time.Minute))
+	clock.Move(quipu.ResultKept + time.Minute)
 	if n, err := w.Sweep(w.ctx); err != nil || n != 2 {
 		t.Errorf("swept %d, %v", n, err)
 	}

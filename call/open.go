@@ -143,8 +143,15 @@ func (c *Caller) Current(instance string) string {
 
 // Session is where operations of an instance of f belong. id is the call that they name, or "". CodeNoCall
 // for an atomic function that has no such call open.
+//
+// Without a name they are taken for those of the only call that is open. In an instance that takes many calls that may be wrong, since they
+// may come from anywhere in the application: calls that come one after another then look like a chain, and nobody is refused for it.
 func (c *Caller) Session(f quipu.Function, instance, id string) (quipu.Session, error) {
-	return c.session(f, c.open.find(instance, id))
+	s, err := c.session(f, c.open.find(instance, id))
+	if out, ok := s.(*outside); ok && id == "" && f.Spec.Concurrency > 1 {
+		out.guessed = true
+	}
+	return s, err
 }
 
 func (c *Caller) session(f quipu.Function, o *openCall) (quipu.Session, error) {
@@ -170,6 +177,7 @@ type outside struct {
 	function string
 	payer    string    // the function whose record it is; "" is the namespace
 	o        *openCall // the plain call it belongs to, if known
+	guessed  bool      // that it does
 }
 
 func (s *outside) Function() string { return s.function }
@@ -205,9 +213,9 @@ func (s *outside) Cancel(ctx context.Context, topic, id string) error {
 	return s.c.appended(s.payer, s.Publisher.Cancel(ctx, topic, id))
 }
 
-// Invoke calls a function, one deeper than the call it comes from.
+// Invoke calls a function, one deeper than the call it comes from. A guess by which that is too deep was wrong.
 func (s *outside) Invoke(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error) {
-	if s.o == nil {
+	if s.o == nil || s.guessed && s.o.depth == quipu.CallDepthMax {
 		return s.c.Invoke(ctx, r)
 	}
 	r.Cause = s.o.nextCause()
