@@ -15,31 +15,51 @@ import (
 )
 
 const (
-	daprdVersion = "1.18.2" // as bench/daprd/go.mod says
+	daprdVersion = "1.18.2-1" // as bench/daprd/go.mod says, and a number of our own for its components
 	daprdBuild   = 15 * time.Minute
 )
 
+// programs of Dapr: the sidecar of bench/daprd, and what actors need besides it.
+type daprPrograms struct{ sidecar, placement, scheduler string }
+
 // buildDaprd compiles the sidecar of bench/daprd into the user's cache, once.
 func buildDaprd(tell func(format string, args ...any)) (program string, err error) {
+	return buildUpstream(tell, "daprd", ".")
+}
+
+// buildControlPlane compiles the sidecar, placement and the scheduler.
+func buildControlPlane(tell func(format string, args ...any)) (p daprPrograms, err error) {
+	if p.sidecar, err = buildDaprd(tell); err != nil {
+		return p, err
+	}
+	if p.placement, err = buildUpstream(tell, "placement", "github.com/dapr/dapr/cmd/placement"); err != nil {
+		return p, err
+	}
+	p.scheduler, err = buildUpstream(tell, "scheduler", "github.com/dapr/dapr/cmd/scheduler")
+	return p, err
+}
+
+// buildUpstream compiles a package of the module bench/daprd.
+func buildUpstream(tell func(format string, args ...any), name, pkg string) (program string, err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	program = filepath.Join(cache, "quipu-bench", "daprd-"+daprdVersion)
+	program = filepath.Join(cache, "quipu-bench", name+"-"+daprdVersion)
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
 		return "", err
 	}
-	tell("building daprd %s into %s, once: two to three minutes, and some hundred modules", daprdVersion, program)
+	tell("building %s %s into %s, once: two to three minutes, and some hundred modules", name, daprdVersion, program)
 	ctx, cancel := context.WithTimeout(context.Background(), daprdBuild)
 	defer cancel()
 	half := program + "-" + strconv.Itoa(os.Getpid())
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", half, ".")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", half, pkg)
 	cmd.Dir, cmd.Env = filepath.Join(folder(), "daprd"), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build daprd, which needs the module proxy the first time; by hand: cd bench/daprd && CGO_ENABLED=0 go build -o %s . : %w\n%s", program, err, out)
+		return "", fmt.Errorf("build %s, which needs the module proxy the first time; by hand: cd bench/daprd && CGO_ENABLED=0 go build -o %s %s : %w\n%s", name, program, pkg, err, out)
 	}
 	return program, os.Rename(half, program)
 }
@@ -153,6 +173,15 @@ func (g *group) files(dir string) (flags []string, err error) {
 func appName(i int) string { return "app-" + strconv.Itoa(i) }
 
 func startSidecar(program, app string, appPort int, flags ...string) (*sidecar, error) {
+	s, err := newSidecar(program, app, appPort, flags...)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.start()
+}
+
+// newSidecar has ports, so that its application can be told them before it runs.
+func newSidecar(program, app string, appPort int, flags ...string) (*sidecar, error) {
 	ports := make([]string, 4) // HTTP, gRPC, of sidecars among themselves, metrics
 	for i := range ports {
 		var err error
@@ -166,14 +195,19 @@ func startSidecar(program, app string, appPort int, flags ...string) (*sidecar, 
 		"--metrics-listen-address", "127.0.0.1", "--log-level", "error"}, flags...)...)
 	s.cmd.Env = append(os.Environ(), "DAPR_HOST_IP=127.0.0.1")
 	s.cmd.Stdout, s.cmd.Stderr = io.Discard, os.Stderr
+	return s, nil
+}
+
+// start returns when the sidecar is ready.
+func (s *sidecar) start() error {
 	if err := s.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.ready(); err != nil {
 		end(s.cmd)
-		return nil, err
+		return err
 	}
-	return s, nil
+	return nil
 }
 
 // ready waits until its components are loaded and its application was found.

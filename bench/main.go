@@ -1,7 +1,7 @@
 // Bench measures Quipu beside peers and physical limits, on this machine and in one run: shared machines are
 // noisy, so compare figures of one run as ratios, and repeat before you believe a small difference.
 //
-//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [fork] [dapr] [workflow] [sleepers] [-json] [-d 2s] [-max 1e6] [-sleepers 1e5]
+//	go run ./bench [log] [logdoor] [state] [invoke] [counter] [async] [events] [peers] [start] [scale] [functions] [fork] [dapr] [workflow] [sleepers] [actor] [-json] [-d 2s] [-max 1e6] [-sleepers 1e5]
 //
 // Without a name everything runs. Each figure is a line: a table for people, or JSON objects with -json.
 package main
@@ -37,6 +37,7 @@ var benches = []bench{
 	{"dapr", benchDapr},
 	{"workflow", benchWorkflow},
 	{"sleepers", benchSleepers},
+	{"actor", benchActor},
 }
 
 var parts = []bench{{"logdoor", benchLogDoor}}

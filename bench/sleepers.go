@@ -13,6 +13,7 @@ import (
 
 const (
 	sleepersWoken = 100             // by an event, and as many by their time
+	sleepersRest  = 3 * time.Minute // before memory is read again: Go looks for garbage at least every two
 	sleepersShort = 3 * time.Second // the time of those who sleep while the node is killed
 )
 
@@ -51,7 +52,7 @@ func benchSleepers(r *runner) (err error) {
 			return err
 		}
 	}
-	time.Sleep(memoryQuiet)
+	time.Sleep(sleepersRest)
 	if err := s.weigh("at rest again", 0); err != nil {
 		return err
 	}

@@ -153,7 +153,7 @@ func (r *runner) temporal(string) error {
 		err = reachable(port)
 		if err == nil {
 			time.Sleep(3 * time.Second) // it listens before it serves
-			err = r.figuresOf(load, "-addr", "127.0.0.1:"+port, "-peer", mode.name, "-durable", mode.durable, "-dur", r.d.String(), "-conc", "1,32")
+			err = r.temporalLoad(load, "-addr", "127.0.0.1:"+port, "-peer", mode.name, "-durable", mode.durable, "-dur", r.d.String(), "-conc", "1,32,128")
 		}
 		if err = errors.Join(err, stop()); err != nil {
 			return fmt.Errorf("%s: %w", mode.name, err)
@@ -162,8 +162,27 @@ func (r *runner) temporal(string) error {
 	return nil
 }
 
-// postgres has pgbench add one to a row, of a thousand and always the same. It does not run as root, so then the user postgres has to be there.
-func (r *runner) postgres(string) (err error) {
+// postgres has pgbench add one to a row, of a thousand and always the same.
+func (r *runner) postgres(string) error { return r.withPostgres(r.pgbench) }
+
+// temporalLoad measures with activities, and, in longer workflows, with those that the worker does itself.
+func (r *runner) temporalLoad(load string, args ...string) error {
+	for _, more := range [][]string{nil, {"-local", "-steps", "10"}} {
+		all, err := figuresOf(load, append(args[:len(args):len(args)], more...)...)
+		if err != nil {
+			return err
+		}
+		for _, f := range all {
+			steps := strings.TrimSuffix(strings.TrimPrefix(f.Bench, "workflow_"), "_steps")
+			f.Bench, f.Variant = "workflow", steps+" steps, "+f.Variant
+			r.print(f)
+		}
+	}
+	return nil
+}
+
+// withPostgres runs a server of its own, if there is one on the PATH. It does not run as root, so then the user postgres has to be there.
+func (r *runner) withPostgres(do func(dir, port string) error) (err error) {
 	bin, err := exec.Command("pg_config", "--bindir").Output()
 	if err != nil {
 		r.note("postgresql is not measured: pg_config is not on the PATH")
@@ -199,16 +218,26 @@ func (r *runner) postgres(string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	return r.pgbench(dir, port)
+	if err := within(readyMax, func(context.Context) error { return psql(port, "select 1") }); err != nil {
+		return err
+	}
+	return do(dir, port)
+}
+
+func toPostgres(port string, args ...string) []string {
+	return append([]string{"-h", "127.0.0.1", "-p", port, "-U", "postgres"}, args...)
+}
+
+func psql(port, statement string) error {
+	if out, err := exec.Command("psql", toPostgres(port, "-q", "-c", statement)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("psql: %w\n%s", err, out)
+	}
+	return nil
 }
 
 func (r *runner) pgbench(dir, port string) error {
-	to := []string{"-h", "127.0.0.1", "-p", port, "-U", "postgres"}
-	if err := within(readyMax, func(context.Context) error {
-		return exec.Command("psql", append(to, "-q", "-c",
-			"create table if not exists kv(k int primary key, n bigint); insert into kv select i, 0 from generate_series(0,999) i on conflict do nothing")...).Run()
-	}); err != nil {
-		return fmt.Errorf("psql: %w", err)
+	if err := psql(port, "create table kv(k int primary key, n bigint); insert into kv select i, 0 from generate_series(0,999) i"); err != nil {
+		return err
 	}
 	for _, keys := range []int{1000, 1} {
 		script := filepath.Join(dir, fmt.Sprintf("update-%d.sql", keys))
@@ -218,7 +247,7 @@ func (r *runner) pgbench(dir, port string) error {
 		for _, conc := range inFlight {
 			seconds := max(1, int(r.d.Seconds()))
 			log := filepath.Join(dir, fmt.Sprintf("log-%d-%d", keys, conc))
-			cmd := exec.Command("pgbench", append(to, "-n", "-M", "prepared", "-f", script, "-c", fmt.Sprint(conc), "-j", "1", "-T", fmt.Sprint(seconds), "-l", "--log-prefix", log, "postgres")...)
+			cmd := exec.Command("pgbench", toPostgres(port, "-n", "-M", "prepared", "-f", script, "-c", fmt.Sprint(conc), "-j", "1", "-T", fmt.Sprint(seconds), "-l", "--log-prefix", log, "postgres")...)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				return fmt.Errorf("pgbench: %w\n%s", err, out)
 			}

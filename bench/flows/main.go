@@ -1,5 +1,5 @@
-// Flows is what the benchmark of workflows runs beside itself: a worker of the Dapr Go SDK that starts workflows and waits for their end,
-// and the service that Restate calls. It is a module of its own, so that foreign SDKs are not the product's.
+// Flows is what the benchmarks of workflows and actors run beside themselves: a worker of the Dapr Go SDK that starts workflows and waits for
+// their end, an application of it that hosts actors and calls them, and the service that Restate calls. It is a module of its own, so that foreign SDKs are not the product's.
 package main
 
 import (
@@ -27,7 +27,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		log.Fatal("flows dapr|sleep|wake|restate")
+		log.Fatal("flows dapr|sleep|wake|actors|restate")
 	}
 	var err error
 	switch os.Args[1] {
@@ -37,6 +37,8 @@ func main() {
 		err = sleep(os.Args[2:])
 	case "wake":
 		err = wake(os.Args[2:])
+	case "actors":
+		err = actors(os.Args[2:])
 	case "restate":
 		err = serveRestate(os.Args[2:])
 	default:
