@@ -49,7 +49,7 @@ func benchActor(r *runner) (err error) {
 type actorBench struct {
 	*runner
 	flows string
-	dapr  daprPrograms
+	dapr  controlPlane
 }
 
 // own has the application attached to a node.
@@ -98,7 +98,7 @@ func (b *actorBench) upstream(peer, durable, component string) (err error) {
 		os.WriteFile(config, fmt.Appendf(nil, daprdConfig, filepath.Join(dir, "names.db")), 0o600)); err != nil {
 		return err
 	}
-	placement, scheduler, stop, err := b.controlPlane(dir)
+	placement, scheduler, stop, err := b.startControlPlane(dir)
 	if err != nil {
 		return err
 	}
@@ -142,8 +142,8 @@ spec:
 `
 )
 
-// controlPlane starts placement and a scheduler with etcd in it, and answers their addresses.
-func (b *actorBench) controlPlane(dir string) (placement, scheduler string, stop func() error, err error) {
+// startControlPlane starts placement and a scheduler with etcd in it, and answers their addresses.
+func (b *actorBench) startControlPlane(dir string) (placement, scheduler string, stop func() error, err error) {
 	ports := make([]string, 9)
 	for i := range ports {
 		if ports[i], err = freePort(); err != nil {

@@ -10,26 +10,26 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
 const (
-	daprdVersion = "1.18.2-1" // as bench/daprd/go.mod says, and a number of our own for its components
+	daprdVersion = "1.18.2" // as bench/daprd/go.mod says
 	daprdBuild   = 15 * time.Minute
 )
-
-// programs of Dapr: the sidecar of bench/daprd, and what actors need besides it.
-type daprPrograms struct{ sidecar, placement, scheduler string }
 
 // buildDaprd compiles the sidecar of bench/daprd into the user's cache, once.
 func buildDaprd(tell func(format string, args ...any)) (program string, err error) {
 	return buildUpstream(tell, "daprd", ".")
 }
 
-// buildControlPlane compiles the sidecar, placement and the scheduler.
-func buildControlPlane(tell func(format string, args ...any)) (p daprPrograms, err error) {
-	if p.sidecar, err = buildDaprd(tell); err != nil {
+// controlPlane are programs of Dapr: a sidecar for actors, and what those need besides it.
+type controlPlane struct{ sidecar, placement, scheduler string }
+
+func buildControlPlane(tell func(format string, args ...any)) (p controlPlane, err error) {
+	if p.sidecar, err = buildUpstream(tell, "daprd-postgres", ".", "-tags", "postgres"); err != nil {
 		return p, err
 	}
 	if p.placement, err = buildUpstream(tell, "placement", "github.com/dapr/dapr/cmd/placement"); err != nil {
@@ -39,8 +39,8 @@ func buildControlPlane(tell func(format string, args ...any)) (p daprPrograms, e
 	return p, err
 }
 
-// buildUpstream compiles a package of the module bench/daprd.
-func buildUpstream(tell func(format string, args ...any), name, pkg string) (program string, err error) {
+// buildUpstream compiles a package of the module bench/daprd, or one that it requires.
+func buildUpstream(tell func(format string, args ...any), name, pkg string, flags ...string) (program string, err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
@@ -56,10 +56,12 @@ func buildUpstream(tell func(format string, args ...any), name, pkg string) (pro
 	ctx, cancel := context.WithTimeout(context.Background(), daprdBuild)
 	defer cancel()
 	half := program + "-" + strconv.Itoa(os.Getpid())
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", half, pkg)
+	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", half}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir, cmd.Env = filepath.Join(folder(), "daprd"), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build %s, which needs the module proxy the first time; by hand: cd bench/daprd && CGO_ENABLED=0 go build -o %s %s : %w\n%s", name, program, pkg, err, out)
+		return "", fmt.Errorf("build %s, which needs the module proxy the first time; by hand: cd bench/daprd && CGO_ENABLED=0 go build %s -o %s %s : %w\n%s",
+			name, strings.Join(flags, " "), program, pkg, err, out)
 	}
 	return program, os.Rename(half, program)
 }

@@ -1,4 +1,4 @@
-// Daprd is the upstream sidecar of Dapr with no more components than the bench needs: Redis, memory, PostgreSQL and SQLite. It is the peer of
+// Daprd is the upstream sidecar of Dapr with no more components than the bench needs: Redis and memory, and PostgreSQL with -tags postgres. It is the peer of
 // `go run ./bench dapr` and `go run ./bench actor`, built from the module proxy. Upstream's own main insists on a hundred components, some of whose modules
 // no proxy has; this one starts the same runtime with the same flags.
 package main
@@ -13,11 +13,8 @@ import (
 	pubsubmemory "github.com/dapr/components-contrib/pubsub/in-memory"
 	pubsubredis "github.com/dapr/components-contrib/pubsub/redis"
 	statememory "github.com/dapr/components-contrib/state/in-memory"
-	statepostgres "github.com/dapr/components-contrib/state/postgresql/v2"
 	stateredis "github.com/dapr/components-contrib/state/redis"
-	statesqlite "github.com/dapr/components-contrib/state/sqlite"
 	"github.com/dapr/dapr/cmd/daprd/options"
-	versions "github.com/dapr/dapr/pkg/components"
 	"github.com/dapr/dapr/pkg/components/bindings"
 	"github.com/dapr/dapr/pkg/components/configuration"
 	"github.com/dapr/dapr/pkg/components/conversation"
@@ -106,9 +103,6 @@ func config(o *options.Options, secure security.Handler, health healthz.Healthz)
 func components(log logger.Logger) *registry.Options {
 	state.DefaultRegistry.RegisterComponent(stateredis.NewRedisStateStore, "redis")
 	state.DefaultRegistry.RegisterComponent(statememory.NewInMemoryStateStore, "in-memory")
-	state.DefaultRegistry.RegisterComponentWithVersions("postgresql", versions.Versioning{
-		Preferred: versions.VersionConstructor{Version: "v2", Constructor: statepostgres.NewPostgreSQLStateStore}, Default: "v2"})
-	state.DefaultRegistry.RegisterComponent(statesqlite.NewSQLiteStateStore, "sqlite")
 	pubsub.DefaultRegistry.RegisterComponent(pubsubredis.NewRedisStreams, "redis")
 	pubsub.DefaultRegistry.RegisterComponent(pubsubmemory.New, "in-memory")
 	nameresolution.DefaultRegistry.RegisterComponent(mdns.NewResolver, "mdns")
