@@ -594,7 +594,7 @@ func TestCallsOneAfterAnotherAreNoCircle(t *testing.T) {
 	w.Caller.open.enter("many-1", open)
 	defer w.Caller.open.leave("many-1", open)
 	for id, want := range map[string]quipu.Code{"": "", "deep": quipu.CodeDepth} {
-		s, err := w.Session(f, "many-1", id)
+		s, err := w.Door(http.Header{quipu.HeaderCallID: {id}}, f, "many-1")
 		if err != nil {
 			t.Fatal(err)
 		}

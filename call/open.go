@@ -147,21 +147,19 @@ func (c *Caller) Current(instance string) string {
 // Without a name they are taken for those of the only call that is open. In an instance that takes many calls that may be wrong, since they
 // may come from anywhere in the application: calls that come one after another then look like a chain, and nobody is refused for it.
 func (c *Caller) Session(f quipu.Function, instance, id string) (quipu.Session, error) {
-	s, err := c.session(f, c.open.find(instance, id))
-	if out, ok := s.(*outside); ok && id == "" && f.Spec.Concurrency > 1 {
-		out.guessed = true
-	}
+	s, _, err := c.session(f, instance, id)
 	return s, err
 }
 
-func (c *Caller) session(f quipu.Function, o *openCall) (quipu.Session, error) {
+func (c *Caller) session(f quipu.Function, instance, id string) (quipu.Session, *openCall, error) {
+	o := c.open.find(instance, id)
 	switch {
 	case f.Spec.Atomic && o == nil:
-		return nil, noCall(f.Name)
+		return nil, nil, noCall(f.Name)
 	case o != nil && o.tx != nil:
-		return &inCall{c: c, o: o}, nil
+		return &inCall{c: c, o: o}, o, nil
 	}
-	return &outside{State: c.o.Plain(f.Name), Publisher: c.o.Publish, c: c, function: f.Name, payer: f.Name, o: o}, nil
+	return &outside{State: c.o.Plain(f.Name), Publisher: c.o.Publish, c: c, function: f.Name, payer: f.Name, o: o, guessed: id == "" && f.Spec.Concurrency > 1}, o, nil
 }
 
 // Outside is the session of a client that is no instance; function prefixes its keys.

@@ -162,8 +162,7 @@ func answered(span *trace.Span, status int, err error) {
 
 // Door is Session for a request of an instance with the header h, in which the trace of the call goes on.
 func (c *Caller) Door(h http.Header, f quipu.Function, instance string) (quipu.Session, error) {
-	o := c.open.find(instance, h.Get(quipu.HeaderCallID))
-	s, err := c.session(f, o)
+	s, o, err := c.session(f, instance, h.Get(quipu.HeaderCallID))
 	if err != nil {
 		return nil, err
 	}
