@@ -33,7 +33,7 @@ const (
 	activitiesMax  = 10000 // of activities
 	activeMax      = 20_000
 	idleBytesMax   = 64 << 20
-	idleMax        = 10 * time.Second // that an instance without work stays in memory, at least; at most twice that
+	idleMax        = 5 * time.Second // that an instance without work stays in memory, at least; at most twice that, and then a node at rest gives memory back
 	wantedMax      = 10_000
 	appsMax        = 1000 // that are remembered although they have nothing to do
 	loadersMax     = 8
