@@ -74,7 +74,7 @@ func (b *actorBench) own() (err error) {
 				ended <- fmt.Errorf("attach: %w", err)
 				return
 			}
-			if now.State == sdk.AttachedOpen {
+			if now.State == sdk.AttachedOpen { // once
 				open <- now
 			}
 		}
@@ -142,7 +142,8 @@ spec:
 `
 )
 
-// startControlPlane starts placement and a scheduler with etcd in it, and answers their addresses.
+// startControlPlane starts placement and a scheduler with etcd in it, and answers their addresses. Their ports of health are on all interfaces: upstream does
+// not do what that flag says.
 func (b *actorBench) startControlPlane(dir string) (placement, scheduler string, stop func() error, err error) {
 	ports := make([]string, 9)
 	for i := range ports {
