@@ -128,6 +128,9 @@ func (r *runner) restate(flows string) (err error) {
 	return nil
 }
 
+// temporalLeast is the time of a figure of Temporal, whose longer workflows take seconds when many are in flight: only those that end are counted.
+const temporalLeast = 10 * time.Second
+
 // temporal runs its server on SQLite, as it comes and with its limit on polls raised; temporalsrv and temporalload are its server and SDK in small programs.
 func (r *runner) temporal(string) error {
 	server, err := exec.LookPath("temporalsrv")
@@ -153,7 +156,7 @@ func (r *runner) temporal(string) error {
 		err = reachable(port)
 		if err == nil {
 			time.Sleep(3 * time.Second) // it listens before it serves
-			err = r.temporalLoad(load, "-addr", "127.0.0.1:"+port, "-peer", mode.name, "-durable", mode.durable, "-dur", r.d.String(), "-conc", "1,32,128")
+			err = r.temporalLoad(load, "-addr", "127.0.0.1:"+port, "-peer", mode.name, "-durable", mode.durable, "-dur", max(r.d, temporalLeast).String(), "-conc", "1,32,128")
 		}
 		if err = errors.Join(err, stop()); err != nil {
 			return fmt.Errorf("%s: %w", mode.name, err)
