@@ -12,12 +12,13 @@ import (
 	"github.com/quipu-run/quipu/actor"
 	"github.com/quipu-run/quipu/call"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
+	"github.com/quipu-run/quipu/internal/resiliency"
 	ownership "github.com/quipu-run/quipu/lease"
 )
 
 // newActors makes the engine of the namespace's actors; its book is open.
 func (ns *namespace) newActors() *actor.Engine {
-	return actor.New(actor.Options{Find: ns.actorHost, Wake: ns.wakeActorHost, Hold: ns.holdInstance, Forget: ns.forgetActor, Invoke: ns.Caller.Invoke,
+	return actor.New(actor.Options{Find: ns.actorHost, Wake: ns.wakeActorHost, Hold: ns.holdInstance, Forget: ns.forgetActor, Invoke: ns.Caller.Invoke, Within: ns.withinPolicies,
 		Leases: ownership.Outside{View: ns.later.leases, Book: ns.book}, Held: ns.heldLeases, Clock: ns.node.clock, Logger: ns.node.cfg.Logger})
 }
 
@@ -300,13 +301,14 @@ func (ns *namespace) askActors(ctx context.Context, f quipu.Function, a app) ([]
 type actorDoor struct {
 	ns       *namespace
 	f        quipu.Function
-	instance string // "" is outside
+	instance string                      // "" is outside
+	policies func() *resiliency.Policies // of who asks
 }
 
 func (d actorDoor) Hosts(actorType string) bool { return d.ns.hostsActors(d.f.Name, actorType) }
 
 func (d actorDoor) Turn(ctx context.Context, c quipu.ActorCall, via quipu.Invoker) (*quipu.CallReply, error) {
-	return d.ns.actors.Turn(ctx, c, via.Invoke)
+	return d.ns.askActor(ctx, c, d.policies(), via)
 }
 
 func (d actorDoor) Lease(k quipu.ActorKey) (quipu.Lease, error) {
