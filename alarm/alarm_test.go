@@ -3,6 +3,7 @@ package alarm_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -160,6 +161,16 @@ func (w *world) set(a quipu.Alarm) {
 	if err := w.SetAlarm(w.t.Context(), a); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// tail is how many records there are.
+func (w *world) tail() quipu.Seq {
+	w.t.Helper()
+	tail, err := w.log.Tail(w.t.Context(), w.id, quipu.Linearizable)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return tail
 }
 
 // gone tells whether there is no such alarm any more.
@@ -388,6 +399,67 @@ func TestNamesAndListings(t *testing.T) {
 	}
 	want(quipu.AlarmKey{Kind: quipu.AlarmJob}, 12, "app0/a0", "app2/b3")
 	want(quipu.AlarmKey{Kind: quipu.AlarmReminder}, 10, "0/r0", "1/r4")
+}
+
+// However many are cancelled at once, no record is large: they go by pages, in each of which all or none do. Inside a transaction they
+// go together.
+func TestManyAlarmsAreCancelledByPages(t *testing.T) {
+	w := newWorld(t, delivered)
+	many := quipu.AlarmKey{Kind: quipu.AlarmJob, App: "app", Name: "many"}
+	fill := func() {
+		t.Helper()
+		for i := 0; i < 5000; i += 1000 {
+			if _, err := w.book.Change(t.Context(), func(tx *view.Tx) error {
+				for j := range 1000 {
+					if err := w.View.SetAlarm(tx, quipu.Alarm{AlarmKey: job(fmt.Sprintf("many%04d", i+j)), DueTime: "1h"}); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.set(quipu.Alarm{AlarmKey: job("other"), DueTime: "1h"})
+	left := func() (n int) {
+		t.Helper()
+		for after := ""; ; {
+			list, next, err := w.ListAlarms(t.Context(), quipu.AlarmKey{Kind: quipu.AlarmJob, App: "app"}, after, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, after = n+len(list), next; next == "" {
+				return n
+			}
+		}
+	}
+	fill()
+	before := w.tail()
+	if n, err := w.CancelAlarms(t.Context(), many); n != 5000 || err != nil || left() != 1 {
+		t.Errorf("cancelled %d, %v; %d are left", n, err, left())
+	}
+	if records := w.tail() - before; records != 5 {
+		t.Errorf("%d records", records)
+	}
+
+	fill()
+	ctx, cancel := context.WithCancel(t.Context())
+	pages := 0
+	n, err := w.View.CancelInPages(ctx, many, func(page func(*view.Tx) error) error {
+		if pages++; pages == 2 {
+			cancel()
+		}
+		_, err := w.book.Change(ctx, page)
+		return err
+	})
+	if n != 2000 || !errors.Is(err, context.Canceled) || left() != 3001 {
+		t.Errorf("cancelled %d before it broke off with %v; %d are left", n, err, left())
+	}
+	before = w.tail()
+	if _, err := w.book.Change(t.Context(), func(tx *view.Tx) error { n, err = w.View.CancelAlarms(tx, many); return err }); n != 3000 || err != nil || left() != 1 || w.tail() != before+1 {
+		t.Errorf("in a transaction: cancelled %d, %v; %d are left, %d records", n, err, left(), w.tail()-before)
+	}
 }
 
 func TestAlarmsThatCannotBe(t *testing.T) {

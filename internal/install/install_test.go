@@ -134,7 +134,7 @@ func TestASecondStoreForActorsIsRefused(t *testing.T) {
 		t.Errorf("closed: %v", *closed)
 	}
 	for name, second := range map[string]string{"one that is not for actors": resourceOf("two", "state.test", fmt.Sprintf(actors, "false")),
-		"one that is no state store": resourceOf("two", "test.a", fmt.Sprintf(actors, "true")),
+		"one that is no state store":  resourceOf("two", "test.a", fmt.Sprintf(actors, "true")),
 		"one for another application": strings.Replace(resourceOf("two", "state.test", fmt.Sprintf(actors, "true")), "spec:", "scopes: [other]\nspec:", 1)} {
 		if _, _, err := open(t, first+second); err != nil {
 			t.Errorf("%s: %v", name, err)
