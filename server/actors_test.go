@@ -169,7 +169,15 @@ func TestActorsMoveWhenTheirInstanceGoes(t *testing.T) {
 	}
 	page, err := n.client.Actors(t.Context(), quipu.ActorList{})
 	if err != nil || len(page.Actors) != 40 || page.Actors[0].Function != "zoo" || page.Actors[0].Token == 0 {
-		t.Errorf("%d actors, %v", len(page.Actors), err)
+		t.Fatalf("%d actors, %v", len(page.Actors), err)
+	}
+	held, err := n.client.Leases(t.Context(), quipu.LeaseList{Prefix: "actor/cat/", Limit: 1})
+	if err != nil || len(held.Leases) != 1 || held.Next == "" {
+		t.Fatalf("%+v, %v", held, err)
+	}
+	first, lease := page.Actors[0], held.Leases[0]
+	if lease.Name != "actor/cat/"+first.ID || !strings.HasPrefix(lease.Owner, first.Instance+"@") || lease.Token != first.Token || lease.Since.IsZero() {
+		t.Errorf("the lease of %+v is %+v", first, lease)
 	}
 }
 
