@@ -155,7 +155,7 @@ func (e *Engine) post(w http.ResponseWriter, r *http.Request, x *execution, toke
 	s, suspended := x.show(n), x.j.suspended
 	x.mu.Unlock()
 	if suspended {
-		w.Header()[HeaderSuspended] = []string{"-"}
+		w.Header()[HeaderSuspended] = []string{suspendedPlace}
 	}
 	if !known && s.Kind == kindStep {
 		w.WriteHeader(http.StatusNoContent)
@@ -362,7 +362,7 @@ func (x *execution) wait(w http.ResponseWriter, r *http.Request, token string) e
 		x.mu.Unlock()
 		if s.Done || suspended || late {
 			if suspended {
-				w.Header()[HeaderSuspended] = []string{"-"}
+				w.Header()[HeaderSuspended] = []string{suspendedPlace}
 			}
 			return answer(w, s)
 		}

@@ -104,7 +104,7 @@ func (e *Engine) run(x *execution) error {
 	ctx, cut := context.WithCancel(context.Background())
 	defer cut()
 	x.mu.Lock()
-	x.token, x.cut, x.refused = token, cut, nil
+	x.token, x.cut, x.paused, x.refused = token, cut, false, nil
 	a := x.attempt()
 	x.mu.Unlock()
 	e.runs.Store(token, x)
@@ -154,6 +154,7 @@ func (e *Engine) judge(x *execution, reply Reply, err error) {
 	case x.refused != nil:
 		e.fail(x, Reply{}, x.refused)
 	case x.j.suspended && (err != nil || waits != ""): // it goes on when that is over
+	case x.paused && err == nil && waits == suspendedPlace: // that was over before the run ended
 	case err == nil && waits != "":
 		e.park(x, strings.Split(waits, ","))
 	case err == nil && reply.Status < http.StatusBadRequest:

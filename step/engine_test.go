@@ -385,11 +385,57 @@ func TestTerminateSuspendResume(t *testing.T) {
 
 // suspendedOr ends a run as a library does that was told to.
 func suspendedOr(r *run) step.Reply {
-	i, err := r.w.flows.Workflow(context.Background(), quipu.WorkflowKey{App: "f", ID: r.Header.Get(step.HeaderExecution)})
-	if err == nil && i.Status == quipu.WorkflowSuspended || i.Inbox > 0 {
-		return suspended("-")
+	for {
+		switch i, err := r.w.flows.Workflow(context.Background(), r.key()); {
+		case err != nil:
+			panic(err)
+		case i.Inbox > 0: // it is about to be told, or that is over
+			time.Sleep(time.Millisecond)
+		case i.Status == quipu.WorkflowSuspended:
+			return suspended("-")
+		default:
+			return ok("done")
+		}
 	}
-	return ok("done")
+}
+
+func (r *run) key() quipu.WorkflowKey {
+	return quipu.WorkflowKey{App: "f", ID: r.Header.Get(step.HeaderExecution)}
+}
+
+// A run that was told of a suspension, and ends when that is over, did nothing wrong: there is another.
+func TestASuspensionThatIsOverBeforeTheRunEnds(t *testing.T) {
+	w := newWorld(t)
+	in, out := make(chan struct{}), make(chan struct{})
+	var runs atomic.Int64
+	w.is("f", func(r *run) step.Reply {
+		if runs.Add(1) > 1 {
+			return ok("done")
+		}
+		in <- struct{}{}
+		<-out
+		return suspended("-")
+	})
+	q := w.request("s")
+	q.Async = true
+	if _, err := w.engine.Invoke(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	<-in
+	for _, do := range []struct {
+		call func(context.Context, quipu.WorkflowKey, string) error
+		want quipu.WorkflowStatus
+	}{{w.flows.SuspendWorkflow, quipu.WorkflowSuspended}, {w.flows.ResumeWorkflow, quipu.WorkflowRunning}} {
+		if err := do.call(t.Context(), quipu.WorkflowKey{App: "f", ID: "s"}, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.until(string(do.want), func() bool { i := w.info("s"); return i.Status == do.want && i.Inbox == 0 })
+	}
+	close(out)
+	w.want("s", 200, "done")
+	if n := runs.Load(); n != 2 {
+		t.Errorf("%d runs", n)
+	}
 }
 
 // An execution whose revision is gone says so, and goes on when there is one again.
