@@ -429,7 +429,7 @@ func TestASuspensionThatIsOverBeforeTheRunEnds(t *testing.T) {
 		if err := do.call(t.Context(), quipu.WorkflowKey{App: "f", ID: "s"}, ""); err != nil {
 			t.Fatal(err)
 		}
-		w.until(string(do.want), func() bool { i := w.info("s"); return i.Status == do.want && i.Inbox == 0 })
+		w.Eventually(string(do.want), func() bool { i := w.info("s"); return i.Status == do.want && i.Inbox == 0 })
 	}
 	close(out)
 	w.want("s", 200, "done")
