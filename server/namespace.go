@@ -200,7 +200,7 @@ func (n *Node) newNamespace(name string) *namespace {
 			ns.actors.Leave(instance)
 		}})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
-		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
+		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy, Pinned: ns.flows.view.Pinned,
 		Commit: ns.deployed, Changed: ns.changed})
 	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.scheduled, Put: ns.topic.Put})
 	return ns

@@ -69,7 +69,7 @@ func (e *edit) read() (err error) {
 	if e.head, err = decodeHead(value); err != nil {
 		return fmt.Errorf("workflow %s of %s: %w", e.key.ID, e.key.App, err)
 	}
-	e.prior = prior{there: true, busy: e.head.busy(), status: e.head.status, ended: e.head.ended}
+	e.prior = prior{there: true, busy: e.head.busy(), status: e.head.status, version: e.head.version, ended: e.head.ended}
 	return nil
 }
 
@@ -356,6 +356,11 @@ func (e *edit) standing() (ids []string, err error) {
 // done adds the operation to the transaction.
 func (e *edit) done() error {
 	e.tx.Put(Name, byHead+e.name, e.head.encode(nil))
+	if e.reversioned() || !e.prior.there {
+		if at := pin(e.key.App, e.head.kind, e.head.version, e.head.status); at != "" {
+			e.tx.Put(Name, at, nil) // for who looked whether there is one, as Pinned does; the number is made where it is applied
+		}
+	}
 	for _, id := range e.gone {
 		e.tx.Put(Name, e.timerName(id), nil)
 	}

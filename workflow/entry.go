@@ -23,6 +23,7 @@ const (
 	byBusy    = "b/" // kind, NUL, app, id: nothing; a runner has something to do
 	byEnd     = "e/" // 8 bytes time of the end, app, id: nothing
 	byCount   = "n/" // app, NUL, status: how many
+	byPin     = "v/" // app, NUL, revision: how many executions that have not ended are pinned to it
 )
 
 func name(k quipu.WorkflowKey) string { return k.App + "\x00" + k.ID }
