@@ -93,6 +93,17 @@ func taskHub(find func(*http.Request) (*namespace, error), app func(*http.Reques
 	}
 }
 
+// services are what an instance finds at its own gRPC door besides Dapr's.
+func (ns *namespace) services(f quipu.Function, instance string) func(grpc.ServiceRegistrar) {
+	hub := taskHub(func(*http.Request) (*namespace, error) { return ns, nil }, func(*http.Request) string { return f.Name }, ns.worker(f, instance))
+	return func(s grpc.ServiceRegistrar) {
+		hub(s)
+		if f.Spec.Durable {
+			ns.steps.Register(s, f.Name)
+		}
+	}
+}
+
 // fireFlow does what a timer of an instance is for.
 func (ns *namespace) fireFlow(ctx context.Context, t timers.Timer) {
 	_, err := ns.book.Change(ctx, func(tx *view.Tx) error { return ns.flows.view.Fire(tx, t) })
