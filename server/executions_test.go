@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/quipu-run/quipu"
 	stepsv1 "github.com/quipu-run/quipu/api/steps/v1"
 	steplib "github.com/quipu-run/quipu/sdk/step/lib"
+	"github.com/quipu-run/quipu/workflow"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -125,5 +127,128 @@ return call.step("outside", lambda: "not done")`)
 	a.want(t, 200, `"over gRPC"`)
 	if _, err := journal.Append(ctx, entry); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("after the run: %v", err)
+	}
+}
+
+// told is that a destination got exactly one event about the end of each call, and of no other.
+func (n *stepNode) told(topic string, calls ...string) {
+	n.t.Helper()
+	want := map[string]int{}
+	for _, id := range calls {
+		want[id] = 1
+	}
+	if got := n.ends(topic); !maps.Equal(got, want) {
+		n.t.Errorf("topic %s tells of %v, want %v", topic, got, want)
+	}
+}
+
+const outcomes = `
+how = call.wait_event('how')
+if how == "refuse":
+    raise step.Refusal(422, "no")
+return how`
+
+// An asynchronous call of a durable function is over when its execution is: with its answer, and with one event for its destination, over
+// restarts in between. Meanwhile it runs, whatever async.maxAge says, and is in no queue.
+func TestAnAsyncCallEndsWithItsExecution(t *testing.T) {
+	n := startSteps(t)
+	n.durable(outcomes, "async: {maxAge: 1s, onSuccess: {topic: good}, onFailure: {topic: bad}}")
+	good, bad := n.async("{}"), n.async("{}", "Idempotency-Key", "a-key")
+	executions := map[string]string{good: good, bad: "a-key"}
+	for id, execution := range executions {
+		n.waitsFor(execution, "how")
+		eventually(t, "the call goes on with it", func() bool {
+			i, err := n.client.Call(t.Context(), id)
+			return err == nil && i.State == quipu.CallRunning && i.Execution == execution && i.Attempts == 1
+		})
+	}
+	if waiting := n.parts.main(t).Waiting(); len(waiting) != 0 {
+		t.Errorf("%v are in the queue", waiting)
+	}
+	n.restart()
+	list, err := n.client.Calls(t.Context(), "f", 10)
+	if err != nil || len(list) != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	n.get("/-/v1/calls/"+good+"/result").want(t, http.StatusAccepted, `{"id":"`+good+`","status":"running"}`+"\n")
+	n.told("good")
+	n.raise(good, "how", `"well"`)
+	n.raise("a-key", "how", `"refuse"`)
+	if i := n.ended(good); i.State != quipu.CallSucceeded || i.Status != 200 || i.Execution != good {
+		t.Errorf("%+v", i)
+	}
+	n.get("/-/v1/calls/"+good+"/result").want(t, 200, `"well"`)
+	if i := n.ended(bad); i.State != quipu.CallFailed || i.Status != 422 || !strings.Contains(i.Cause, "no") || i.Attempts != 1 {
+		t.Errorf("%+v", i)
+	}
+	n.told("good", good)
+	n.told("bad", bad)
+	if again := n.async("{}", "Idempotency-Key", "a-key"); again != bad {
+		t.Errorf("the same key is call %s, and was %s", again, bad)
+	}
+	if list, err := n.client.Calls(t.Context(), "f", 10); err != nil || len(list) < 2 || list[0].State.Pending() {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// However an execution ends that is not by its function, the call ends with it; and the execution with a call that is cancelled.
+func TestWhatEndsAnExecutionEndsItsCall(t *testing.T) {
+	n := startSteps(t)
+	n.durable(outcomes, "async: {onFailure: {topic: bad}}")
+	flows := func() *workflow.Store { return n.parts.main(t).flows.store }
+	begun := func() string {
+		id := n.async("{}")
+		eventually(t, "it has begun", func() bool { i, err := n.client.Call(t.Context(), id); return err == nil && i.Execution == id })
+		return id
+	}
+	terminated, purged, cancelled := begun(), begun(), begun()
+	if err := flows().TerminateWorkflow(t.Context(), quipu.WorkflowKey{App: "f", ID: terminated}, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	if i := n.ended(terminated); i.State != quipu.CallFailed || i.Error != quipu.CodeWorkflowEnded {
+		t.Errorf("%+v", i)
+	}
+	if _, err := flows().PurgeWorkflows(t.Context(), quipu.WorkflowPurge{WorkflowKey: quipu.WorkflowKey{App: "f", ID: purged}, Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if i := n.ended(purged); i.State != quipu.CallFailed || i.Error != quipu.CodeNoWorkflow {
+		t.Errorf("%+v", i)
+	}
+	if _, err := n.client.CancelCall(t.Context(), cancelled); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the execution has ended", func() bool { return n.execution(cancelled).Status == quipu.WorkflowTerminated })
+	if i := n.ended(cancelled); i.State != quipu.CallCancelled {
+		t.Errorf("%+v", i)
+	}
+	n.told("bad", terminated, purged)
+}
+
+// A call whose execution was there before it, begun by another request with its key, gets its answer, be it late or there already.
+func TestAnAsyncCallJoinsTheExecutionOfItsKey(t *testing.T) {
+	n := startSteps(t)
+	n.durable(outcomes)
+	for _, early := range []bool{true, false} {
+		key := fmt.Sprint("early-", early)
+		first := make(chan answer, 1)
+		go func() { first <- n.post("/f/", "{}", "Idempotency-Key", key) }()
+		n.waitsFor(key, "how")
+		raise := func() {
+			n.raise(key, "how", `"so"`)
+			a := <-first
+			a.want(t, 200, `"so"`)
+		}
+		if early {
+			raise()
+		}
+		id := n.async("{}", "Idempotency-Key", key)
+		if !early {
+			eventually(t, "the call goes on with it", func() bool { i, err := n.client.Call(t.Context(), id); return err == nil && i.Execution == key })
+			raise()
+		}
+		if i := n.ended(id); i.State != quipu.CallSucceeded || i.Execution != key {
+			t.Errorf("%+v", i)
+		}
+		n.get("/-/v1/calls/"+id+"/result").want(t, 200, `"so"`)
 	}
 }

@@ -31,6 +31,7 @@ func (ns *namespace) newFlows() {
 	ns.flows.wakers.open()
 	ns.flows.view = workflow.New(workflow.Options{Timers: ns.later.timers, Clock: ns.node.clock, KindOf: ns.flowKind,
 		Languages: map[string]flow.Language{flow.KindStep: step.Language{}, flow.KindDapr: taskhub.Language{}},
+		Ended:     ns.executionEnded,
 		Live: func(kind string, info *quipu.WorkflowInfo) {
 			if kind == flow.KindDapr {
 				ns.flows.hub.Live(info)
@@ -124,6 +125,39 @@ func (ns *namespace) execute(ctx context.Context, x call.Execution) (*quipu.Call
 		return nil, err
 	}
 	return call.Recorded(reply.Revision, reply.Status, reply.Header, reply.Body), nil
+}
+
+// executions implements call.Executions.
+type executions struct{ flows *workflow.View }
+
+// AwaitEnd implements call.Executions.
+func (x executions) AwaitEnd(tx *view.Tx, function, execution string) (*call.ExecutionEnd, error) {
+	end, err := x.flows.AwaitEnd(tx, quipu.WorkflowKey{App: function, ID: execution})
+	if end == nil || err != nil {
+		return nil, err
+	}
+	how := endOf(*end)
+	return &how, nil
+}
+
+// Terminate implements call.Executions.
+func (x executions) Terminate(tx *view.Tx, function, execution string) error {
+	err := x.flows.Terminate(tx, quipu.WorkflowKey{App: function, ID: execution}, nil, false)
+	switch quipu.CodeOf(err) {
+	case quipu.CodeNoWorkflow, quipu.CodeWorkflowEnded:
+		return nil
+	}
+	return err
+}
+
+func endOf(e flow.End) call.ExecutionEnd {
+	reply, err := step.Ended(e)
+	return call.ExecutionEnd{Revision: e.Version, Status: reply.Status, Header: reply.Header, Body: reply.Body, Err: err}
+}
+
+// executionEnded ends the calls that nobody waits for with their execution, in its record.
+func (ns *namespace) executionEnded(tx *view.Tx, e flow.End) error {
+	return ns.ExecutionEnded(tx, e.App, e.ID, endOf(e))
 }
 
 // attempt makes one run of one.

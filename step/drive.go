@@ -104,7 +104,7 @@ func (e *Engine) run(x *execution) error {
 	ctx, cut := context.WithCancel(context.Background())
 	defer cut()
 	x.mu.Lock()
-	x.token, x.cut, x.refused = token, cut, nil
+	x.token, x.cut, x.refused, x.halted = token, cut, nil, x.j.suspended
 	a := x.attempt()
 	x.mu.Unlock()
 	e.runs.Store(token, x)
@@ -154,6 +154,7 @@ func (e *Engine) judge(x *execution, reply Reply, err error) {
 	case x.refused != nil:
 		e.fail(x, Reply{}, x.refused)
 	case x.j.suspended && (err != nil || waits != ""): // it goes on when that is over
+	case err == nil && waits == "-" && x.halted: // and was resumed meanwhile
 	case err == nil && waits != "":
 		e.park(x, strings.Split(waits, ","))
 	case err == nil && reply.Status < http.StatusBadRequest:

@@ -34,6 +34,7 @@ type execution struct {
 	token   string
 	cut     context.CancelFunc // of the run
 	refused error              // what a run got that cannot go on
+	halted  bool               // somebody has suspended it since the run began
 	news    chan struct{}      // closed when more is durable, or it is broken; nil if nobody waits
 }
 
@@ -65,14 +66,18 @@ func (x *execution) add(e *event) {
 	x.turn.urgent = true
 }
 
-// take takes messages out of the inbox.
+// take takes messages out of the inbox. What comes after the end is nobody's.
 func (x *execution) take(messages [][]byte) error {
+	if x.j.end != nil {
+		return nil
+	}
 	for _, m := range messages {
 		e, err := decodeEvent(m)
 		if err != nil {
 			return err
 		}
 		x.turn.cancel = append(x.turn.cancel, x.j.apply(e)...)
+		x.halted = x.halted || x.j.suspended
 		x.turn.events = append(x.turn.events, pendingEvent{bytes: m, message: true})
 		x.turn.urgent = true
 	}

@@ -286,6 +286,15 @@ func (e *edit) end(t *flow.Turn) (err error) {
 	if e.result, err = encodeResult(t.Output, t.Failure); err != nil {
 		return err
 	}
+	if h.awaited {
+		end := flow.End{WorkflowKey: e.key, Version: h.version, Status: h.status, Output: t.Output}
+		if n := len(t.Events); n > 0 {
+			end.Event = t.Events[n-1]
+		}
+		if err := e.v.o.Ended(e.tx, end); err != nil {
+			return err
+		}
+	}
 	return e.cancelAll()
 }
 
@@ -382,6 +391,11 @@ func (e *edit) purge(force bool) error {
 
 // forget adds an operation that removes all there is of the instance.
 func (e *edit) forget() error {
+	if e.head.awaited && !e.head.status.Ended() {
+		if err := e.v.o.Ended(e.tx, flow.End{WorkflowKey: e.key, Version: e.head.version}); err != nil {
+			return err
+		}
+	}
 	p := purge{name: e.name, head: e.head}
 	if e.head.timers > 0 {
 		var err error

@@ -96,6 +96,15 @@ type Turn struct {
 	Cancel  []string       // ids of timers
 }
 
+// End is how an instance ended, for who was to be told of it.
+type End struct {
+	quipu.WorkflowKey
+	Version string
+	Status  quipu.WorkflowStatus // "" if it was purged before
+	Event   []byte               // the last of its history
+	Output  []byte
+}
+
 // Arrival is what a record did to an instance, besides the turn of its runner.
 type Arrival struct {
 	quipu.WorkflowKey
