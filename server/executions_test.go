@@ -252,3 +252,43 @@ func TestAnAsyncCallJoinsTheExecutionOfItsKey(t *testing.T) {
 		n.get("/-/v1/calls/"+id+"/result").want(t, 200, `"so"`)
 	}
 }
+
+// Executions are counted by what becomes of them, by how they stand, over a restart too, and their records are on the bill.
+func TestExecutionsAreCounted(t *testing.T) {
+	n := startSteps(t)
+	n.durable(`
+how = call.json()
+if how == "refuse":
+    raise step.Refusal(422, "no")
+for name in ("a", "b", "c"):
+    call.step(name, lambda: name)
+if how == "wait":
+    call.wait_event("go")
+return "done"`, "async: {retry: {max: 0}}")
+	shows := func(lines ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprint("the metrics show ", lines), func() bool {
+			text := n.get("/-/metrics").body
+			return !slices.ContainsFunc(lines, func(line string) bool { return !strings.Contains(text, line+"\n") })
+		})
+	}
+	n.post("/f/", `"do"`).want(t, 200, `"done"`)
+	eventually(t, "its start, steps and end are on the bill", func() bool { return n.usageOf("f").LogAppends == 1+3+1 })
+	if a := n.post("/f/", `"refuse"`); a.status != 422 {
+		t.Error(a)
+	}
+	n.async(`"do"`)
+	a := n.post("/f/", `"wait"`, "Idempotency-Key", "w", "Prefer", "respond-async")
+	if a.status != http.StatusAccepted {
+		t.Fatal(a)
+	}
+	n.waitsFor("w", "go")
+	shows(`quipu_executions_started_total{function="f",namespace="default"} 4`,
+		`quipu_executions_ended_total{function="f",namespace="default",status="completed"} 2`,
+		`quipu_executions_ended_total{function="f",namespace="default",status="failed"} 1`,
+		`quipu_execution_steps_total{function="f",namespace="default"} 9`,
+		`quipu_executions{function="f",namespace="default",state="waiting"} 1`,
+		`quipu_executions{function="f",namespace="default",state="active"} 0`)
+	n.restart()
+	shows(`quipu_executions{function="f",namespace="default",state="waiting"} 1`, `quipu_executions{function="f",namespace="default",state="active"} 0`)
+}

@@ -54,7 +54,7 @@ func (ns *namespace) openFlows() {
 		Clock: ns.node.clock, Logger: ns.node.cfg.Logger})
 	ns.steps = step.New(step.Options{Store: f.store, Clock: ns.node.clock, Find: ns.durableFunction, Call: ns.attempt,
 		Invoke:    func(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error) { return ns.Invoke(ctx, r) },
-		Functions: ns.Functions, Logger: ns.node.cfg.Logger})
+		Functions: ns.Functions, Observe: ns.observeExecution, Logger: ns.node.cfg.Logger})
 }
 
 // WorkflowStore implements gateway.Namespace.

@@ -14,9 +14,12 @@ import (
 
 // counts is how many instances there are: what lies under byCount and byPin, by key.
 type counts struct {
-	mu sync.Mutex // guards of
-	of map[string]int64
+	mu   sync.Mutex // guards below
+	of   map[string]int64
+	busy map[busyAt]int64 // that a runner has something to do for
 }
+
+type busyAt struct{ kind, app string }
 
 // Load implements view.Loader.
 func (v *View) Load(r view.Reader) error {
@@ -28,7 +31,38 @@ func (v *View) Load(r view.Reader) error {
 		v.counts.of[key] = n
 		return nil
 	}
-	return errors.Join(r.Scan(Name, byCount, take), r.Scan(Name, byPin, take))
+	busy := func(key string, _ []byte) error {
+		kind, name, _ := strings.Cut(strings.TrimPrefix(key, byBusy), "\x00")
+		k, _ := parseName(name)
+		v.counts.busy[busyAt{kind, k.App}]++
+		return nil
+	}
+	return errors.Join(r.Scan(Name, byCount, take), r.Scan(Name, byPin, take), r.Scan(Name, byBusy, busy))
+}
+
+// setBusy notes whether a runner has something to do for an instance, which is different from before.
+func (v *View) setBusy(e *edits, kind, name string, busy bool) {
+	by := int64(1)
+	if busy {
+		e.set(busyKey(kind, name), nil)
+	} else {
+		e.delete(busyKey(kind, name))
+		by = -1
+	}
+	k, _ := parseName(name)
+	at := busyAt{kind, k.App}
+	v.counts.mu.Lock()
+	defer v.counts.mu.Unlock()
+	if v.counts.busy[at] += by; v.counts.busy[at] == 0 {
+		delete(v.counts.busy, at)
+	}
+}
+
+// CountBusy is how many instances of a kind and application a runner has something to do for.
+func (v *View) CountBusy(kind, app string) int64 {
+	v.counts.mu.Lock()
+	defer v.counts.mu.Unlock()
+	return v.counts.busy[busyAt{kind, app}]
 }
 
 // count keeps the number of an application's instances of a status.

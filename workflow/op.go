@@ -304,11 +304,7 @@ func (v *View) index(e *edits, s *step) {
 		return
 	}
 	if busy := s.head.busy(); busy != s.prior.busy {
-		if busy {
-			e.set(busyKey(s.head.kind, s.name), nil)
-		} else {
-			e.delete(busyKey(s.head.kind, s.name))
-		}
+		v.setBusy(e, s.head.kind, s.name, busy)
 	}
 	if s.head.status.Ended() && !s.prior.status.Ended() {
 		e.set(endKey(s.head.ended, s.name), nil)
@@ -360,7 +356,7 @@ func (v *View) applyPurge(e *edits, p *purge) error {
 	e.deleteParts(p.name, h.generation, h.parts)
 	e.deleteMessages(p.name, h.first, h.next-h.first)
 	if h.busy() {
-		e.delete(busyKey(h.kind, p.name))
+		v.setBusy(e, h.kind, p.name, false)
 	}
 	if h.status.Ended() {
 		e.delete(endKey(h.ended, p.name))

@@ -26,6 +26,14 @@ func (w *world) pinned(want map[string]bool) {
 			w.t.Errorf("executions are pinned to revision %s: %v, want %v; %v", revision, got, want, err)
 		}
 	}
+	busy := int64(0)
+	err := w.Busy(w.ctx, flow.KindStep, "shop", func(quipu.WorkflowKey) bool {
+		busy++
+		return true
+	})
+	if counted := w.view.CountBusy(flow.KindStep, "shop"); counted != busy || err != nil {
+		w.t.Errorf("%d executions have something to do, counted are %d; %v", busy, counted, err)
+	}
 }
 
 // A revision is pinned from the start of its first execution to the end of its last, over crashes and restarts.

@@ -81,7 +81,7 @@ func New(o Options) *View {
 	if o.Kept == 0 {
 		o.Kept = quipu.WorkflowKeptDefault
 	}
-	return &View{o: o, watch: watchers{waiting: map[quipu.WorkflowKey]*waiters{}}, counts: counts{of: map[string]int64{}}}
+	return &View{o: o, watch: watchers{waiting: map[quipu.WorkflowKey]*waiters{}}, counts: counts{of: map[string]int64{}, busy: map[busyAt]int64{}}}
 }
 
 // Name implements view.Machine.
