@@ -7,6 +7,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway/dapr/taskhub"
+	"github.com/quipu-run/quipu/internal/flow"
 )
 
 // Limits of bringing a worker.
@@ -104,6 +105,14 @@ func (ns *namespace) wakeWorker(app string) {
 	})
 }
 
+// wakeFlows has the worker of a function come that is another now, or there for the first time, if workflows wait for one: those that asked
+// for it before found no function.
+func (ns *namespace) wakeFlows(f quipu.Function) {
+	if ns.flows.view.CountBusy(flow.KindDapr, f.Name) > 0 {
+		ns.wakeWorker(f.Name)
+	}
+}
+
 // again tells whether a worker was asked for since it was brought.
 func (w *wakers) again(app string) bool {
 	w.mu.Lock()
@@ -121,7 +130,7 @@ func (ns *namespace) bringWorker(app string) {
 	ctx, wait, silent := ns.flows.wakers.ctx, workerWaitMin, 0
 	for {
 		f, err := ns.find(app)
-		if err != nil || f.Revision == quipu.RevisionAttached || f.Spec.Durable {
+		if err != nil || f.Revision == quipu.RevisionAttached || f.Spec.Durable || ns.flows.hub.HasWorker(app) {
 			return // it may come by itself
 		}
 		served, err := ns.startWorker(ctx, f)
