@@ -292,3 +292,41 @@ return "done"`, "async: {retry: {max: 0}}")
 	n.restart()
 	shows(`quipu_executions{function="f",namespace="default",state="waiting"} 1`, `quipu_executions{function="f",namespace="default",state="active"} 0`)
 }
+
+// What was started for a function that nobody had deployed, and what came for it, is there when it is deployed: the deploy wakes it.
+func TestADeployWakesTheExecutionsThatWaitedForIt(t *testing.T) {
+	n := startSteps(t)
+	flows := func() *workflow.Store { return n.parts.main(t).flows.store }
+	for _, id := range []string{"early", "asleep"} {
+		if _, err := flows().StartWorkflow(t.Context(), quipu.WorkflowStart{WorkflowKey: quipu.WorkflowKey{App: "f", ID: id}, Input: []byte(`"` + id + `"`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.raise("early", "go", `"on"`)
+	n.restart()
+	n.durable(`return [call.json(), call.wait_event("go")]`)
+	n.waitsFor("asleep", "go")
+	n.raise("asleep", "go", `"now"`)
+	for id, want := range map[string]string{"early": `["early", "on"]`, "asleep": `["asleep", "now"]`} {
+		i, err := flows().AwaitWorkflow(t.Context(), quipu.WorkflowKey{App: "f", ID: id})
+		if err != nil || string(i.Output) != want || i.Kind != "step" {
+			t.Errorf("%s: %s %s, %v", id, i.Status, i.Output, err)
+		}
+	}
+}
+
+// So it is for one that was stalled since its function had been removed, when the same is deployed again.
+func TestADeployWakesAnExecutionThatWasStalled(t *testing.T) {
+	n := startSteps(t)
+	code := `return call.wait_event("go")`
+	n.durable(code)
+	n.async("{}", "Idempotency-Key", "x")
+	n.waitsFor("x", "go")
+	if err := n.client.Remove(t.Context(), "f"); err != nil {
+		t.Fatal(err)
+	}
+	n.raise("x", "go", `"on"`)
+	eventually(t, "it is stalled", func() bool { return n.execution("x").Status == quipu.WorkflowStalled })
+	n.durable(code)
+	eventually(t, "it is done", func() bool { return n.execution("x").Status == quipu.WorkflowCompleted })
+}

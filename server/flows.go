@@ -63,6 +63,11 @@ func (ns *namespace) WorkflowStore() quipu.Workflows { return ns.flows.store }
 func (ns *namespace) startFlows() {
 	ns.steps.Start()
 	ns.flows.hub.Start()
+	for _, f := range ns.Functions() {
+		if f.Spec.Durable {
+			ns.wakeFlows(f) // unless the node ended before it was done
+		}
+	}
 }
 
 func (ns *namespace) stopFlows() {

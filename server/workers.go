@@ -105,11 +105,40 @@ func (ns *namespace) wakeWorker(app string) {
 	})
 }
 
-// wakeFlows has the worker of a function come that is another now, or there for the first time, if workflows wait for one: those that asked
-// for it before found no function.
+// wakeFlows has what waits for a function go on that is another now, or there for the first time: a durable one gets the executions
+// that were started before anybody knew that it would be one; of others the worker comes, for whom nobody was found before. It returns at
+// once.
 func (ns *namespace) wakeFlows(f quipu.Function) {
+	if f.Spec.Durable {
+		ns.flows.wakers.run(func(ctx context.Context) { ns.adoptExecutions(ctx, f.Name) })
+		return
+	}
 	if ns.flows.view.CountBusy(flow.KindDapr, f.Name) > 0 {
 		ns.wakeWorker(f.Name)
+	}
+}
+
+// adoptExecutions gives a durable function what was started for it when it was none, again until that is durable.
+func (ns *namespace) adoptExecutions(ctx context.Context, function string) {
+	for {
+		err := ns.flows.store.Adopt(ctx, function)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		ns.node.cfg.Logger.Error("executions that were started before their function was deployed cannot be handed to it; it is tried again", "fn", function, "err", err)
+		select {
+		case <-ns.node.clock.After(workerWaitMax):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// run does something until close, unless that was called.
+func (w *wakers) run(do func(context.Context)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ctx.Err() == nil {
+		w.tasks.Go(func() { do(w.ctx) })
 	}
 }
 

@@ -114,6 +114,12 @@ func (v *View) Pinned(tx *view.Tx, app, revision string) (bool, error) {
 	return some, err
 }
 
+func (v *View) countOf(app string, status quipu.WorkflowStatus) int64 {
+	v.counts.mu.Lock()
+	defer v.counts.mu.Unlock()
+	return v.counts.of[byCount+app+"\x00"+string(status)]
+}
+
 // Count is the instances of an application in a status.
 type Count struct {
 	App    string

@@ -153,3 +153,9 @@ type Language interface {
 	// commit. CodeUsage if it cannot be done from there.
 	Again(s Snapshot, event int, k quipu.WorkflowKey, input []byte) ([]Change, error)
 }
+
+// Translator is a Language whose messages from outside can be said in another.
+type Translator interface {
+	// Retold is such a message in another language; nil if it is none, as that which an instance starts with.
+	Retold(message []byte, in Language) ([]byte, error)
+}
