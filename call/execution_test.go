@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -101,6 +102,12 @@ func TestACallIsPendingUntilItsExecutionEnds(t *testing.T) {
 	}
 	if i := w.info(bad.ID); i.State != quipu.CallFailed || i.Error != quipu.CodeWorkflowEnded || i.Cause != "terminated" {
 		t.Errorf("%+v", i)
+	}
+	if s, err := w.Slice(w.ctx, good.ID); err != nil || len(s.Ops) > 0 || !strings.Contains(s.Missing, "workflow history "+good.ID) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := w.Recording(w.ctx, good.ID); quipu.CodeOf(err) != quipu.CodeUsage {
+		t.Errorf("it can be made again: %v", err)
 	}
 	if a, b := w.events("good"), w.events("bad"); len(a) != 1 || a[0].Call != good.ID || len(b) != 1 || b[0].Call != bad.ID {
 		t.Errorf("told of %+v and %+v", a, b)
