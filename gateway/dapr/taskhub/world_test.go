@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ type world struct {
 	times *timer.View
 	run   *timer.Runner
 	hub   *Hub
+	now   atomic.Pointer[Hub] // hub, for workers that live on while the node crashes
 	woken chan string
 }
 
@@ -75,6 +77,7 @@ func (w *world) open() {
 		default:
 		}
 	}})
+	w.now.Store(w.hub)
 	w.run = timer.NewRunner(timer.Options{Book: w.book, View: w.times, Clock: w.clock, Logger: slog.Default(),
 		Handlers: map[string]timer.Handler{workflow.TimerKind: func(ctx context.Context, t timers.Timer) {
 			if _, err := w.book.Change(ctx, func(tx *view.Tx) error { return w.flows.Fire(tx, t) }); err != nil && ctx.Err() == nil {
@@ -179,7 +182,7 @@ func (k *worker) activity() *protos.ActivityRequest {
 }
 
 func (k *worker) tryAnswer(id string, actions ...*protos.WorkflowAction) error {
-	return k.w.hub.answer(quipu.WorkflowKey{App: k.app, ID: id}, &protos.WorkflowResponse{InstanceId: id, Actions: actions})
+	return k.w.now.Load().answer(quipu.WorkflowKey{App: k.app, ID: id}, &protos.WorkflowResponse{InstanceId: id, Actions: actions})
 }
 
 func (k *worker) answer(id string, actions ...*protos.WorkflowAction) {
@@ -190,7 +193,7 @@ func (k *worker) answer(id string, actions ...*protos.WorkflowAction) {
 }
 
 func (k *worker) tryComplete(id string, task int32, result string) error {
-	return k.w.hub.completed(k.app, &protos.ActivityResponse{InstanceId: id, TaskId: task, Result: wrapperspb.String(result)})
+	return k.w.now.Load().completed(k.app, &protos.ActivityResponse{InstanceId: id, TaskId: task, Result: wrapperspb.String(result)})
 }
 
 func schedule(id int32, name string) *protos.WorkflowAction {
