@@ -423,6 +423,9 @@ func (e *Engine) assign(x *execution, revision string) error {
 		return nil
 	}
 	x.f = f
+	if err == nil { // it may have been named by its number or an alias, which is no reason to keep it
+		x.pinned = revision == f.Revision
+	}
 	if err == nil && x.j.stalled != "" {
 		x.add(&event{Event: evResumed, At: millis(e.o.Clock.Now()), Cause: "its revision is there again"})
 	}
