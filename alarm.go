@@ -71,7 +71,8 @@ type Alarms interface {
 	SetAlarm(ctx context.Context, a Alarm) error
 	// CancelAlarm removes one. CodeNoAlarm.
 	CancelAlarm(ctx context.Context, k AlarmKey) error
-	// CancelAlarms removes those whose name, or, if ActorID is "", whose type starts like k, and answers how many.
+	// CancelAlarms removes those whose name, or, if ActorID is "", whose type starts like k, and answers how many. Outside of a call that
+	// is done by pages of AlarmsList, each whole: an error leaves some removed.
 	CancelAlarms(ctx context.Context, k AlarmKey) (int, error)
 	Alarm(ctx context.Context, k AlarmKey) (Alarm, error)
 	// ListAlarms lists those whose names start with k.Name, of k's application or actor; all of the kind if neither is set.

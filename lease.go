@@ -25,3 +25,24 @@ type Leases interface {
 	// ReleaseLease gives it back. One that is lost already is no error.
 	ReleaseLease(ctx context.Context, l Lease) error
 }
+
+// LeasesListMax is how many leases a page has at most.
+const LeasesListMax = 1000
+
+// LeaseList asks for leases by name.
+type LeaseList struct {
+	Prefix string // of their names; "" all
+	After  string // a name, which the page begins behind
+	Limit  int    // 0 means LeasesListMax, which is also the most
+}
+
+// LeasePage is a part of a listing. Next, if set, is the After of the following page.
+type LeasePage struct {
+	Leases []Lease `json:"leases"`
+	Next   string  `json:"next,omitempty"`
+}
+
+// Owners tells who owns what in a namespace, as the log has it.
+type Owners interface {
+	Leases(ctx context.Context, l LeaseList) (LeasePage, error)
+}

@@ -43,7 +43,7 @@ type Hosting struct {
 	Instances []string
 }
 
-// Options of an Engine. All functions but Held are required.
+// Options of an Engine. All functions but Held and Within are required.
 type Options struct {
 	// Find is who hosts a type. CodeNoActorHost.
 	Find func(actorType string) (Hosting, error)
@@ -55,6 +55,9 @@ type Options struct {
 	Forget func(ctx context.Context, f quipu.Function, instance string, k quipu.ActorKey) error
 	// Invoke makes a call that belongs to nobody, for timers.
 	Invoke func(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error)
+	// Within runs a turn of an actor within what its host's policies say of it; nil runs it as it is. The time that the turn was waited
+	// for is no part of it.
+	Within func(ctx context.Context, f quipu.Function, instance, actorType string, turn func(context.Context) error) error
 	Leases quipu.Leases
 	// Held visits the leases whose names start with a prefix. nil leaves those of an earlier node until their actors are called.
 	Held   func(ctx context.Context, prefix string, visit func(quipu.Lease) bool) error
@@ -97,6 +100,11 @@ type Count struct {
 func New(o Options) *Engine {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Within == nil {
+		o.Within = func(ctx context.Context, _ quipu.Function, _, _ string, turn func(context.Context) error) error {
+			return turn(ctx)
+		}
 	}
 	e := &Engine{o: o, run: newRun(), active: map[quipu.ActorKey]*activation{}, hosts: map[string]*host{},
 		timers: map[quipu.ActorKey]map[string]*timer{}, counts: map[string]Count{}}

@@ -31,7 +31,7 @@ func (e *Engine) Turn(ctx context.Context, c quipu.ActorCall, do Do) (*quipu.Cal
 	if err := check(c.ActorKey); err != nil {
 		return nil, err
 	}
-	body, err := whole(c.Body)
+	body, err := Whole(c.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +61,8 @@ func check(k quipu.ActorKey) error {
 	return nil
 }
 
-// whole reads a body that may have to be sent to another instance.
-func whole(from io.Reader) ([]byte, error) {
+// Whole reads a body that may have to be sent to another instance, or again. CodeBodySize.
+func Whole(from io.Reader) ([]byte, error) {
 	if from == nil {
 		return nil, nil
 	}
@@ -95,7 +95,11 @@ func (e *Engine) turnOf(ctx context.Context, a *activation, c quipu.ActorCall, b
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(a.ctx, cancel)()
-	reply, err := hold(do(ctx, t.request(c, id, body)))
+	var reply *quipu.CallReply
+	err = e.o.Within(ctx, a.f, a.instance, a.key.Type, func(ctx context.Context) (err error) {
+		reply, err = hold(do(ctx, t.request(c, id, body)))
+		return err
+	})
 	t.judge(reply, err)
 	if !known && neverSent(err) {
 		a.met.Store(false) // an application may break if it is told to forget what it does not know

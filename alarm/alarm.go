@@ -11,6 +11,7 @@ package alarm
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -189,22 +190,47 @@ func (v *View) remove(tx *view.Tx, k timers.Key) error {
 
 // CancelAlarms removes alarms of an application, or an actor, whose names start with k.Name; all of an actor type if no
 // actor is named. It answers how many. CodeTxSize if there are more than one transaction takes.
-func (v *View) CancelAlarms(tx *view.Tx, k quipu.AlarmKey) (n int, err error) {
+func (v *View) CancelAlarms(tx *view.Tx, k quipu.AlarmKey) (int, error) {
+	return v.CancelInPages(context.Background(), k, func(page func(*view.Tx) error) error { return page(tx) })
+}
+
+// CancelInPages does what CancelAlarms does in transactions of a page each, which change makes: however many there are, none of them is
+// large. It ends with ctx, and with the first that fails; those before have been made.
+func (v *View) CancelInPages(ctx context.Context, k quipu.AlarmKey, change func(page func(*view.Tx) error) error) (n int, err error) {
 	if ownerOf(k) == "" {
 		return 0, bad(k, errors.New("no owner is named"))
 	}
-	for {
-		keys, err := v.keys(tx, k, "", quipu.AlarmsList)
-		if err != nil || len(keys) == 0 {
+	for after := ""; n < quipu.AlarmsMax; { // who sets them as fast as they go does not keep us
+		if err := ctx.Err(); err != nil {
 			return n, err
 		}
-		for _, key := range keys {
-			if err := v.remove(tx, key); err != nil {
-				return n, err
-			}
+		var keys []timers.Key
+		if err := change(func(tx *view.Tx) (err error) {
+			keys, err = v.removePage(tx, k, after)
+			return err
+		}); err != nil {
+			return n, err
 		}
-		n += len(keys)
+		if n += len(keys); len(keys) < quipu.AlarmsList {
+			break
+		}
+		after = placeIn(k, keys[len(keys)-1])
 	}
+	return n, nil
+}
+
+// removePage removes those that follow after, and answers which they were.
+func (v *View) removePage(tx *view.Tx, k quipu.AlarmKey, after string) ([]timers.Key, error) {
+	keys, err := v.keys(tx, k, after, quipu.AlarmsList)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		if err := v.remove(tx, key); err != nil {
+			return nil, err
+		}
+	}
+	return keys, nil
 }
 
 // Alarm reads an alarm. CodeNoAlarm.

@@ -3,6 +3,7 @@ package alarm_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -11,25 +12,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/alarm"
+	"github.com/quipu-run/quipu/test/booktest"
 	"github.com/quipu-run/quipu/timer"
 	"github.com/quipu-run/quipu/view"
-	"github.com/quipu-run/quipu/xtest"
 )
 
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+var noon = booktest.Noon
 
 // world is a log with timers and alarms on it, whose deliveries belong to the test.
 type world struct {
-	t       testing.TB
-	clock   *xtest.Clock
-	log     *xtest.Model
-	id      quipu.Book
-	fs      *vfs.MemFS
-	store   *view.Store
-	book    *view.Book
+	*booktest.World
 	timers  *timer.View
 	runner  *timer.Runner
 	deliver func(w *world, a quipu.Alarm, settle func(*view.Tx) error) alarm.Outcome
@@ -54,7 +48,7 @@ func delivered(*world, quipu.Alarm, func(*view.Tx) error) alarm.Outcome {
 
 // atomically is what an atomic function does: its effect and the settlement are one record.
 func atomically(w *world, a quipu.Alarm, settle func(*view.Tx) error) alarm.Outcome {
-	_, err := w.book.Change(context.Background(), func(tx *view.Tx) error {
+	_, err := w.World.Book.Change(context.Background(), func(tx *view.Tx) error {
 		if err := tx.Do(quipu.Op{View: "effects", Body: []byte(a.Name)}); err != nil {
 			return err
 		}
@@ -67,63 +61,36 @@ func atomically(w *world, a quipu.Alarm, settle func(*view.Tx) error) alarm.Outc
 }
 
 func newWorld(t testing.TB, deliver func(*world, quipu.Alarm, func(*view.Tx) error) alarm.Outcome) *world {
-	w := &world{t: t, clock: xtest.NewClock(noon), fs: vfs.NewCrashableMem(), deliver: deliver}
-	w.log = xtest.NewModel(w.clock)
-	var err error
-	if w.id, err = w.log.CreateBook(t.Context(), "quipu/default", quipu.BookOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	w.open()
-	t.Cleanup(func() { w.close() })
+	w := &world{World: booktest.New(t), deliver: deliver}
+	w.Run(w.start, w.stop)
 	return w
 }
 
-func (w *world) open() {
-	w.t.Helper()
-	var err error
-	if w.store, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
-		w.t.Fatal(err)
-	}
+func (w *world) start() {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError + 1}))
 	w.timers = timer.New()
 	v := alarm.New(w.timers)
-	if w.book, err = view.OpenBook(context.Background(), w.store, w.log, w.id, w.clock, w.timers, v, effects{}); err != nil {
-		w.t.Fatal(err)
-	}
-	w.Outside = alarm.Outside{View: v, Book: w.book}
+	w.Open(w.timers, v, effects{})
+	w.Outside = alarm.Outside{View: v, Book: w.World.Book}
 	deliver := func(_ context.Context, a quipu.Alarm, settle func(*view.Tx) error) alarm.Outcome {
 		w.mu.Lock()
-		w.came = append(w.came, w.clock.Now())
+		w.came = append(w.came, w.Clock.Now())
 		w.mu.Unlock()
 		return w.deliver(w, a, settle)
 	}
-	courier := alarm.NewCourier(alarm.CourierOptions{View: v, Book: w.book, Clock: w.clock, Logger: logger,
+	courier := alarm.NewCourier(alarm.CourierOptions{View: v, Book: w.World.Book, Clock: w.Clock, Logger: logger,
 		Deliver: map[quipu.AlarmKind]alarm.Deliver{quipu.AlarmJob: deliver, quipu.AlarmReminder: deliver}})
-	w.runner = timer.NewRunner(timer.Options{Book: w.book, View: w.timers, Clock: w.clock, Logger: logger,
+	w.runner = timer.NewRunner(timer.Options{Book: w.World.Book, View: w.timers, Clock: w.Clock, Logger: logger,
 		Handlers: map[string]timer.Handler{string(quipu.AlarmJob): courier.Handle, string(quipu.AlarmReminder): courier.Handle}})
 	w.runner.Start()
 }
 
-func (w *world) close() {
-	w.t.Helper()
+func (w *world) stop() {
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = w.runner.Close(over)
-	if err := w.book.Close(); err != nil {
-		w.t.Error(err)
-	}
+	w.Close()
 	w.runner.Wait()
-	if err := w.store.Close(); err != nil {
-		w.t.Error(err)
-	}
-}
-
-func (w *world) crash(rng *rand.Rand) {
-	w.t.Helper()
-	crashed := w.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(100), RNG: rng})
-	w.close()
-	w.fs = crashed
-	w.open()
 }
 
 // count is how many deliveries there were.
@@ -133,40 +100,22 @@ func (w *world) count() int {
 	return len(w.came)
 }
 
-func (w *world) eventually(what string, is func() bool) {
-	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			w.t.Fatalf("not in time: %s", what)
-		}
-	}
-}
-
-// passing has time pass in steps until something is so.
-func (w *world) passing(step time.Duration, what string, is func() bool) {
-	w.t.Helper()
-	w.eventually(what, func() bool {
-		w.clock.Move(step)
-		return is()
-	})
-}
-
 func job(name string) quipu.AlarmKey {
 	return quipu.AlarmKey{Kind: quipu.AlarmJob, App: "app", Name: name}
 }
 
 func (w *world) set(a quipu.Alarm) {
-	w.t.Helper()
-	if err := w.SetAlarm(w.t.Context(), a); err != nil {
-		w.t.Fatal(err)
+	w.T.Helper()
+	if err := w.SetAlarm(w.T.Context(), a); err != nil {
+		w.T.Fatal(err)
 	}
 }
 
 // gone tells whether there is no such alarm any more.
 func (w *world) gone(k quipu.AlarmKey) bool {
-	_, err := w.Alarm(w.t.Context(), k)
+	_, err := w.Alarm(w.T.Context(), k)
 	if err != nil && quipu.CodeOf(err) != quipu.CodeNoAlarm {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return err != nil
 }
@@ -179,18 +128,18 @@ func TestAJobHappensAtItsTimesAndGoes(t *testing.T) {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	for i, at := range []time.Duration{5 * time.Second, 15 * time.Second, 25 * time.Second} {
-		w.clock.Move(noon.Add(at - 1).Sub(w.clock.Now()))
+		w.Clock.Move(noon.Add(at - 1).Sub(w.Clock.Now()))
 		if w.count() != i {
 			t.Fatalf("%d deliveries before %s", w.count(), at)
 		}
-		w.clock.Move(1)
-		w.eventually("a delivery", func() bool { return w.count() == i+1 })
-		w.eventually("it is settled", func() bool {
+		w.Clock.Move(1)
+		w.Eventually("a delivery", func() bool { return w.count() == i+1 })
+		w.Eventually("it is settled", func() bool {
 			a, err := w.Alarm(t.Context(), job("a"))
 			return err != nil || a.Fired == i+1
 		})
 	}
-	w.eventually("it is gone", func() bool { return w.gone(job("a")) })
+	w.Eventually("it is gone", func() bool { return w.gone(job("a")) })
 }
 
 // Its times stay where they are, whatever attempts one of them takes; what always fails is given up after three retries, and comes
@@ -206,15 +155,15 @@ func TestAFailureIsTriedAgain(t *testing.T) {
 		return alarm.Outcome{Fate: alarm.Delivered}
 	})
 	w.set(quipu.Alarm{AlarmKey: job("a"), Schedule: "0 * * * * *", Repeats: 2})
-	w.clock.Move(time.Minute)
-	w.eventually("the first attempt", func() bool {
+	w.Clock.Move(time.Minute)
+	w.Eventually("the first attempt", func() bool {
 		a, err := w.Alarm(t.Context(), job("a"))
 		return err == nil && a.Attempts == 1 && a.Cause == "it is broken" && a.Next.Equal(noon.Add(61*time.Second))
 	})
 	for i := range 3 {
-		w.clock.Move(time.Second)
-		w.eventually("a retry", func() bool { return w.count() == i+2 })
-		w.eventually("its record", func() bool {
+		w.Clock.Move(time.Second)
+		w.Eventually("a retry", func() bool { return w.count() == i+2 })
+		w.Eventually("its record", func() bool {
 			a, err := w.Alarm(t.Context(), job("a"))
 			return err == nil && (a.Attempts == i+2 || a.Fired == 1)
 		})
@@ -226,8 +175,8 @@ func TestAFailureIsTriedAgain(t *testing.T) {
 	w.mu.Lock()
 	failing = false
 	w.mu.Unlock()
-	w.clock.Move(time.Minute)
-	w.eventually("it is done", func() bool { return w.gone(job("a")) })
+	w.Clock.Move(time.Minute)
+	w.Eventually("it is done", func() bool { return w.gone(job("a")) })
 }
 
 // What does not reach its application waits, says why, and comes at once when it is hastened.
@@ -242,7 +191,7 @@ func TestAJobWaitsForItsApplication(t *testing.T) {
 		return alarm.Outcome{Fate: alarm.Delivered}
 	})
 	w.set(quipu.Alarm{AlarmKey: job("a"), DueTime: "0s"})
-	w.passing(100*time.Millisecond, "some tries", func() bool { return w.count() > 6 })
+	w.Passing(100*time.Millisecond, "some tries", func() bool { return w.count() > 6 })
 	a, err := w.Alarm(t.Context(), job("a"))
 	if err != nil || a.Attempts != 0 || a.Cause != "nobody is there" {
 		t.Fatalf("%+v, %v", a, err)
@@ -251,12 +200,12 @@ func TestAJobWaitsForItsApplication(t *testing.T) {
 	there = true
 	w.mu.Unlock()
 	w.runner.Hasten("job", "app")
-	w.eventually("it is done", func() bool { w.runner.Hasten("job", "app"); return w.gone(job("a")) })
+	w.Eventually("it is done", func() bool { w.runner.Hasten("job", "app"); return w.gone(job("a")) })
 }
 
 func TestWhatAnAlarmDoesToItselfStays(t *testing.T) {
 	w := newWorld(t, func(w *world, a quipu.Alarm, settle func(*view.Tx) error) alarm.Outcome {
-		_, err := w.book.Change(context.Background(), func(tx *view.Tx) error {
+		_, err := w.World.Book.Change(context.Background(), func(tx *view.Tx) error {
 			if a.Name == "again" {
 				if err := w.View.SetAlarm(tx, quipu.Alarm{AlarmKey: a.AlarmKey, DueTime: "1h"}); err != nil {
 					return err
@@ -267,13 +216,13 @@ func TestWhatAnAlarmDoesToItselfStays(t *testing.T) {
 			return settle(tx)
 		})
 		if err != nil {
-			w.t.Error(err)
+			w.T.Error(err)
 		}
 		return alarm.Outcome{Fate: alarm.Settled}
 	})
 	w.set(quipu.Alarm{AlarmKey: job("again"), Schedule: "@every 1m", DueTime: "0s"})
 	w.set(quipu.Alarm{AlarmKey: job("never"), Schedule: "@every 1m", DueTime: "0s"})
-	w.eventually("both came", func() bool {
+	w.Eventually("both came", func() bool {
 		a, err := w.Alarm(t.Context(), job("again"))
 		return err == nil && a.DueTime == "1h" && w.gone(job("never"))
 	})
@@ -295,10 +244,10 @@ func TestADeliveryDoesNotSettleAnotherJobOfTheName(t *testing.T) {
 	<-begun
 	w.set(quipu.Alarm{AlarmKey: job("a"), DueTime: "1m"})
 	close(end)
-	w.passing(0, "the other stands", func() bool { a, err := w.Alarm(t.Context(), job("a")); return err == nil && a.DueTime == "1m" })
-	w.clock.Move(time.Minute)
+	w.Passing(0, "the other stands", func() bool { a, err := w.Alarm(t.Context(), job("a")); return err == nil && a.DueTime == "1m" })
+	w.Clock.Move(time.Minute)
 	<-begun
-	w.eventually("the other is done", func() bool { return w.gone(job("a")) })
+	w.Eventually("the other is done", func() bool { return w.gone(job("a")) })
 }
 
 // Times that passed while no node ran are made up for by one delivery; then it goes on at its own times.
@@ -309,14 +258,14 @@ func TestMissedTimesAreMadeUpForByOne(t *testing.T) {
 		t.Run(schedule, func(t *testing.T) {
 			w := newWorld(t, delivered)
 			w.set(quipu.Alarm{AlarmKey: job("a"), Schedule: schedule})
-			w.close()
+			w.Stop()
 			away := 10*time.Hour + 30*time.Second
 			if schedule == "P1D" {
 				away = 24*time.Hour + 30*time.Second
 			}
-			w.clock.Move(away)
-			w.open()
-			w.eventually("one", func() bool { a, err := w.Alarm(t.Context(), job("a")); return err == nil && a.Next.Equal(next) })
+			w.Clock.Move(away)
+			w.Start()
+			w.Eventually("one", func() bool { a, err := w.Alarm(t.Context(), job("a")); return err == nil && a.Next.Equal(next) })
 			if n := w.count(); n > 2 { // one for the first time, one for all others
 				t.Errorf("%d deliveries", n)
 			}
@@ -332,13 +281,13 @@ func TestTimesToLiveEnd(t *testing.T) {
 		t.Error("it ends before it is due, and stands")
 	}
 	for range 10 {
-		w.clock.Move(10 * time.Second)
+		w.Clock.Move(10 * time.Second)
 		if w.gone(job("a")) {
 			break
 		}
-		w.eventually("its time", func() bool {
+		w.Eventually("its time", func() bool {
 			a, err := w.Alarm(t.Context(), job("a"))
-			return err != nil || a.Next.After(w.clock.Now())
+			return err != nil || a.Next.After(w.Clock.Now())
 		})
 	}
 	if n := w.count(); n != 2 || !w.gone(job("a")) {
@@ -388,6 +337,67 @@ func TestNamesAndListings(t *testing.T) {
 	}
 	want(quipu.AlarmKey{Kind: quipu.AlarmJob}, 12, "app0/a0", "app2/b3")
 	want(quipu.AlarmKey{Kind: quipu.AlarmReminder}, 10, "0/r0", "1/r4")
+}
+
+// However many are cancelled at once, no record is large: they go by pages, in each of which all or none do. Inside a transaction they
+// go together.
+func TestManyAlarmsAreCancelledByPages(t *testing.T) {
+	w := newWorld(t, delivered)
+	many := quipu.AlarmKey{Kind: quipu.AlarmJob, App: "app", Name: "many"}
+	fill := func() {
+		t.Helper()
+		for i := 0; i < 5000; i += 1000 {
+			if _, err := w.World.Book.Change(t.Context(), func(tx *view.Tx) error {
+				for j := range 1000 {
+					if err := w.View.SetAlarm(tx, quipu.Alarm{AlarmKey: job(fmt.Sprintf("many%04d", i+j)), DueTime: "1h"}); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.set(quipu.Alarm{AlarmKey: job("other"), DueTime: "1h"})
+	left := func() (n int) {
+		t.Helper()
+		for after := ""; ; {
+			list, next, err := w.ListAlarms(t.Context(), quipu.AlarmKey{Kind: quipu.AlarmJob, App: "app"}, after, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, after = n+len(list), next; next == "" {
+				return n
+			}
+		}
+	}
+	fill()
+	before := w.Tail()
+	if n, err := w.CancelAlarms(t.Context(), many); n != 5000 || err != nil || left() != 1 {
+		t.Errorf("cancelled %d, %v; %d are left", n, err, left())
+	}
+	if records := w.Tail() - before; records != 5 {
+		t.Errorf("%d records", records)
+	}
+
+	fill()
+	ctx, cancel := context.WithCancel(t.Context())
+	pages := 0
+	n, err := w.View.CancelInPages(ctx, many, func(page func(*view.Tx) error) error {
+		if pages++; pages == 2 {
+			cancel()
+		}
+		_, err := w.World.Book.Change(ctx, page)
+		return err
+	})
+	if n != 2000 || !errors.Is(err, context.Canceled) || left() != 3001 {
+		t.Errorf("cancelled %d before it broke off with %v; %d are left", n, err, left())
+	}
+	before = w.Tail()
+	if _, err := w.World.Book.Change(t.Context(), func(tx *view.Tx) error { n, err = w.View.CancelAlarms(tx, many); return err }); n != 3000 || err != nil || left() != 1 || w.Tail() != before+1 {
+		t.Errorf("in a transaction: cancelled %d, %v; %d are left, %d records", n, err, left(), w.Tail()-before)
+	}
 }
 
 func TestAlarmsThatCannotBe(t *testing.T) {
@@ -462,12 +472,12 @@ func TestEachTimeOfAJobTakesEffectOnce(t *testing.T) {
 			Retry: quipu.AlarmRetry{Interval: quipu.Duration(time.Second), Max: &many}})
 	}
 	for range 12 {
-		w.clock.Move(time.Duration(rng.IntN(15)) * time.Second)
-		w.crash(rng)
+		w.Clock.Move(time.Duration(rng.IntN(15)) * time.Second)
+		w.Crash(rng)
 	}
-	w.passing(500*time.Millisecond, "all are done", func() bool { return w.timers.Count("job") == 0 })
+	w.Passing(500*time.Millisecond, "all are done", func() bool { return w.timers.Count("job") == 0 })
 	done := map[string]int{}
-	tx := w.book.Look()
+	tx := w.World.Book.Look()
 	defer tx.Close()
 	if err := tx.Scan("effects", "", "", func(key string, _ []byte) bool { done[key[:len(key)-17]]++; return true }); err != nil {
 		t.Fatal(err)
@@ -483,13 +493,13 @@ func TestEachTimeOfAJobTakesEffectOnce(t *testing.T) {
 func TestADeliveryAppendsLittle(t *testing.T) {
 	w := newWorld(t, delivered)
 	w.set(quipu.Alarm{AlarmKey: job("a"), Schedule: "@every 1s", Data: make([]byte, quipu.AlarmDataMax)})
-	from := w.book.Applied()
+	from := w.World.Book.Applied()
 	for i := range 10 {
-		w.clock.Move(time.Second)
-		w.eventually("a delivery", func() bool { a, err := w.Alarm(t.Context(), job("a")); return err == nil && a.Fired == i+1 })
+		w.Clock.Move(time.Second)
+		w.Eventually("a delivery", func() bool { a, err := w.Alarm(t.Context(), job("a")); return err == nil && a.Fired == i+1 })
 	}
 	records, bytes := 0, 0
-	for rec, err := range w.log.Range(t.Context(), w.id, quipu.TagAll, from+1, w.book.Applied()) {
+	for rec, err := range w.Log.Range(t.Context(), w.ID, quipu.TagAll, from+1, w.World.Book.Applied()) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,13 +28,12 @@ func (o Outside) CancelAlarm(ctx context.Context, k quipu.AlarmKey) error {
 	return err
 }
 
-// CancelAlarms is a record of its own.
-func (o Outside) CancelAlarms(ctx context.Context, k quipu.AlarmKey) (n int, err error) {
-	_, err = o.Book.Change(ctx, func(tx *view.Tx) error {
-		n, err = o.View.CancelAlarms(tx, k)
+// CancelAlarms is a record for each page.
+func (o Outside) CancelAlarms(ctx context.Context, k quipu.AlarmKey) (int, error) {
+	return o.View.CancelInPages(ctx, k, func(page func(*view.Tx) error) error {
+		_, err := o.Book.Change(ctx, page)
 		return err
 	})
-	return n, err
 }
 
 // Alarm reads one.

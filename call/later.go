@@ -19,6 +19,8 @@ type Alarms interface {
 	SetAlarm(tx *view.Tx, a quipu.Alarm) error
 	CancelAlarm(tx *view.Tx, k quipu.AlarmKey) error
 	CancelAlarms(tx *view.Tx, k quipu.AlarmKey) (int, error)
+	// CancelInPages does it in transactions of a page each, which change makes.
+	CancelInPages(ctx context.Context, k quipu.AlarmKey, change func(page func(*view.Tx) error) error) (int, error)
 	Alarm(tx *view.Tx, k quipu.AlarmKey) (quipu.Alarm, error)
 	ListAlarms(tx *view.Tx, k quipu.AlarmKey, after string, limit int) (list []quipu.Alarm, next string, err error)
 }
@@ -93,13 +95,9 @@ func (s *outside) CancelAlarm(ctx context.Context, k quipu.AlarmKey) error {
 	return s.change(ctx, func(tx *view.Tx) error { return s.c.o.Alarms.CancelAlarm(tx, k) })
 }
 
-// CancelAlarms is a record of its own.
-func (s *outside) CancelAlarms(ctx context.Context, k quipu.AlarmKey) (n int, err error) {
-	err = s.change(ctx, func(tx *view.Tx) error {
-		n, err = s.c.o.Alarms.CancelAlarms(tx, k)
-		return err
-	})
-	return n, err
+// CancelAlarms is a record for each page.
+func (s *outside) CancelAlarms(ctx context.Context, k quipu.AlarmKey) (int, error) {
+	return s.c.o.Alarms.CancelInPages(ctx, k, func(page func(*view.Tx) error) error { return s.change(ctx, page) })
 }
 
 func (s *outside) Alarm(ctx context.Context, k quipu.AlarmKey) (a quipu.Alarm, err error) {

@@ -116,7 +116,7 @@ var (
 
 // adminRoutes is the table of the admin API.
 func (g *Gateway) adminRoutes() []adminRoute {
-	return slices.Concat(g.nodeRoutes(), asyncRoutes(), g.functionRoutes(), g.revisionRoutes(), billingRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.logRoutes(), g.recordRoutes(), g.attachRoutes(), g.namespaceRoutes(), g.traceRoutes(), jobRoutes(), actorRoutes(), workflowRoutes())
+	return slices.Concat(g.nodeRoutes(), asyncRoutes(), g.functionRoutes(), g.revisionRoutes(), billingRoutes(), g.stateRoutes(), g.topicRoutes(), g.bookRoutes(), g.logRoutes(), g.recordRoutes(), g.attachRoutes(), g.namespaceRoutes(), g.traceRoutes(), jobRoutes(), actorRoutes(), leaseRoutes(), workflowRoutes())
 }
 
 func (g *Gateway) nodeRoutes() []adminRoute {

@@ -147,6 +147,7 @@ var samples = map[string]struct{ method, path, body, header string }{
 	"purgeWorkflow":      {"POST", "/workflows/shop/w1/purge", `{"recursive":true,"force":true}`, ""},
 	"verifyBook":         {"POST", "/books/quipu%2Fdefault/verify", "", ""},
 	"listActors":         {"GET", "/actors?type=cat&afterType=cat&afterId=a%2Fb&limit=9", "", ""},
+	"listLeases":         {"GET", "/leases?prefix=actor%2F&after=actor%2Fcat%2Ftom&limit=9", "", ""},
 	"listJobs":           {"GET", "/jobs?app=hello&prefix=clean&limit=5", "", ""},
 	"getJob":             {"GET", "/apps/hello/jobs/clean%20up", "", ""},
 	"removeJob":          {"DELETE", "/apps/hello/jobs/clean%20up", "", ""},

@@ -40,6 +40,7 @@ type Namespace interface {
 	quipu.Topics
 	quipu.Billing
 	quipu.Actors
+	quipu.Owners
 	// Attach makes an application that runs by itself part of the namespace until ctx ends, and tells how it stands.
 	// CodeUsage, CodePortTaken, CodeAppCallback.
 	Attach(ctx context.Context, appID string, a sdk.Attachment, tell func(sdk.Attached) error) error

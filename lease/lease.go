@@ -30,8 +30,7 @@ const Name = "lease"
 // Limits.
 const (
 	NameBytesMax = 1 << 10 // of a name, and of an owner
-	ListMax      = 1000
-	sweepMax     = 1000 // leases of one record
+	sweepMax     = 1000    // leases of one record
 )
 
 // Keys of the view.
@@ -122,10 +121,10 @@ func (v *View) Release(tx *view.Tx, l quipu.Lease) error {
 }
 
 // List reads leases whose names start with prefix, in the order of their names, from the one after after on. limit 0 means
-// ListMax, which is also the most.
+// quipu.LeasesListMax, which is also the most.
 func (v *View) List(tx *view.Tx, prefix, after string, limit int) (list []quipu.Lease, err error) {
-	if limit <= 0 || limit > ListMax {
-		limit = ListMax
+	if limit <= 0 || limit > quipu.LeasesListMax {
+		limit = quipu.LeasesListMax
 	}
 	from, now := byName+prefix, tx.Now()
 	if start := byName + after + "\x00"; after != "" && start > from {

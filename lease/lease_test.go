@@ -3,6 +3,7 @@ package lease_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -180,6 +181,42 @@ func TestOfManyOneTakesIt(t *testing.T) {
 	all.Wait()
 	if len(owners) != 1 {
 		t.Errorf("owners: %v", owners)
+	}
+}
+
+// Whoever looks sees what is held, by name and a page at a time, and nothing that was given back or has run out.
+func TestWhatIsHeldIsListedByPages(t *testing.T) {
+	w := newWorld(t)
+	defer w.close(t)
+	for i, name := range []string{"actor/a", "actor/b", "actor/c", "actor/d", "other"} {
+		l, err := w.TakeLease(t.Context(), name, fmt.Sprint("owner", i), 0)
+		if err == nil && name == "actor/b" {
+			err = w.ReleaseLease(t.Context(), l)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.TakeLease(t.Context(), "actor/e", "late", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.Move(time.Hour)
+	var names []string
+	pages := 0
+	for l := (quipu.LeaseList{Prefix: "actor/", Limit: 2}); ; pages++ {
+		page, err := w.Leases(t.Context(), l)
+		if err != nil || pages > 2 {
+			t.Fatal(pages, err)
+		}
+		for _, one := range page.Leases {
+			names = append(names, one.Name+" of "+one.Owner)
+		}
+		if l.After = page.Next; l.After == "" {
+			break
+		}
+	}
+	if want := []string{"actor/a of owner0", "actor/c of owner2", "actor/d of owner3"}; !slices.Equal(names, want) {
+		t.Errorf("%v", names)
 	}
 }
 

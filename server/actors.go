@@ -12,13 +12,14 @@ import (
 	"github.com/quipu-run/quipu/actor"
 	"github.com/quipu-run/quipu/call"
 	contractdapr "github.com/quipu-run/quipu/contract/dapr"
+	"github.com/quipu-run/quipu/internal/resiliency"
 	ownership "github.com/quipu-run/quipu/lease"
 )
 
 // newActors makes the engine of the namespace's actors; its book is open.
 func (ns *namespace) newActors() *actor.Engine {
-	return actor.New(actor.Options{Find: ns.actorHost, Wake: ns.wakeActorHost, Hold: ns.holdInstance, Forget: ns.forgetActor, Invoke: ns.Caller.Invoke,
-		Leases: ownership.Outside{View: ns.later.leases, Book: ns.book}, Held: ns.heldLeases, Clock: ns.node.clock, Logger: ns.node.cfg.Logger})
+	return actor.New(actor.Options{Find: ns.actorHost, Wake: ns.wakeActorHost, Hold: ns.holdInstance, Forget: ns.forgetActor, Invoke: ns.Caller.Invoke, Within: ns.withinPolicies,
+		Leases: ns.ownership(), Held: ns.heldLeases, Clock: ns.node.clock, Logger: ns.node.cfg.Logger})
 }
 
 // actorStreams are the instances that host actors by a stream of their own.
@@ -267,19 +268,29 @@ func (ns *namespace) doAt(f quipu.Function, instance string) func(*http.Request)
 
 // heldLeases visits leases by their names.
 func (ns *namespace) heldLeases(ctx context.Context, prefix string, visit func(quipu.Lease) bool) error {
-	for after := ""; ; {
-		tx := ns.book.LookUntil(ctx)
-		list, err := ns.later.leases.List(tx, prefix, after, ownership.ListMax)
-		if err = errors.Join(err, tx.Close()); err != nil || len(list) == 0 {
+	for l := (quipu.LeaseList{Prefix: prefix}); ; {
+		page, err := ns.Leases(ctx, l)
+		if err != nil {
 			return err
 		}
-		for _, l := range list {
-			if !visit(l) {
+		for _, one := range page.Leases {
+			if !visit(one) {
 				return nil
 			}
-			after = l.Name
+		}
+		if l.After = page.Next; l.After == "" {
+			return nil
 		}
 	}
+}
+
+// Leases lists who owns what.
+func (ns *namespace) Leases(ctx context.Context, l quipu.LeaseList) (quipu.LeasePage, error) {
+	return ns.ownership().Leases(ctx, l)
+}
+
+func (ns *namespace) ownership() ownership.Outside {
+	return ownership.Outside{View: ns.later.leases, Book: ns.book}
 }
 
 // askActors hears which actors an application hosts. No answer, or one that cannot be understood at all, says nothing, as with Dapr: many
@@ -300,13 +311,14 @@ func (ns *namespace) askActors(ctx context.Context, f quipu.Function, a app) ([]
 type actorDoor struct {
 	ns       *namespace
 	f        quipu.Function
-	instance string // "" is outside
+	instance string                      // "" is outside
+	policies func() *resiliency.Policies // of who asks
 }
 
 func (d actorDoor) Hosts(actorType string) bool { return d.ns.hostsActors(d.f.Name, actorType) }
 
 func (d actorDoor) Turn(ctx context.Context, c quipu.ActorCall, via quipu.Invoker) (*quipu.CallReply, error) {
-	return d.ns.actors.Turn(ctx, c, via.Invoke)
+	return d.ns.askActor(ctx, c, d.policies(), via)
 }
 
 func (d actorDoor) Lease(k quipu.ActorKey) (quipu.Lease, error) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quipu-run/quipu"
@@ -168,6 +169,98 @@ func TestActorsMoveWhenTheirInstanceGoes(t *testing.T) {
 	}
 	page, err := n.client.Actors(t.Context(), quipu.ActorList{})
 	if err != nil || len(page.Actors) != 40 || page.Actors[0].Function != "zoo" || page.Actors[0].Token == 0 {
-		t.Errorf("%d actors, %v", len(page.Actors), err)
+		t.Fatalf("%d actors, %v", len(page.Actors), err)
 	}
+	held, err := n.client.Leases(t.Context(), quipu.LeaseList{Prefix: "actor/cat/", Limit: 1})
+	if err != nil || len(held.Leases) != 1 || held.Next == "" {
+		t.Fatalf("%+v, %v", held, err)
+	}
+	first, lease := page.Actors[0], held.Leases[0]
+	if lease.Name != "actor/cat/"+first.ID || !strings.HasPrefix(lease.Owner, first.Instance+"@") || lease.Token != first.Token || lease.Since.IsZero() {
+		t.Errorf("the lease of %+v is %+v", first, lease)
+	}
+}
+
+// Policies of who calls, in which an actor is asked again, and not at all once it failed too often; and of the actor's host, whose turns
+// may not take for ever.
+const (
+	callerPolicies = `
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: caller}
+spec:
+  policies:
+    retries: {often: {policy: constant, duration: 1ms, maxRetries: 4}}
+    circuitBreakers: {fuse: {timeout: 1h, trip: consecutiveFailures >= 5}}
+  targets:
+    actors: {cat: {retry: often, circuitBreaker: fuse, circuitBreakerScope: id}}
+`
+	hostPolicies = `
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: host}
+spec:
+  policies: {timeouts: {short: 300ms}}
+  targets:
+    actors: {cat: {timeout: short}}
+`
+)
+
+func TestPoliciesOfActorsAreKeptTo(t *testing.T) {
+	n := start(t)
+	var failures atomic.Int64
+	zoo := newActorApp(t, catConfig, map[string]func(*actorApp, string, *http.Request) (int, string){
+		"flaky": func(_ *actorApp, _ string, r *http.Request) (int, string) {
+			body, _ := io.ReadAll(r.Body)
+			if failures.Add(1) <= 3 {
+				return 503, "not yet"
+			}
+			return 200, string(body)
+		},
+		"broken":   func(*actorApp, string, *http.Request) (int, string) { return 500, "no" },
+		"purr":     func(*actorApp, string, *http.Request) (int, string) { return 200, "" },
+		"dawdle":   func(_ *actorApp, _ string, r *http.Request) (int, string) { <-r.Context().Done(); return 200, "" },
+		"timer/t":  func(_ *actorApp, _ string, r *http.Request) (int, string) { <-r.Context().Done(); return 200, "" },
+		"remind/r": func(_ *actorApp, _ string, r *http.Request) (int, string) { <-r.Context().Done(); return 200, "" },
+	})
+	open, _ := n.attach("zoo", sdk.Attachment{Port: zoo.port, Protocol: "http", Resources: map[string]string{"r.yaml": hostPolicies}})
+	zoo.door, zoo.head = "http://127.0.0.1:"+open.DaprHTTP+"/v1.0/actors/", []string{"dapr-api-token", open.Token, "Content-Type", "application/json"}
+	caller := newActorApp(t, `{}`, nil)
+	open, _ = n.attach("caller", sdk.Attachment{Port: caller.port, Protocol: "http", Resources: map[string]string{"r.yaml": callerPolicies}})
+	caller.door, caller.head = "http://127.0.0.1:"+open.DaprHTTP+"/v1.0/actors/", []string{"dapr-api-token", open.Token}
+	times := func(what string) (times int) {
+		for _, one := range zoo.happened() {
+			if one == what {
+				times++
+			}
+		}
+		return times
+	}
+
+	caller.ask("POST", "cat/tom/method/flaky", "milk").want(t, 200, "milk")
+	if got := times("flaky tom"); got != 4 {
+		t.Errorf("a method that fails three times was asked %d times", got)
+	}
+	if got := caller.ask("POST", "cat/tom/method/none", ""); got.status != 500 || times("none tom") != 1 {
+		t.Errorf("a method that is not there: %+v, after %d times", got, times("none tom"))
+	}
+	if got := caller.ask("POST", "cat/tom/method/broken", ""); got.status != 500 || !strings.Contains(got.body, "(500) no") {
+		t.Errorf("%+v", got)
+	}
+	if got := times("broken tom"); got != 4 { // none was the first failure
+		t.Errorf("an actor that fails was asked %d times", got)
+	}
+	if got := caller.ask("POST", "cat/tom/method/purr", ""); got.status != 500 || !strings.Contains(got.body, string(quipu.CodeBreakerOpen)) {
+		t.Errorf("an actor that failed too often: %+v", got)
+	}
+	caller.ask("POST", "cat/kit/method/purr", "").want(t, 200, "")
+	n.actor("cat/tom/method/purr", "").want(t, 200, "") // a client from outside has no policies
+
+	if got := n.actor("cat/tom/method/dawdle", ""); got.status != 500 || !strings.Contains(got.body, "no answer within 300ms") {
+		t.Errorf("a turn that takes too long: %+v", got)
+	}
+	n.actor("cat/tom/method/purr", "").want(t, 200, "") // and the actor is free
+	zoo.ask("POST", "cat/tom/timers/t", `{"dueTime":"0s","period":"1ms"}`).want(t, 204, "")
+	zoo.ask("POST", "cat/kit/reminders/r", `{"dueTime":"0s","period":"1ms"}`).want(t, 204, "")
+	eventually(t, "turns of timers and reminders end, too", func() bool { return times("timer/t tom") > 1 && times("remind/r kit") > 1 })
 }

@@ -179,8 +179,17 @@ lib.serve(handle)`, "lib.py": lib, "quipu.yaml": function("f", "f.py", "python",
 		})
 	}
 
-	app["local.yaml"] = strings.Replace(app["local.yaml"], "ignoreErrors: true", "ignoreErrors: false", 1)
+	good := app["local.yaml"]
+	for _, name := range []string{"cats", "dogs"} {
+		app["local.yaml"] += "\n---\napiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: " + name + "}\nspec: {type: state.redis, version: v1, metadata: [{name: actorStateStore, value: 'true'}]}\n"
+	}
 	_, err := n.client.Deploy(t.Context(), "app", app.pack(t))
+	if quipu.CodeOf(err) != quipu.CodeComponent || !strings.Contains(err.Error(), "component dogs (state.redis) cannot start: actorStateStore is true of component cats, too") {
+		t.Errorf("two stores for actors: %v", err)
+	}
+
+	app["local.yaml"] = strings.Replace(good, "ignoreErrors: true", "ignoreErrors: false", 1)
+	_, err = n.client.Deploy(t.Context(), "app", app.pack(t))
 	if quipu.CodeOf(err) == "" || !strings.Contains(err.Error(), "elsewhere") || !strings.Contains(err.Error(), "state.azure.cosmosdb") {
 		t.Errorf("a component that cannot be: %v", err)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/quipu-run/quipu/internal/access"
 	"github.com/quipu-run/quipu/internal/component"
 	"github.com/quipu-run/quipu/internal/linelog"
+	"github.com/quipu-run/quipu/internal/resiliency"
 )
 
 // prepare makes everything an instance needs before it starts: its built source, a Dapr listener of its
@@ -115,7 +116,9 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, using fun
 		Tell: func(r *http.Request, method, path string, body []byte) error {
 			return ns.tell(r.Context(), f.Name, method, path, body)
 		},
-		Actors:        func(*http.Request) dapr.Actors { return actorDoor{ns, f, instance} },
+		Actors: func(*http.Request) dapr.Actors {
+			return actorDoor{ns, f, instance, func() *resiliency.Policies { return using().resiliency }}
+		},
 		Subscriptions: func(*http.Request) []quipu.TopicTrigger { return subscriptions() },
 		Subscribe: func(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {
 			return ns.Subscribe(r.Context(), s, deliver)

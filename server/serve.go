@@ -11,6 +11,7 @@ import (
 	"github.com/quipu-run/quipu/gateway/dapr"
 	"github.com/quipu-run/quipu/gateway/dapr/taskhub"
 	"github.com/quipu-run/quipu/internal/component"
+	"github.com/quipu-run/quipu/internal/resiliency"
 	"github.com/quipu-run/quipu/sdk"
 )
 
@@ -102,7 +103,7 @@ func (n *Node) outsideActors(r *http.Request) dapr.Actors {
 	if err != nil {
 		return nil
 	}
-	return actorDoor{ns, quipu.Function{Name: dapr.OutsideAppID(r)}, ""}
+	return actorDoor{ns, quipu.Function{Name: dapr.OutsideAppID(r)}, "", func() *resiliency.Policies { return nil }}
 }
 
 func (n *Node) outsideSubscribe(r *http.Request, s quipu.SubscribeRequest, deliver func(context.Context, quipu.Event) quipu.Outcome) error {

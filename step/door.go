@@ -129,7 +129,7 @@ type shown struct {
 // tell says in the header that the run is to end, if it is.
 func (s shown) tell(w http.ResponseWriter) {
 	if s.suspended {
-		w.Header()[HeaderSuspended] = []string{"-"}
+		w.Header()[HeaderSuspended] = []string{suspendedPlace}
 	}
 }
 

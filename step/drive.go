@@ -104,7 +104,7 @@ func (e *Engine) run(x *execution) error {
 	ctx, cut := context.WithCancel(context.Background())
 	defer cut()
 	x.mu.Lock()
-	x.token, x.cut, x.refused, x.halted = token, cut, nil, x.j.suspended
+	x.token, x.cut, x.paused, x.refused = token, cut, false, nil
 	a := x.attempt()
 	x.mu.Unlock()
 	e.runs.Store(token, x)
@@ -154,7 +154,7 @@ func (e *Engine) judge(x *execution, reply Reply, err error) {
 	case x.refused != nil:
 		e.fail(x, Reply{}, x.refused)
 	case x.j.suspended && (err != nil || waits != ""): // it goes on when that is over
-	case err == nil && waits == "-" && x.halted: // and was resumed meanwhile
+	case x.paused && err == nil && waits == suspendedPlace: // that was over before the run ended
 	case err == nil && waits != "":
 		e.park(x, strings.Split(waits, ","))
 	case err == nil && reply.Status < http.StatusBadRequest:

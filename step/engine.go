@@ -35,6 +35,9 @@ const (
 	HeaderSuspended = "Quipu-Suspended" // of an answer: the places that the run ended to wait for
 )
 
+// suspendedPlace is what a run waits for that was told that its execution is suspended.
+const suspendedPlace = "-"
+
 // Attempt is one run of a function.
 type Attempt struct {
 	Function quipu.Function
@@ -279,8 +282,10 @@ func (e *Engine) fill(app string) (again time.Time) {
 	err := e.o.Store.Busy(e.ctx, flow.KindStep, app, func(k quipu.WorkflowKey) bool {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if e.live[k] == nil {
+		if x := e.live[k]; x == nil {
 			e.enqueue(k)
+		} else {
+			x.lookAgain()
 		}
 		return !l.rescan
 	})
@@ -408,6 +413,13 @@ func (x *execution) restore(s flow.Snapshot) error {
 		}
 	}
 	return nil
+}
+
+// lookAgain has an execution that is about to rest because its revision is gone looked at once more: there may be one since.
+func (x *execution) lookAgain() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.again = x.again || x.f.Name == ""
 }
 
 // assign finds the revision that an execution belongs to. If that is gone the execution is stalled.

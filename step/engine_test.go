@@ -15,28 +15,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/clock"
 	"github.com/quipu-run/quipu/internal/flow"
 	"github.com/quipu-run/quipu/internal/timers"
 	"github.com/quipu-run/quipu/step"
+	"github.com/quipu-run/quipu/test/booktest"
 	"github.com/quipu-run/quipu/timer"
 	"github.com/quipu-run/quipu/view"
 	"github.com/quipu-run/quipu/workflow"
-	"github.com/quipu-run/quipu/xtest"
 )
 
 const patience = 20 * time.Second
 
 // world is an engine on the real views, with functions that are Go code of the test.
 type world struct {
-	t      *testing.T
-	log    *xtest.Model
-	id     quipu.Book
-	fs     *vfs.MemFS
-	views  *view.Store
-	book   *view.Book
+	*booktest.World
 	flows  *workflow.Store
 	runner *timer.Runner
 	engine *step.Engine
@@ -55,31 +49,18 @@ type run struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, fs: vfs.NewMem(), functions: map[string]func(*run) step.Reply{}}
-	w.log = xtest.NewModel(&clock.Wall{})
-	var err error
-	if w.id, err = w.log.CreateBook(t.Context(), "quipu/default", quipu.BookOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	w.open()
-	t.Cleanup(func() { w.close() })
+	w := &world{World: booktest.NewOnWall(t), functions: map[string]func(*run) step.Reply{}}
+	w.Run(w.start, w.stop)
 	return w
 }
 
-func (w *world) open() {
-	w.t.Helper()
-	var err error
-	if w.views, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
-		w.t.Fatal(err)
-	}
+func (w *world) start() {
 	wall, alarms := &clock.Wall{}, timer.New()
 	flows := workflow.New(workflow.Options{Timers: alarms, Clock: wall, KindOf: func(string) string { return flow.KindStep },
 		Languages: map[string]flow.Language{flow.KindStep: step.Language{}}})
-	if w.book, err = view.OpenBook(w.t.Context(), w.views, w.log, w.id, wall, flows, alarms); err != nil {
-		w.t.Fatal(err)
-	}
-	w.flows = flows.Follow(w.book)
-	book := w.book
+	w.Open(flows, alarms)
+	w.flows = flows.Follow(w.Book)
+	book := w.Book
 	w.runner = timer.NewRunner(timer.Options{Book: book, View: alarms, Clock: wall, Handlers: map[string]timer.Handler{
 		workflow.TimerKind: func(ctx context.Context, one timers.Timer) {
 			_, _ = book.Change(ctx, func(tx *view.Tx) error { return flows.Fire(tx, one) }) // it comes again
@@ -90,21 +71,12 @@ func (w *world) open() {
 	w.runner.Start()
 }
 
-func (w *world) close() {
+func (w *world) stop() {
 	w.engine.Stop()
 	w.runner.Stop()
 	w.engine.Wait()
 	w.runner.Wait()
-	if err := errors.Join(w.book.Close(), w.views.Close()); err != nil {
-		w.t.Error(err)
-	}
-}
-
-// crash loses what the views have on disk.
-func (w *world) crash() {
-	w.close()
-	w.fs = vfs.NewMem()
-	w.open()
+	w.Close()
 }
 
 func (w *world) function(name string) quipu.Function {
@@ -178,36 +150,24 @@ func (w *world) request(id string) step.Request {
 }
 
 func (w *world) run(id string) (step.Reply, error) {
-	return w.engine.Invoke(w.t.Context(), w.request(id))
+	return w.engine.Invoke(w.T.Context(), w.request(id))
 }
 
 func (w *world) want(id string, status int, body string) {
-	w.t.Helper()
+	w.T.Helper()
 	reply, err := w.run(id)
 	if err != nil || reply.Status != status || string(reply.Body) != body {
-		w.t.Fatalf("%s: %d %q, %v; want %d %q", id, reply.Status, reply.Body, err, status, body)
+		w.T.Fatalf("%s: %d %q, %v; want %d %q", id, reply.Status, reply.Body, err, status, body)
 	}
 }
 
 func (w *world) info(id string) quipu.WorkflowInfo {
-	w.t.Helper()
-	i, err := w.flows.Workflow(w.t.Context(), quipu.WorkflowKey{App: "f", ID: id})
+	w.T.Helper()
+	i, err := w.flows.Workflow(w.T.Context(), quipu.WorkflowKey{App: "f", ID: id})
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return i
-}
-
-// until polls what no channel tells.
-func (w *world) until(what string, holds func() bool) {
-	w.t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			w.t.Fatal("not in time: " + what)
-		}
-	}
 }
 
 // A step whose result is in the journal is not done again, whichever way the run ended that did it.
@@ -231,7 +191,7 @@ func TestAStepIsDoneOnce(t *testing.T) {
 	if a, b, c := did[0].Load(), did[1].Load(), did[2].Load(); a != 1 || b != 11 || c != 1 {
 		t.Errorf("done %d, %d, %d times", a, b, c)
 	}
-	w.crash()
+	w.Lose()
 	w.want("x", 200, "done") // from the log
 	if n := did[2].Load(); n != 1 {
 		t.Errorf("the recorded result was made again: %d", n)
@@ -338,11 +298,11 @@ func TestWaiting(t *testing.T) {
 	if reply, err := w.engine.Invoke(t.Context(), q); err != nil || reply.Status != 202 {
 		t.Fatalf("%d %v", reply.Status, err)
 	}
-	w.until("it waits for the event", func() bool {
+	w.Eventually("it waits for the event", func() bool {
 		i := w.info("x")
 		return len(i.Waits) == 1 && i.Waits[0].What == "event" && i.Waits[0].Name == "go"
 	})
-	w.crash()
+	w.Lose()
 	if err := w.flows.RaiseWorkflow(t.Context(), quipu.WorkflowKey{App: "f", ID: "x"}, "go", []byte(`"yes"`)); err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +370,7 @@ func TestTerminateSuspendResume(t *testing.T) {
 		t.Fatalf("%s %v", i.Status, err)
 	}
 	out <- struct{}{}
-	w.until("it is suspended", func() bool { return w.info("s").Status == quipu.WorkflowSuspended })
+	w.Eventually("it is suspended", func() bool { return w.info("s").Status == quipu.WorkflowSuspended })
 	if err := w.flows.ResumeWorkflow(t.Context(), k("s"), ""); err != nil {
 		t.Fatal(err)
 	}
@@ -425,11 +385,57 @@ func TestTerminateSuspendResume(t *testing.T) {
 
 // suspendedOr ends a run as a library does that was told to.
 func suspendedOr(r *run) step.Reply {
-	i, err := r.w.flows.Workflow(context.Background(), quipu.WorkflowKey{App: "f", ID: r.Header.Get(step.HeaderExecution)})
-	if err == nil && i.Status == quipu.WorkflowSuspended || i.Inbox > 0 {
-		return suspended("-")
+	for {
+		switch i, err := r.w.flows.Workflow(context.Background(), r.key()); {
+		case err != nil:
+			panic(err)
+		case i.Inbox > 0: // it is about to be told, or that is over
+			time.Sleep(time.Millisecond)
+		case i.Status == quipu.WorkflowSuspended:
+			return suspended("-")
+		default:
+			return ok("done")
+		}
 	}
-	return ok("done")
+}
+
+func (r *run) key() quipu.WorkflowKey {
+	return quipu.WorkflowKey{App: "f", ID: r.Header.Get(step.HeaderExecution)}
+}
+
+// A run that was told of a suspension, and ends when that is over, did nothing wrong: there is another.
+func TestASuspensionThatIsOverBeforeTheRunEnds(t *testing.T) {
+	w := newWorld(t)
+	in, out := make(chan struct{}), make(chan struct{})
+	var runs atomic.Int64
+	w.is("f", func(r *run) step.Reply {
+		if runs.Add(1) > 1 {
+			return ok("done")
+		}
+		in <- struct{}{}
+		<-out
+		return suspended("-")
+	})
+	q := w.request("s")
+	q.Async = true
+	if _, err := w.engine.Invoke(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	<-in
+	for _, do := range []struct {
+		call func(context.Context, quipu.WorkflowKey, string) error
+		want quipu.WorkflowStatus
+	}{{w.flows.SuspendWorkflow, quipu.WorkflowSuspended}, {w.flows.ResumeWorkflow, quipu.WorkflowRunning}} {
+		if err := do.call(t.Context(), quipu.WorkflowKey{App: "f", ID: "s"}, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.Eventually(string(do.want), func() bool { i := w.info("s"); return i.Status == do.want && i.Inbox == 0 })
+	}
+	close(out)
+	w.want("s", 200, "done")
+	if n := runs.Load(); n != 2 {
+		t.Errorf("%d runs", n)
+	}
 }
 
 // An execution whose revision is gone says so, and goes on when there is one again.
@@ -444,7 +450,7 @@ func TestARevisionThatIsGone(t *testing.T) {
 	if _, err := w.engine.Invoke(t.Context(), q); err != nil {
 		t.Fatal(err)
 	}
-	w.until("it is stalled", func() bool {
+	w.Eventually("it is stalled", func() bool {
 		i := w.info("x")
 		return i.Status == quipu.WorkflowStalled && len(i.Waits) == 1 && i.Waits[0].What == "version"
 	})

@@ -30,11 +30,11 @@ type execution struct {
 	turn    turn
 	durable int   // events in the log
 	broken  error // why it is not to be used any more
-	again   bool  // another of its id was begun meanwhile
+	again   bool  // another of its id was begun meanwhile, or its revision may have come
 	token   string
 	cut     context.CancelFunc // of the run
+	paused  bool               // it was suspended for a time while the run was under way
 	refused error              // what a run got that cannot go on
-	halted  bool               // somebody has suspended it since the run began
 	news    chan struct{}      // closed when more is durable, or it is broken; nil if nobody waits
 }
 
@@ -78,7 +78,6 @@ func (x *execution) take(messages [][]byte) error {
 			return err
 		}
 		x.turn.cancel = append(x.turn.cancel, x.j.apply(e)...)
-		x.halted = x.halted || x.j.suspended
 		x.turn.events = append(x.turn.events, pendingEvent{bytes: m, message: true})
 		x.turn.urgent = true
 	}
@@ -106,6 +105,7 @@ func (x *execution) arrive(a flow.Arrival) {
 		if err := x.take(messages); err != nil {
 			x.breakOff(err)
 		}
+		x.paused = x.paused || x.j.suspended
 		if x.j.terminate != nil && x.cut != nil {
 			x.cut()
 		}

@@ -18,10 +18,10 @@ import (
 
 // journals serves the journals of f over gRPC, and answers a client.
 func (w *world) journals() stepsv1.JournalServiceClient {
-	w.t.Helper()
+	w.T.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	s := grpc.NewServer()
 	w.engine.Register(s, "f")
@@ -29,15 +29,15 @@ func (w *world) journals() stepsv1.JournalServiceClient {
 	go func() { served <- s.Serve(l) }()
 	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	w.t.Cleanup(func() {
+	w.T.Cleanup(func() {
 		if err := conn.Close(); err != nil {
-			w.t.Error(err)
+			w.T.Error(err)
 		}
 		s.Stop()
 		if err := <-served; err != nil {
-			w.t.Error(err)
+			w.T.Error(err)
 		}
 	})
 	return stepsv1.NewJournalServiceClient(conn)
@@ -107,7 +107,7 @@ func TestAJournalOverGRPC(t *testing.T) {
 		_, err := w.run("x")
 		reply <- err
 	}()
-	w.until("it waits", func() bool {
+	w.Eventually("it waits", func() bool {
 		i, err := w.flows.Workflow(t.Context(), quipu.WorkflowKey{App: "f", ID: "x"})
 		return err == nil && len(i.Waits) == 1 && i.Waits[0].Name == "go"
 	})

@@ -16,19 +16,19 @@ import (
 func TestATimerIsHandledWhenItIsDue(t *testing.T) {
 	w := newWorld(t, once)
 	w.set(key("past"), noon.Add(-time.Hour))
-	w.eventually("what was due before is handled", func() bool { return w.done()["past"] == 1 })
+	w.Eventually("what was due before is handled", func() bool { return w.done()["past"] == 1 })
 	w.set(key("later"), noon.Add(time.Hour))
 	w.set(key("soon"), noon.Add(time.Minute))
-	w.clock.Move(time.Minute - time.Nanosecond)
+	w.Clock.Move(time.Minute - time.Nanosecond)
 	w.set(key("past"), noon)
-	w.eventually("another one of the key", func() bool { return w.done()["past"] == 2 })
+	w.Eventually("another one of the key", func() bool { return w.done()["past"] == 2 })
 	if done := w.done(); done["soon"] > 0 {
 		t.Error("it came early")
 	}
-	w.clock.Move(time.Nanosecond)
-	w.eventually("the minute", func() bool { return w.done()["soon"] == 1 })
-	w.clock.Move(time.Hour)
-	w.eventually("the hour", func() bool { return w.done()["later"] == 1 })
+	w.Clock.Move(time.Nanosecond)
+	w.Eventually("the minute", func() bool { return w.done()["soon"] == 1 })
+	w.Clock.Move(time.Hour)
+	w.Eventually("the hour", func() bool { return w.done()["later"] == 1 })
 	if n := w.view.Count("job"); n != 0 {
 		t.Errorf("%d timers are left", n)
 	}
@@ -39,7 +39,7 @@ func TestWhatIsCancelledOrMovedIsNotDue(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		w.set(key(id), noon.Add(time.Minute))
 	}
-	w.commit(func(tx *view.Tx) error {
+	w.Commit(func(tx *view.Tx) error {
 		if ok, err := w.view.Cancel(tx, key("none")); ok || err != nil {
 			t.Errorf("cancelled what is not there: %v, %v", ok, err)
 		}
@@ -50,10 +50,10 @@ func TestWhatIsCancelledOrMovedIsNotDue(t *testing.T) {
 		return err
 	})
 	w.set(key("b"), noon.Add(time.Hour))
-	w.clock.Move(time.Minute)
-	w.eventually("c", func() bool { return w.done()["c"] == 1 })
-	w.clock.Move(59 * time.Minute)
-	w.eventually("b", func() bool { return w.done()["b"] == 1 })
+	w.Clock.Move(time.Minute)
+	w.Eventually("c", func() bool { return w.done()["c"] == 1 })
+	w.Clock.Move(59 * time.Minute)
+	w.Eventually("b", func() bool { return w.done()["b"] == 1 })
 	if done := w.done(); len(done) != 2 {
 		t.Errorf("done: %v", done)
 	}
@@ -76,15 +76,15 @@ func TestEachTimeTakesEffectOnceAcrossCrashes(t *testing.T) {
 			k := timers.Key{Kind: []string{"job", "workflow"}[i%2], Owner: fmt.Sprint("app", i%5), ID: fmt.Sprint(i)}
 			w.set(k, noon.Add(time.Duration(rng.IntN(600))*time.Second))
 			if rng.IntN(100) == 0 {
-				w.crash(rng)
+				w.Crash(rng)
 			}
 		}
 		for range 10 {
-			w.clock.Move(time.Duration(rng.IntN(60)) * time.Second)
-			w.crash(rng)
+			w.Clock.Move(time.Duration(rng.IntN(60)) * time.Second)
+			w.Crash(rng)
 		}
 		failing.Store(false)
-		w.passing(10*time.Second, "all are done", func() bool { return len(w.done()) == n })
+		w.Passing(10*time.Second, "all are done", func() bool { return len(w.done()) == n })
 		for id, times := range w.done() {
 			if times != 1 {
 				t.Errorf("seed %d: timer %s took effect %d times", seed, id, times)
@@ -105,7 +105,7 @@ func TestTimersOfALaneComeInTheirOrder(t *testing.T) {
 	})
 	const n = 3000
 	rng := rand.New(rand.NewPCG(1, 1))
-	w.commit(func(tx *view.Tx) error {
+	w.Commit(func(tx *view.Tx) error {
 		for _, i := range rng.Perm(n) {
 			tm := timers.Timer{Key: key(fmt.Sprintf("%06d", i)), Due: noon.Add(time.Duration(i) * time.Minute)}
 			if err := w.view.Set(tx, tm); err != nil {
@@ -114,10 +114,10 @@ func TestTimersOfALaneComeInTheirOrder(t *testing.T) {
 		}
 		return nil
 	})
-	w.crash(rng)
+	w.Crash(rng)
 	for i := range 300 {
-		w.clock.Move(10 * time.Minute)
-		w.eventually("those of ten minutes", func() bool { mu.Lock(); defer mu.Unlock(); return len(order) >= min(n, (i+1)*10+1) })
+		w.Clock.Move(10 * time.Minute)
+		w.Eventually("those of ten minutes", func() bool { mu.Lock(); defer mu.Unlock(); return len(order) >= min(n, (i+1)*10+1) })
 	}
 	for i, id := range order {
 		if want := i / 10 * 10; id < fmt.Sprintf("%06d", max(0, want-10)) || id > fmt.Sprintf("%06d", want+20) {
@@ -146,7 +146,7 @@ func TestAnOwnerThatHangsHoldsUpNobodyElse(t *testing.T) {
 		once(ctx, w, t)
 	})
 	const owners, each = 40, 100
-	w.commit(func(tx *view.Tx) error {
+	w.Commit(func(tx *view.Tx) error {
 		for o := range owners {
 			for i := range each {
 				k := timers.Key{Kind: "job", Owner: fmt.Sprint("down", o), ID: fmt.Sprintf("%d/%d", o, i)}
@@ -157,14 +157,14 @@ func TestAnOwnerThatHangsHoldsUpNobodyElse(t *testing.T) {
 		}
 		return nil
 	})
-	w.eventually("those that hang take their room", func() bool { return flying.Load() > 500 })
+	w.Eventually("those that hang take their room", func() bool { return flying.Load() > 500 })
 	for i := range 20 {
 		id := fmt.Sprint("up", i)
 		w.set(key(id), noon)
-		w.eventually("one of another owner", func() bool { return w.done()[id] == 1 })
+		w.Eventually("one of another owner", func() bool { return w.done()[id] == 1 })
 	}
 	close(release)
-	w.passing(time.Second, "all are done", func() bool { return len(w.done()) == owners*each+20 })
+	w.Passing(time.Second, "all are done", func() bool { return len(w.done()) == owners*each+20 })
 	if most.Load() > 1024+owners {
 		t.Errorf("%d at once", most.Load())
 	}
@@ -175,14 +175,14 @@ func TestTheClockJumps(t *testing.T) {
 	w := newWorld(t, once)
 	w.set(key("a"), noon.Add(time.Hour))
 	w.set(key("b"), noon.Add(2*time.Hour))
-	w.clock.Move(90 * time.Minute)
-	w.eventually("a", func() bool { return w.done()["a"] == 1 })
-	w.clock.Move(-90 * time.Minute)
-	w.crash(rand.New(rand.NewPCG(1, 1)))
+	w.Clock.Move(90 * time.Minute)
+	w.Eventually("a", func() bool { return w.done()["a"] == 1 })
+	w.Clock.Move(-90 * time.Minute)
+	w.Crash(rand.New(rand.NewPCG(1, 1)))
 	w.set(key("c"), noon)
-	w.eventually("c", func() bool { return w.done()["c"] == 1 })
-	w.clock.Move(2 * time.Hour)
-	w.eventually("b", func() bool { return w.done()["b"] == 1 })
+	w.Eventually("c", func() bool { return w.done()["c"] == 1 })
+	w.Clock.Move(2 * time.Hour)
+	w.Eventually("b", func() bool { return w.done()["b"] == 1 })
 	if done := w.done(); done["a"] != 1 {
 		t.Errorf("a took effect %d times", done["a"])
 	}

@@ -29,7 +29,7 @@ func BenchmarkConsume(b *testing.B) {
 					return 200
 				})
 				<-done
-				w.eventually("it is settled", func() bool { return w.info("t").Subscriptions[0].Lag == 0 })
+				w.Eventually("it is settled", func() bool { return w.info("t").Subscriptions[0].Lag == 0 })
 			})
 		}
 	}

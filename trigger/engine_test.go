@@ -56,7 +56,7 @@ func TestEachSubscriptionGetsEachEventInBatches(t *testing.T) {
 	w.deploy(on("batch", quipu.TopicTrigger{Name: "t", Batch: 10}), func(e []event, _ int) int { batch.add(e); return 200 })
 	want := numbered("e", 300)
 	w.publish("t", want...)
-	w.eventually("all are delivered to both", func() bool { return one.len() >= 300 && batch.len() >= 300 })
+	w.Eventually("all are delivered to both", func() bool { return one.len() >= 300 && batch.len() >= 300 })
 	for name, l := range map[string]*log{"one": &one, "batch": &batch} {
 		got := l.ids()
 		slices.Sort(got)
@@ -64,7 +64,7 @@ func TestEachSubscriptionGetsEachEventInBatches(t *testing.T) {
 			t.Errorf("%s got %d events, not each of the %d once", name, len(got), len(want))
 		}
 	}
-	w.eventually("the lag is 0", func() bool {
+	w.Eventually("the lag is 0", func() bool {
 		return !slices.ContainsFunc(w.info("t").Subscriptions, func(s quipu.SubscriptionInfo) bool { return s.Lag > 0 })
 	})
 }
@@ -98,10 +98,10 @@ func TestEffectsHappenExactlyOnceThroughCrashes(t *testing.T) {
 		})
 		for _, ids := range slices.Collect(slices.Chunk(numbered("e", events), 40)) {
 			w.publish("t", ids...)
-			w.clock.Move(time.Second)
-			w.crash(rand.New(rand.NewPCG(seed, 2)))
+			w.Clock.Move(time.Second)
+			w.Crash(rand.New(rand.NewPCG(seed, 2)))
 		}
-		w.passing(time.Second, "everything is done", func() bool {
+		w.Passing(time.Second, "everything is done", func() bool {
 			return !slices.ContainsFunc(w.info("t").Subscriptions, func(s quipu.SubscriptionInfo) bool { return s.Lag > 0 })
 		})
 		if all, twice := w.effects.count(); all != events || twice != 0 {
@@ -136,7 +136,7 @@ func TestEventsOfAKeyComeInOrder(t *testing.T) {
 		ids = append(ids, fmt.Sprintf("a%04d", i), fmt.Sprintf("b%04d", i), fmt.Sprintf("c%04d", i))
 	}
 	w.publish("t", ids...)
-	w.passing(time.Second, "all are done", func() bool { return got.len() >= len(ids) })
+	w.Passing(time.Second, "all are done", func() bool { return got.len() >= len(ids) })
 	last := map[byte]string{}
 	for _, id := range got.ids() {
 		if id <= last[id[0]] {
@@ -158,7 +158,7 @@ func TestAPoisonedEventIsIsolatedAndItsNeighboursAreDoneOnce(t *testing.T) {
 			return 200
 		})
 	w.publish("t", numbered("e", 100)...)
-	w.passing(time.Second, "nothing is left", func() bool { return w.info("t").Subscriptions[0].Lag == 0 })
+	w.Passing(time.Second, "nothing is left", func() bool { return w.info("t").Subscriptions[0].Lag == 0 })
 	if all, twice := w.effects.count(); all != 99 || twice != 0 {
 		t.Errorf("%d events had an effect, %d more than once; want 99 and 0", all, twice)
 	}
@@ -172,10 +172,10 @@ func TestAPoisonedEventIsIsolatedAndItsNeighboursAreDoneOnce(t *testing.T) {
 }
 
 func (w *world) dead(topic string) (list []quipu.Event) {
-	w.t.Helper()
+	w.T.Helper()
 	for e, err := range w.engine.Events(context.Background(), topic, quipu.Position{Earliest: true}, false) {
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		list = append(list, e)
 	}
@@ -201,10 +201,10 @@ func TestDeadLettersAreRedrivenToTheirSubscriptionAlone(t *testing.T) {
 	w.deploy(on("f", quipu.TopicTrigger{Name: "t"}), failing)
 	w.deploy(on("g", quipu.TopicTrigger{Name: "t"}), func(e []event, _ int) int { other.add(e); return 200 })
 	w.publish("t", "e0001")
-	w.eventually("it was tried", func() bool { mu.Lock(); defer mu.Unlock(); return attempts > 0 })
-	w.eventually("that is known", func() bool { return w.info("t").Subscriptions[0].Retrying == 1 })
-	w.crash(rand.New(rand.NewPCG(1, 1)))
-	w.passing(time.Second, "it is a dead letter", func() bool {
+	w.Eventually("it was tried", func() bool { mu.Lock(); defer mu.Unlock(); return attempts > 0 })
+	w.Eventually("that is known", func() bool { return w.info("t").Subscriptions[0].Retrying == 1 })
+	w.Crash(rand.New(rand.NewPCG(1, 1)))
+	w.Passing(time.Second, "it is a dead letter", func() bool {
 		_, err := w.engine.Topic(context.Background(), "f-dead")
 		return err == nil
 	})
@@ -217,8 +217,8 @@ func TestDeadLettersAreRedrivenToTheirSubscriptionAlone(t *testing.T) {
 	if n, err := w.engine.Redrive(context.Background(), "t"); n != 1 || err != nil {
 		t.Fatalf("redrive answered %d, %v", n, err)
 	}
-	w.eventually("it is done", func() bool { mu.Lock(); defer mu.Unlock(); return attempts == 5 })
-	w.eventually("nothing lags", func() bool {
+	w.Eventually("it is done", func() bool { mu.Lock(); defer mu.Unlock(); return attempts == 5 })
+	w.Eventually("nothing lags", func() bool {
 		return !slices.ContainsFunc(w.info("t").Subscriptions, func(s quipu.SubscriptionInfo) bool { return s.Lag > 0 })
 	})
 	if n, err := w.engine.Redrive(context.Background(), "f-dead"); n != 0 || err != nil {
@@ -236,7 +236,7 @@ func TestDeadLettersAreRedrivenToTheirSubscriptionAlone(t *testing.T) {
 // and what was not delivered in time is a dead letter, not lost.
 func TestADeadSubscriberPinsNothing(t *testing.T) {
 	w := newWorld(t)
-	w.commit(func(tx *view.Tx) error {
+	w.Commit(func(tx *view.Tx) error {
 		return w.topics.Declare(tx, "app", map[string]quipu.TopicSpec{"t": {Retention: quipu.Duration(time.Hour)}})
 	})
 	if err := w.engine.Subscribe(canceled(), quipu.SubscribeRequest{Topic: "t", Name: "nobody"}, nil); err == nil {
@@ -247,16 +247,16 @@ func TestADeadSubscriberPinsNothing(t *testing.T) {
 	const hours = 8
 	for hour := range hours {
 		w.publish("t", numbered(fmt.Sprintf("h%d-", hour), 50)...)
-		w.eventually("f is done", func() bool { return got.len() == 50*(hour+1) })
-		if err := w.store.Snapshot(context.Background()); err != nil {
+		w.Eventually("f is done", func() bool { return got.len() == 50*(hour+1) })
+		if err := w.Store.Snapshot(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		for range 60 {
-			w.clock.Move(time.Minute)
+			w.Clock.Move(time.Minute)
 		}
 	}
-	w.passing(10*time.Second, "what is old is gone", func() bool { return w.info("t").First > 50*(hours-1) })
-	if _, err := w.log.Next(context.Background(), w.id, quipu.TagAll, 1); quipu.CodeOf(err) != quipu.CodeTrimmed {
+	w.Passing(10*time.Second, "what is old is gone", func() bool { return w.info("t").First > 50*(hours-1) })
+	if _, err := w.Log.Next(context.Background(), w.ID, quipu.TagAll, 1); quipu.CodeOf(err) != quipu.CodeTrimmed {
 		t.Errorf("the log still has its first record: %v", err)
 	}
 	if dead := w.dead("nobody-dead"); len(dead) < 50*(hours-1) || dead[0].ID != "h0-0000" || dead[0].Dead.Cause != "expired" {
@@ -275,11 +275,11 @@ func canceled() context.Context {
 
 func TestATopicKeepsNoMoreBytesThanItIsTo(t *testing.T) {
 	w := newWorld(t)
-	w.commit(func(tx *view.Tx) error {
+	w.Commit(func(tx *view.Tx) error {
 		return w.topics.Declare(tx, "app", map[string]quipu.TopicSpec{"t": {MaxBytes: 10_000}})
 	})
 	w.publish("t", numbered("e", 500)...)
-	w.passing(10*time.Second, "it has shrunk", func() bool { return w.info("t").Bytes <= 10_000 })
+	w.Passing(10*time.Second, "it has shrunk", func() bool { return w.info("t").Bytes <= 10_000 })
 	if info := w.info("t"); info.Last != 500 || info.First < 300 || info.Bytes < 9_000 {
 		t.Errorf("it keeps %+v", info)
 	}
@@ -301,18 +301,18 @@ func TestDelayedMessagesComeWhenDueUnlessTakenBack(t *testing.T) {
 	if err := w.engine.Publish(ctx, []quipu.Message{{Topic: "t", ID: "late", Delay: time.Second}}); quipu.CodeOf(err) != quipu.CodeDelay {
 		t.Errorf("a second message of that id answered %v", err)
 	}
-	w.eventually("the first is there", func() bool { return got.len() == 1 })
-	w.crash(rand.New(rand.NewPCG(3, 3)))
-	w.clock.Move(59 * time.Second)
+	w.Eventually("the first is there", func() bool { return got.len() == 1 })
+	w.Crash(rand.New(rand.NewPCG(3, 3)))
+	w.Clock.Move(59 * time.Second)
 	if info := w.info("t"); info.Delayed != 2 || info.Last != 1 {
 		t.Errorf("before it is due: %+v", info)
 	}
-	w.passing(time.Second, "the next is there", func() bool { return got.len() == 2 })
+	w.Passing(time.Second, "the next is there", func() bool { return got.len() == 2 })
 	if err := w.engine.Cancel(ctx, "t", "soon"); quipu.CodeOf(err) != quipu.CodeNotFound {
 		t.Errorf("taking back what was delivered answered %v", err)
 	}
-	w.clock.Move(time.Hour)
-	w.eventually("the last is there", func() bool { return got.len() == 3 })
+	w.Clock.Move(time.Hour)
+	w.Eventually("the last is there", func() bool { return got.len() == 3 })
 	if ids := got.ids(); !slices.Equal(ids, []string{"now", "soon", "late"}) {
 		t.Errorf("they came as %v", ids)
 	}
@@ -323,16 +323,16 @@ func TestSeekDeliversAgainFromAPlaceOrATime(t *testing.T) {
 	var got log
 	w.deploy(on("f", quipu.TopicTrigger{Name: "t"}), func(e []event, _ int) int { got.add(e); return 200 })
 	w.publish("t", "a0001")
-	w.clock.Move(time.Hour)
+	w.Clock.Move(time.Hour)
 	w.publish("t", "b0001", "b0002")
-	w.eventually("all are done", func() bool { return got.len() == 3 })
+	w.Eventually("all are done", func() bool { return got.len() == 3 })
 	second := w.dead("t")[1]
 	for what, p := range map[string]quipu.Position{"a time": {Time: noon.Add(time.Minute)}, "a seq": {Seq: second.Seq}, "an offset": {Offset: 2}} {
 		before := got.len()
 		if err := w.engine.Seek(context.Background(), "t", "f", p); err != nil {
 			t.Fatal(err)
 		}
-		w.eventually("two are delivered again after "+what, func() bool { return got.len() == before+2 })
+		w.Eventually("two are delivered again after "+what, func() bool { return got.len() == before+2 })
 	}
 	if err := w.engine.Seek(context.Background(), "t", "nobody", quipu.Position{}); quipu.CodeOf(err) != quipu.CodeNoSubscription {
 		t.Errorf("moving what is not there answered %v", err)
@@ -358,7 +358,7 @@ func TestATopicDeletedMeanwhileBeginsAnew(t *testing.T) {
 	leave <- struct{}{}
 	w.publish("t", "b0001")
 	leave <- struct{}{}
-	w.eventually("the new one is done", func() bool { all, _ := w.effects.count(); return all == 1 })
+	w.Eventually("the new one is done", func() bool { all, _ := w.effects.count(); return all == 1 })
 	if _, ok := w.effects.seen["b0001"]; !ok {
 		t.Errorf("the effects are %v", w.effects.seen)
 	}
@@ -397,26 +397,26 @@ func TestConsumersShareADurableSubscription(t *testing.T) {
 	}
 	total := func() int { mu.Lock(); defer mu.Unlock(); return len(by["good"]) + len(by["other"]) }
 	leaveGood := join("good", func(quipu.Event) quipu.Outcome { return quipu.Ack })
-	w.eventually("it is subscribed", func() bool {
+	w.Eventually("it is subscribed", func() bool {
 		info, err := w.engine.Topic(context.Background(), "t")
 		return err == nil && len(info.Subscriptions) == 1 || err != nil && subscribed(w, "t")
 	})
 	leaveStuck := join("stuck", func(quipu.Event) quipu.Outcome { return quipu.Retry })
 	w.publish("t", numbered("e", 100)...)
-	w.eventually("one does all but what the other holds", func() bool { return total() >= 96 })
+	w.Eventually("one does all but what the other holds", func() bool { return total() >= 96 })
 	leaveStuck()
-	w.eventually("the rest is done too", func() bool { return total() == 100 })
+	w.Eventually("the rest is done too", func() bool { return total() == 100 })
 	leaveGood()
 	w.publish("t", "later")
 	join("other", func(quipu.Event) quipu.Outcome { return quipu.Ack })
-	w.eventually("what came meanwhile is done", func() bool { return total() == 101 })
+	w.Eventually("what came meanwhile is done", func() bool { return total() == 101 })
 	if info := w.info("t"); info.Subscriptions[0].Name != "workers" {
 		t.Errorf("the topic is %+v", info)
 	}
 }
 
 func subscribed(w *world, topic string) bool {
-	tx := w.book.Look()
+	tx := w.Book.Look()
 	defer tx.Close()
 	subs, err := w.topics.Subscriptions(tx, topic)
 	return err == nil && len(subs) == 1
@@ -438,23 +438,23 @@ func TestALongCallDoesNotHoldTheFloor(t *testing.T) {
 		return 200
 	})
 	w.publish("t", "e0000")
-	w.eventually("it is under way", func() bool { return w.info("t").Subscriptions[0].InFlight == 1 })
+	w.Eventually("it is under way", func() bool { return w.info("t").Subscriptions[0].InFlight == 1 })
 	for part := range slices.Chunk(numbered("e", events)[1:], 1000) {
 		w.publish("t", part...)
 	}
-	w.passing(time.Second, "the floor has passed it", func() bool {
+	w.Passing(time.Second, "the floor has passed it", func() bool {
 		s := w.info("t").Subscriptions[0]
 		return s.Done > events/2 && s.Lag == 1
 	})
-	w.eventually("it is parked in the view", func() bool {
-		tx := w.book.Look()
+	w.Eventually("it is parked in the view", func() bool {
+		tx := w.Book.Look()
 		defer tx.Close()
 		s, err := w.topics.State(tx, "t", "f")
 		return err == nil && len(s.Parked) == 1 && s.Parked[0].Offset == 1
 	})
 	release()
-	w.passing(time.Second, "it is done", func() bool { return w.info("t").Subscriptions[0].Lag == 0 })
-	w.crash(rand.New(rand.NewPCG(9, 9)))
+	w.Passing(time.Second, "it is done", func() bool { return w.info("t").Subscriptions[0].Lag == 0 })
+	w.Crash(rand.New(rand.NewPCG(9, 9)))
 	if s := w.info("t").Subscriptions[0]; s.Lag != 0 {
 		t.Errorf("after a crash it is to be done again: %+v", s)
 	}
@@ -474,7 +474,7 @@ func TestAKeyThatWaitsDoesNotHoldOthers(t *testing.T) {
 		return 200
 	})
 	w.publish("t", append(numbered("a", 5_000), "b")...)
-	w.eventually("the one of the other key is done, and no time passes", func() bool { return slices.Equal(got.ids(), []string{"b"}) })
+	w.Eventually("the one of the other key is done, and no time passes", func() bool { return slices.Equal(got.ids(), []string{"b"}) })
 }
 
 // A batch is also bounded by its bytes: large events come in several calls.
@@ -486,7 +486,7 @@ func TestABatchHasABoundInBytes(t *testing.T) {
 	w.publishWith("t", func(m *quipu.Message) {
 		_, m.Data, _ = cloudevent.Wrap(cloudevent.Attributes{ID: m.ID, DataContentType: "application/json"}, large) // it cannot fail
 	}, numbered("e", 40)...)
-	w.eventually("all are delivered", func() bool { return got.len() == 40 })
+	w.Eventually("all are delivered", func() bool { return got.len() == 40 })
 	got.mu.Lock()
 	defer got.mu.Unlock()
 	for _, ids := range got.calls {

@@ -65,10 +65,10 @@ func TestATickCallsOnceAcrossCrashes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	for minute := range 20 {
 		for got.len() <= minute {
-			w.passing(time.Second, "the next tick", func() bool { return got.len() > minute })
+			w.Passing(time.Second, "the next tick", func() bool { return got.len() > minute })
 		}
 		if rng.IntN(2) == 0 {
-			w.crash(rng)
+			w.Crash(rng)
 		}
 	}
 	got.want(t, minutes(1, 20)...)
@@ -84,11 +84,11 @@ func TestMissedTicks(t *testing.T) {
 			var got ticks
 			f := scheduled("f", quipu.ScheduleTrigger{Cron: "* * * * *", Missed: rule})
 			w.deploy(f, got.handle)
-			w.eventually("the schedule has begun", func() bool { return w.scheduled() == 1 })
-			w.close()
-			w.clock.Move(10*time.Minute + 30*time.Second)
-			w.open()
-			w.passing(time.Second, "the next tick is there", func() bool { return got.len() == len(want)+1 })
+			w.Eventually("the schedule has begun", func() bool { return w.scheduled() == 1 })
+			w.Stop()
+			w.Clock.Move(10*time.Minute + 30*time.Second)
+			w.Start()
+			w.Passing(time.Second, "the next tick is there", func() bool { return got.len() == len(want)+1 })
 			got.want(t, append(want, noon.Add(11*time.Minute))...)
 		})
 	}
@@ -96,10 +96,10 @@ func TestMissedTicks(t *testing.T) {
 
 // scheduled counts the schedules that the view knows.
 func (w *world) scheduled() (n int) {
-	tx := w.book.Look()
+	tx := w.Book.Look()
 	defer tx.Close()
 	if err := tx.Scan(trigger.Name, "", "", func(string, []byte) bool { n++; return true }); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return n
 }
@@ -109,15 +109,15 @@ func TestClockJumps(t *testing.T) {
 	w := newWorld(t)
 	var got ticks
 	w.deploy(scheduled("f", quipu.ScheduleTrigger{Cron: "* * * * *", Missed: "last"}), got.handle)
-	w.passing(time.Second, "the first", func() bool { return got.len() == 1 })
-	w.clock.Move(5*time.Hour + 59*time.Minute)
-	w.passing(time.Second, "one for those jumped over", func() bool { return got.len() == 2 })
-	w.clock.Move(-3 * time.Hour)
+	w.Passing(time.Second, "the first", func() bool { return got.len() == 1 })
+	w.Clock.Move(5*time.Hour + 59*time.Minute)
+	w.Passing(time.Second, "one for those jumped over", func() bool { return got.len() == 2 })
+	w.Clock.Move(-3 * time.Hour)
 	for range 100 {
-		w.clock.Move(time.Minute)
+		w.Clock.Move(time.Minute)
 	}
-	w.clock.Move(80 * time.Minute)
-	w.passing(time.Second, "the one after", func() bool { return got.len() == 3 })
+	w.Clock.Move(80 * time.Minute)
+	w.Passing(time.Second, "the one after", func() bool { return got.len() == 3 })
 	times := got.times()
 	slices.SortFunc(times, time.Time.Compare)
 	if len(slices.CompactFunc(times, time.Time.Equal)) != 3 {
@@ -136,7 +136,7 @@ func TestATickIsADelivery(t *testing.T) {
 		attempts[e[0].Time]++
 		return 500
 	})
-	w.passing(10*time.Second, "it is a dead letter", func() bool {
+	w.Passing(10*time.Second, "it is a dead letter", func() bool {
 		return len(w.deadOrNone("f-dead")) > 0
 	})
 	mu.Lock()
@@ -145,11 +145,11 @@ func TestATickIsADelivery(t *testing.T) {
 	}
 	mu.Unlock()
 	w.deploy(on("f", quipu.TopicTrigger{Name: "t"}), func([]event, int) int { return 200 })
-	w.passing(time.Second, "the schedule is forgotten", func() bool { return w.scheduled() == 0 })
+	w.Passing(time.Second, "the schedule is forgotten", func() bool { return w.scheduled() == 0 })
 }
 
 func (w *world) deadOrNone(topic string) []quipu.Event {
-	if _, err := w.engine.Topic(w.t.Context(), topic); err != nil {
+	if _, err := w.engine.Topic(w.T.Context(), topic); err != nil {
 		return nil
 	}
 	return w.dead(topic)

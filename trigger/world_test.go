@@ -6,36 +6,28 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/cloudevent"
+	"github.com/quipu-run/quipu/test/booktest"
 	"github.com/quipu-run/quipu/topic"
 	"github.com/quipu-run/quipu/trigger"
 	"github.com/quipu-run/quipu/view"
-	"github.com/quipu-run/quipu/xtest"
 )
 
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+var noon = booktest.Noon
 
 // world is a log, the views of events on it, and an engine that calls functions of the test.
 type world struct {
-	t      testing.TB
-	clock  *xtest.Clock
-	log    *xtest.Model
-	id     quipu.Book
-	fs     *vfs.MemFS
-	store  *view.Store
-	book   *view.Book
+	*booktest.World
 	topics *topic.View
 	ticker *trigger.Ticker
 	engine *trigger.Engine
-	stop   context.CancelFunc
+	quiet  context.CancelFunc // ends ticks
 	ticks  sync.WaitGroup
 
 	mu        sync.Mutex
@@ -53,33 +45,19 @@ type event struct {
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, clock: xtest.NewClock(noon), fs: vfs.NewCrashableMem(), handle: map[string]func([]event, int) int{}, effects: &effects{}}
-	w.log = xtest.NewModel(w.clock)
-	var err error
-	if w.id, err = w.log.CreateBook(t.Context(), "quipu/default", quipu.BookOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	w.open()
-	t.Cleanup(func() { w.close() })
+	w := &world{World: booktest.New(t), handle: map[string]func([]event, int) int{}, effects: &effects{}}
+	w.Run(w.start, w.stop)
 	return w
 }
 
-func (w *world) open() {
-	w.t.Helper()
-	var err error
-	if w.store, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
-		w.t.Fatal(err)
-	}
+func (w *world) start() {
 	w.topics = topic.New()
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	w.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: w.clock, Logger: logger, Functions: w.all, Put: w.topics.Put})
+	w.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: w.Clock, Logger: logger, Functions: w.all, Put: w.topics.Put})
 	w.effects = &effects{}
-	w.book, err = view.OpenBook(context.Background(), w.store, w.log, w.id, w.clock, w.topics, w.ticker, w.effects)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.engine = trigger.New(trigger.Options{Book: w.book, Store: w.topics, Clock: w.clock, Logger: logger,
-		Call: w.call, Function: w.function, Publish: topic.Outside{View: w.topics, Book: w.book},
+	w.Open(w.topics, w.ticker, w.effects)
+	w.engine = trigger.New(trigger.Options{Book: w.Book, Store: w.topics, Clock: w.Clock, Logger: logger,
+		Call: w.call, Function: w.function, Publish: topic.Outside{View: w.topics, Book: w.Book},
 		Judge: func(_ quipu.Function, status int, _ []byte) quipu.Outcome {
 			switch {
 			case status == 404:
@@ -89,35 +67,20 @@ func (w *world) open() {
 			}
 			return quipu.Retry
 		}})
-	w.topics.Start(w.book, func(s subscription) { w.engine.Sync() })
+	w.topics.Start(w.Book, func(s subscription) { w.engine.Sync() })
 	w.engine.Start()
-	ctx, stop := context.WithCancel(context.Background())
-	w.stop = stop
-	w.ticks.Go(func() { w.ticker.Run(ctx, w.book) })
+	ctx, quiet := context.WithCancel(context.Background())
+	w.quiet = quiet
+	w.ticks.Go(func() { w.ticker.Run(ctx, w.Book) })
 }
 
-func (w *world) close() {
-	w.t.Helper()
-	w.stop()
+func (w *world) stop() {
+	w.quiet()
 	w.ticks.Wait()
 	if err := w.engine.Close(context.Background()); err != nil {
-		w.t.Error(err)
+		w.T.Error(err)
 	}
-	if err := w.book.Close(); err != nil {
-		w.t.Error(err)
-	}
-	if err := w.store.Close(); err != nil {
-		w.t.Error(err)
-	}
-}
-
-// crash loses what the views had not written to disk, and starts again.
-func (w *world) crash(rng *rand.Rand) {
-	w.t.Helper()
-	crashed := w.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(100), RNG: rng})
-	w.close()
-	w.fs = crashed
-	w.open()
+	w.Close()
 }
 
 func (w *world) all() []quipu.Function {
@@ -137,7 +100,7 @@ func (w *world) function(name string) (quipu.Function, error) {
 
 // deploy adds or replaces a function with its triggers, in one record as a deploy does.
 func (w *world) deploy(f quipu.Function, handle func(events []event, attempt int) int) {
-	w.t.Helper()
+	w.T.Helper()
 	if f.Spec.Concurrency == 0 {
 		f.Spec.Concurrency, f.Spec.Scale.Max = 1, 4
 	}
@@ -151,16 +114,9 @@ func (w *world) deploy(f quipu.Function, handle func(events []event, attempt int
 	w.functions = append(kept, f)
 	w.handle[f.Name] = handle
 	w.mu.Unlock()
-	w.commit(func(tx *view.Tx) error { return w.topics.SetFunctions(tx, trigger.Wanted(w.all())) })
+	w.Commit(func(tx *view.Tx) error { return w.topics.SetFunctions(tx, trigger.Wanted(w.all())) })
 	w.engine.Sync()
 	w.ticker.Sync()
-}
-
-func (w *world) commit(change func(tx *view.Tx) error) {
-	w.t.Helper()
-	if _, err := w.book.Change(context.Background(), change); err != nil {
-		w.t.Fatal(err)
-	}
 }
 
 // on is a function that takes the events of a topic.
@@ -199,7 +155,7 @@ func (w *world) call(ctx context.Context, c trigger.Call) (reply trigger.Reply, 
 	if reply.Status = handle(events, c.Attempt); reply.Status >= 300 || !f.Spec.Atomic {
 		return reply, nil
 	}
-	_, err = w.book.Change(ctx, func(tx *view.Tx) error {
+	_, err = w.Book.Change(ctx, func(tx *view.Tx) error {
 		for _, e := range events {
 			if err := tx.Do(quipu.Op{View: effectsName, Body: []byte(e.ID)}); err != nil {
 				return err
@@ -259,59 +215,32 @@ func (e *effects) count() (all, twice int) {
 
 // publish publishes JSON data under the ids.
 func (w *world) publish(topic string, ids ...string) {
-	w.t.Helper()
+	w.T.Helper()
 	w.publishWith(topic, func(*quipu.Message) {}, ids...)
 }
 
 func (w *world) publishWith(topic string, change func(*quipu.Message), ids ...string) {
-	w.t.Helper()
+	w.T.Helper()
 	var ms []quipu.Message
 	for _, id := range ids {
-		_, data, err := cloudevent.Wrap(cloudevent.Attributes{ID: id, Time: w.clock.Now(), DataContentType: "application/json"}, fmt.Appendf(nil, `{"key":%q}`, id[:1]))
+		_, data, err := cloudevent.Wrap(cloudevent.Attributes{ID: id, Time: w.Clock.Now(), DataContentType: "application/json"}, fmt.Appendf(nil, `{"key":%q}`, id[:1]))
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		m := quipu.Message{Topic: topic, ID: id, ContentType: quipu.MediaCloudEvent, Data: data}
 		change(&m)
 		ms = append(ms, m)
 	}
 	if err := w.engine.Publish(context.Background(), ms); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 }
 
 func (w *world) info(topic string) quipu.TopicInfo {
-	w.t.Helper()
+	w.T.Helper()
 	info, err := w.engine.Topic(context.Background(), topic)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return info
-}
-
-// patience is how long a test waits for what other goroutines do.
-const patience = 20 * time.Second
-
-// eventually waits until holds; the clock of the world may be moved in it.
-func (w *world) eventually(what string, holds func() bool) {
-	w.t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("not after %s: %s", patience, what)
-		}
-	}
-}
-
-// passing is eventually while time passes.
-func (w *world) passing(step time.Duration, what string, holds func() bool) {
-	w.t.Helper()
-	w.eventually(what, func() bool {
-		if holds() {
-			return true
-		}
-		w.clock.Move(step)
-		return false
-	})
 }

@@ -162,7 +162,7 @@ func (d *Door) actorProblem(r *http.Request, k quipu.ActorKey, err error) *probl
 	p := d.problem(r, tagActorInvoke, textActorInvoke, err)
 	p.reason = "" // Dapr gives none
 	switch quipu.CodeOf(err) {
-	case quipu.CodeNoFunction, quipu.CodeStart, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeReply, quipu.CodeReplySize, quipu.CodeStreaming, quipu.CodeUnhealthy:
+	case quipu.CodeNoFunction, quipu.CodeStart, quipu.CodeTimeout, quipu.CodeCrashed, quipu.CodeReply, quipu.CodeReplySize, quipu.CodeStreaming, quipu.CodeUnhealthy, quipu.CodeBreakerOpen:
 		p.status = http.StatusInternalServerError
 	}
 	return p

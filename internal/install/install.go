@@ -18,6 +18,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/internal/component"
+	"github.com/quipu-run/quipu/internal/mapping"
 	"github.com/quipu-run/quipu/internal/resource"
 )
 
@@ -150,6 +151,9 @@ func (l *loader) open(ctx context.Context, c resource.Component) (component.Load
 	if err != nil {
 		return component.Loaded{}, err
 	}
+	if err := l.onlyActorStore(spec); err != nil {
+		return component.Loaded{}, err
+	}
 	factory, err := l.o.Make(ctx, spec)
 	if err != nil {
 		return component.Loaded{}, err
@@ -163,6 +167,23 @@ func (l *loader) open(ctx context.Context, c resource.Component) (component.Load
 		made.Capabilities = teller.Capabilities()
 	}
 	return made, nil
+}
+
+// onlyActorStore refuses a second store for actors: nobody would know in which their state is.
+func (l *loader) onlyActorStore(s component.Spec) error {
+	if !isActorStore(s) {
+		return nil
+	}
+	for _, other := range l.opened {
+		if isActorStore(other.Spec) {
+			return fmt.Errorf("actorStateStore is true of component %s, too, and an application has one store for its actors", other.Name)
+		}
+	}
+	return nil
+}
+
+func isActorStore(s component.Spec) bool {
+	return strings.HasPrefix(s.Type, "state.") && mapping.ActorStore(s)
 }
 
 // input notes a component that brings events in. Like daprd it goes by direction, if the metadata says one.

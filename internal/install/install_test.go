@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -118,6 +119,30 @@ func TestAComponentThatCannotStartIsNamed(t *testing.T) {
 	in, _, err := open(t, resourceOf("no", "test.denied", ""))
 	if err != nil || len(in.Ignored) != 1 || len(in.Set.All()) != 1 {
 		t.Errorf("a type that is denied: %v, %v", in, err)
+	}
+}
+
+// An application has one state store for its actors: another is refused like one that cannot start.
+func TestASecondStoreForActorsIsRefused(t *testing.T) {
+	const actors = ", metadata: [{name: actorStateStore, value: %q}]"
+	first := resourceOf("one", "state.test", fmt.Sprintf(actors, "true"))
+	_, closed, err := open(t, first+resourceOf("two", "state.other", fmt.Sprintf(actors, "yes")))
+	if quipu.CodeOf(err) != quipu.CodeComponent || !strings.Contains(err.Error(), "f.yaml:6: component two (state.other)") || !strings.Contains(err.Error(), "component one") {
+		t.Error(err)
+	}
+	if strings.Join(*closed, "") != "one" {
+		t.Errorf("closed: %v", *closed)
+	}
+	for name, second := range map[string]string{"one that is not for actors": resourceOf("two", "state.test", fmt.Sprintf(actors, "false")),
+		"one that is no state store":  resourceOf("two", "test.a", fmt.Sprintf(actors, "true")),
+		"one for another application": strings.Replace(resourceOf("two", "state.test", fmt.Sprintf(actors, "true")), "spec:", "scopes: [other]\nspec:", 1)} {
+		if _, _, err := open(t, first+second); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	in, _, err := open(t, first+strings.Replace(resourceOf("two", "state.test", fmt.Sprintf(actors, "true")), "{type:", "{ignoreErrors: true, type:", 1))
+	if err != nil || len(in.Ignored) != 1 {
+		t.Errorf("with ignoreErrors: %v", err)
 	}
 }
 

@@ -35,8 +35,8 @@ func (p *Policy) executed() {
 	if p.retry != nil {
 		p.tell(KindRetry, "", false)
 	}
-	if p.breaker != nil {
-		p.tell(KindCircuitBreaker, p.breaker.state(p.all.o.Clock.Now()), false)
+	if len(p.breakers) > 0 {
+		p.tell(KindCircuitBreaker, p.breakers[0].state(p.all.o.Clock.Now()), false)
 	}
 }
 

@@ -42,18 +42,34 @@ const (
 	StateStore    Block = "Statestore"
 )
 
+// Actors are targets, too, from both sides.
+const (
+	actorBlock Block = "actor" // one that is called
+	turnBlock  Block = "turn"  // one that makes a turn
+)
+
 var blocks = []Block{Binding, Configuration, Conversation, Crypto, Lock, PubSub, SecretStore, StateStore}
 
 // Target is what an operation goes to, or comes from.
 type Target struct {
 	flow     Flow
 	block    Block  // of a component, else ""
-	name     string // of the app or of the component
-	endpoint string // of an app: each has a breaker of its own
+	name     string // of the app, of the component, or the type of the actor
+	endpoint string // of an app, or the id of an actor: each has a breaker of its own
 }
 
 // App is an endpoint of an app that is invoked: the method, without query.
 func App(id, endpoint string) Target { return Target{flow: FlowOutbound, name: id, endpoint: endpoint} }
+
+// Actor is an actor that is called: how often, and whether at all.
+func Actor(actorType, id string) Target {
+	return Target{flow: FlowOutbound, block: actorBlock, name: actorType, endpoint: id}
+}
+
+// Turn is a turn of an actor: how long it may take. Who waits for the turn of another is not late, so this is apart from Actor.
+func Turn(actorType string) Target {
+	return Target{flow: FlowOutbound, block: turnBlock, name: actorType}
+}
 
 // Outbound is a component that is asked for something.
 func Outbound(b Block, name string) Target { return Target{flow: FlowOutbound, block: b, name: name} }
@@ -70,20 +86,24 @@ type Options struct {
 // Bounds of what is remembered.
 const (
 	endpointsDefault = 100  // breakers of a configured app
+	actorsDefault    = 5000 // breakers of a configured type of actors
 	targetsMax       = 1024 // policies and breakers of all targets that have none of their own
 )
 
 // Policies are those of one application. The nil Policies are none.
 type Policies struct {
-	o          Options
-	none       bool // no target has a policy
-	timeouts   map[string]named[time.Duration]
-	retries    map[string]named[*retry]
-	breakers   map[string]named[settings]
-	apps       map[string]*plan // nil: an app that is named, and has nothing
-	components map[componentFlow]*plan
-	appDefault *plan
-	defaults   map[blockFlow]*plan
+	o                         Options
+	none                      bool // no target has a policy
+	timeouts                  map[string]named[time.Duration]
+	retries                   map[string]named[*retry]
+	breakers                  map[string]named[settings]
+	apps                      map[string]*plan // nil: an app that is named, and has nothing
+	components                map[componentFlow]*plan
+	actors                    map[string]*plan // by type
+	turns                     map[string]*plan
+	appDefault                *plan
+	actorDefault, turnDefault *plan
+	defaults                  map[blockFlow]*plan
 	// shared has the breakers of components: both directions, if they name the same policy, share one.
 	shared   *cache[componentBreaker, *breaker]
 	warnings []string
@@ -113,6 +133,8 @@ type plan struct {
 	timeout  time.Duration
 	retry    *retry
 	breaker  *settings
+	whole    bool     // one breaker for all endpoints
+	common   *breaker // of all endpoints, besides that of each; may be nil
 	made     *cache[Target, *Policy]
 }
 
@@ -120,8 +142,8 @@ type plan struct {
 // that cannot be used is an error; names that mean nothing, and what may not be replaced, are Warnings.
 func New(resources []resource.Resiliency, o Options) (*Policies, error) {
 	p := &Policies{o: o, timeouts: map[string]named[time.Duration]{}, retries: map[string]named[*retry]{},
-		breakers: map[string]named[settings]{}, apps: map[string]*plan{}, components: map[componentFlow]*plan{},
-		defaults: map[blockFlow]*plan{}}
+		breakers: map[string]named[settings]{}, apps: map[string]*plan{}, actors: map[string]*plan{}, turns: map[string]*plan{},
+		components: map[componentFlow]*plan{}, defaults: map[blockFlow]*plan{}}
 	p.shared = newCache(targetsMax, p.sharedBreaker)
 	for _, r := range resources {
 		if err := r.Validate(); err != nil {
@@ -212,10 +234,34 @@ func (p *Policies) aim(r resource.Resiliency) {
 		}
 		p.apps[id] = p.plan(r, "apps."+id, names, size)
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.Spec.Targets.Actors)) {
+		p.aimActor(r, name, r.Spec.Targets.Actors[name])
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Spec.Targets.Components)) {
 		c := r.Spec.Targets.Components[name]
 		p.components[componentFlow{name, FlowInbound}] = p.plan(r, "components."+name+".inbound", c.Inbound, len(blocks))
 		p.components[componentFlow{name, FlowOutbound}] = p.plan(r, "components."+name+".outbound", c.Outbound, len(blocks))
+	}
+}
+
+// aimActor finds the policies of a type of actors: the timeout is of a turn, the rest of who calls.
+func (p *Policies) aimActor(r resource.Resiliency, actorType string, names resource.PolicyNames) {
+	target, size := "actors."+actorType, names.CircuitBreakerCacheSize
+	if size == 0 {
+		size = actorsDefault
+	}
+	p.turns[actorType] = p.plan(r, target, resource.PolicyNames{Timeout: names.Timeout}, 1)
+	names.Timeout = ""
+	one := p.plan(r, target, names, size)
+	p.actors[actorType] = one
+	if one == nil || one.breaker == nil {
+		return
+	}
+	switch names.CircuitBreakerScope {
+	case resource.ScopeType:
+		one.whole = true
+	case resource.ScopeBoth:
+		one.common = newBreaker(*one.breaker, p.o.Clock.Now())
 	}
 }
 
@@ -253,7 +299,8 @@ func (p *Policies) ready(one *plan, size int) *plan {
 // aimDefaults finds the policies for all targets that no resource names, from the most telling name to the least.
 func (p *Policies) aimDefaults() {
 	p.appDefault = p.byDefault("App", "")
-	p.none = p.appDefault == nil && len(p.apps) == 0 && len(p.components) == 0
+	p.actorDefault, p.turnDefault = p.actorsByDefault()
+	p.none = p.appDefault == nil && p.actorDefault == nil && p.turnDefault == nil && len(p.apps)+len(p.actors)+len(p.components) == 0
 	for _, b := range blocks {
 		for flow, direction := range map[Flow]string{FlowInbound: "Inbound", FlowOutbound: "Outbound"} {
 			one := p.byDefault(string(b)+"Component"+direction, "Component"+direction, "Component", "")
@@ -261,6 +308,16 @@ func (p *Policies) aimDefaults() {
 			p.none = p.none && one == nil
 		}
 	}
+}
+
+// actorsByDefault is the policies for all types that no resource names; each type has one breaker, as in Dapr.
+func (p *Policies) actorsByDefault() (call, turn *plan) {
+	one := p.byDefault("Actor", "")
+	if one == nil {
+		return nil, nil
+	}
+	turn = p.ready(&plan{resource: one.resource, timeout: one.timeout}, targetsMax)
+	return p.ready(&plan{resource: one.resource, retry: one.retry, breaker: one.breaker, whole: true}, targetsMax), turn
 }
 
 func (p *Policies) byDefault(levels ...string) *plan {
@@ -300,23 +357,33 @@ func (p *Policies) find(t Target) *Policy {
 	if one == nil {
 		return nil
 	}
-	if one.breaker == nil {
+	if one.breaker == nil || one.whole {
 		t.endpoint = "" // nothing differs
 	}
 	return one.made.get(t)
 }
 
 func (p *Policies) planOf(t Target) *plan {
-	if t.block == "" {
-		if one, has := p.apps[t.name]; has {
-			return one
-		}
-		return p.appDefault
+	switch t.block {
+	case "":
+		return of(p.apps, t.name, p.appDefault)
+	case actorBlock:
+		return of(p.actors, t.name, p.actorDefault)
+	case turnBlock:
+		return of(p.turns, t.name, p.turnDefault)
 	}
 	if one, has := p.components[componentFlow{t.name, t.flow}]; has {
 		return one
 	}
 	return p.defaults[blockFlow{t.block, t.flow}]
+}
+
+// of is the plan of a name, which may be none, or else that of all names.
+func of(named map[string]*plan, name string, others *plan) *plan {
+	if one, has := named[name]; has {
+		return one
+	}
+	return others
 }
 
 // Warnings are sentences about what makes no difference.
@@ -336,10 +403,13 @@ func (p *Policies) policy(one *plan, t Target) *Policy {
 	policy := &Policy{plan: one, all: p, target: t, label: label(t), expired: &TimeoutError{After: one.timeout}}
 	switch {
 	case one.breaker == nil:
-	case t.block == "":
-		policy.breaker = newBreaker(*one.breaker, p.o.Clock.Now())
+	case t.block == "" || t.block == actorBlock:
+		policy.breakers = []*breaker{newBreaker(*one.breaker, p.o.Clock.Now())}
 	default:
-		policy.breaker = p.shared.get(componentBreaker{t.name, one.breaker.name})
+		policy.breakers = []*breaker{p.shared.get(componentBreaker{t.name, one.breaker.name})}
+	}
+	if one.common != nil {
+		policy.breakers = append(policy.breakers, one.common)
 	}
 	return policy
 }
@@ -350,6 +420,8 @@ func (p *Policies) sharedBreaker(k componentBreaker) *breaker {
 
 func label(t Target) string {
 	switch {
+	case t.block == turnBlock:
+		return string(actorBlock) + "_" + t.name
 	case t.block != "":
 		return string(t.block) + "_" + t.name
 	case t.name != "":

@@ -11,11 +11,11 @@ import (
 // Policy is what holds for one target. The nil Policy is none.
 type Policy struct {
 	*plan
-	all     *Policies
-	target  Target
-	label   string // of the target, for Event
-	breaker *breaker
-	expired *TimeoutError // the cause of contexts that end because of this policy, and of no other
+	all      *Policies
+	target   Target
+	label    string        // of the target, for Event
+	breakers []*breaker    // an attempt passes through all of them, the most telling first
+	expired  *TimeoutError // the cause of contexts that end because of this policy, and of no other
 }
 
 // TimeoutError says that an attempt took longer than its policy allows.
@@ -97,22 +97,17 @@ func (p *Policy) do(ctx context.Context, op func(context.Context) error) error {
 	}
 }
 
-// attempt runs the operation through the breaker. A panic counts as a failure.
+// attempt runs the operation through the breakers. A panic counts as a failure.
 func (p *Policy) attempt(ctx context.Context, op func(context.Context) error) (err error) {
-	if p.breaker == nil {
+	if len(p.breakers) == 0 {
 		return p.timed(ctx, op)
 	}
-	clock := p.all.o.Clock
-	epoch, before, err := p.breaker.enter(p.target.name, clock.Now())
+	leave, err := p.enter()
 	if err != nil {
 		return err
 	}
 	o := failed
-	defer func() {
-		if after := p.breaker.leave(epoch, o, clock.Now()); after != before {
-			p.activated(KindCircuitBreaker, after)
-		}
-	}()
+	defer func() { leave(o) }()
 	switch err = p.timed(ctx, op); {
 	case err == nil:
 		o = succeeded
@@ -120,6 +115,30 @@ func (p *Policy) attempt(ctx context.Context, op func(context.Context) error) (e
 		o = forgotten
 	}
 	return err
+}
+
+// enter passes through all breakers, or none: one that let pass what another refused has learned nothing by it.
+func (p *Policy) enter() (leave func(outcome), err error) {
+	var passed []func(outcome)
+	leave = func(o outcome) {
+		for _, one := range passed {
+			one(o)
+		}
+	}
+	clock := p.all.o.Clock
+	for _, b := range p.breakers {
+		epoch, before, err := b.enter(p.target.name, clock.Now())
+		if err != nil {
+			leave(forgotten)
+			return nil, err
+		}
+		passed = append(passed, func(o outcome) {
+			if after := b.leave(epoch, o, clock.Now()); after != before {
+				p.activated(KindCircuitBreaker, after)
+			}
+		})
+	}
+	return leave, nil
 }
 
 // timed runs the operation within the timeout, which is of the machine's clock: what is measured is real work, however

@@ -460,6 +460,74 @@ func TestEachEndpointHasABreakerAndAFewAreRemembered(t *testing.T) {
 	}
 }
 
+// A breaker of a type of actors is that of all of them, of each, or there are both, and each may refuse.
+func TestABreakerOfActorsHasAScope(t *testing.T) {
+	const text = "{policies: {circuitBreakers: {b: {trip: consecutiveFailures >= 2}}}, targets: {actors: {cat: {circuitBreaker: b, circuitBreakerScope: %s, circuitBreakerCacheSize: 2}}}}"
+	tom, kit := Actor("cat", "tom"), Actor("cat", "kit")
+	for scope, want := range map[string][2]string{"id": {"-", "s"}, "type": {"-", "-"}, "both": {"-", "-"}} {
+		p := policies(t, fmt.Sprintf(text, scope))
+		outcomes(t, p, tom, "ff")
+		if got := [2]string{outcomes(t, p, tom, "s"), outcomes(t, p, kit, "s")}; got != want {
+			t.Errorf("%s: after failures of tom, he and kit do %q, want %q", scope, got, want)
+		}
+	}
+	p := policies(t, fmt.Sprintf(text, "both"))
+	for range 2 { // of the type, never two in a row
+		outcomes(t, p, tom, "f")
+		outcomes(t, p, kit, "s")
+	}
+	if got := outcomes(t, p, tom, "s") + outcomes(t, p, kit, "s"); got != "-s" {
+		t.Errorf("with both, one that fails alone: %s", got)
+	}
+	each := policies(t, fmt.Sprintf(text, "id"))
+	outcomes(t, each, tom, "ff")
+	outcomes(t, each, kit, "s")
+	outcomes(t, each, Actor("cat", "ben"), "s")
+	if got := outcomes(t, each, tom, "s"); got != "s" {
+		t.Errorf("more than two were remembered: %s", got)
+	}
+}
+
+// A breaker that let somebody pass whom another refused has learned nothing by it: it is not half open for ever.
+func TestWhatABreakerRefusesIsNoFailureOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := policies(t, "{policies: {circuitBreakers: {b: {timeout: 1m, trip: consecutiveFailures >= 2}}}, targets: {actors: {cat: {circuitBreaker: b, circuitBreakerScope: both}}}}")
+		tom, kit := Actor("cat", "tom"), Actor("cat", "kit")
+		outcomes(t, p, tom, "ff") // both are open
+		time.Sleep(61 * time.Second)
+		outcomes(t, p, kit, "f") // a probe: the type is open for another minute
+		if got := outcomes(t, p, tom, "sss"); got != "---" {
+			t.Errorf("while the type is open: %s", got)
+		}
+		time.Sleep(61 * time.Second)
+		if got := outcomes(t, p, tom, "sss"); got != "sss" {
+			t.Errorf("then: %s", got)
+		}
+	})
+}
+
+// The timeout of a type is of its turns, the rest of who calls; without a resource that names it, the defaults hold.
+func TestATypeOfActorsHasPolicies(t *testing.T) {
+	p := policies(t, `{policies: {timeouts: {t: 1s, DefaultTimeoutPolicy: 2s}, retries: {r: {maxRetries: 7}, DefaultActorRetryPolicy: {maxRetries: 9}}},
+		targets: {actors: {cat: {timeout: t, retry: r}, dog: {timeout: none}}}}`)
+	for target, want := range map[Target][2]int{Actor("cat", "tom"): {0, 7}, Turn("cat"): {1, 0}, Actor("bird", "b"): {0, 9}, Turn("bird"): {2, 0}} {
+		policy := p.For(target)
+		if got := int(policy.timeout / time.Second); got != want[0] || (policy.retry != nil) != (want[1] > 0) || want[1] > 0 && policy.retry.max != want[1] {
+			t.Errorf("%+v: %d s, %+v", target, got, policy.retry)
+		}
+	}
+	if p.For(Actor("dog", "rex")) != nil || p.For(Turn("dog")) != nil || len(p.Warnings()) != 1 {
+		t.Errorf("a type that names nothing there is: %q", p.Warnings())
+	}
+	p = policies(t, "{policies: {circuitBreakers: {DefaultActorCircuitBreakerPolicy: {trip: consecutiveFailures >= 1}}}}")
+	if outcomes(t, p, Actor("bird", "b"), "f"); outcomes(t, p, Actor("bird", "c"), "s") != "-" {
+		t.Error("by default a type has one breaker")
+	}
+	if outcomes(t, p, Actor("fish", "f"), "s") != "s" {
+		t.Error("and each type its own")
+	}
+}
+
 func TestBothDirectionsOfAComponentShareABreaker(t *testing.T) {
 	p := policies(t, "{policies: {circuitBreakers: {b: {trip: consecutiveFailures >= 1}, c: {}}}, targets: {components: {s: {inbound: {circuitBreaker: b}, outbound: {circuitBreaker: b}}, o: {inbound: {circuitBreaker: b}, outbound: {circuitBreaker: c}}}}}")
 	outcomes(t, p, Inbound(PubSub, "s"), "f")
@@ -599,7 +667,7 @@ func TestManyCallersAtOnceAreCountedEachOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	c := p.For(App("a", "all")).breaker.m.counts
+	c := p.For(App("a", "all")).breakers[0].m.counts
 	if c.requests != callers*each || c.failures != callers*each/2 || c.successes != callers*each/2 {
 		t.Errorf("%+v", c)
 	}

@@ -55,9 +55,16 @@ type PolicyNames struct {
 	Timeout                 string `yaml:"timeout"`
 	Retry                   string `yaml:"retry"`
 	CircuitBreaker          string `yaml:"circuitBreaker"`
-	CircuitBreakerScope     string `yaml:"circuitBreakerScope"`     // of actors: type, id or both
-	CircuitBreakerCacheSize int    `yaml:"circuitBreakerCacheSize"` // breakers that are remembered of the target; 0 means 100
+	CircuitBreakerScope     string `yaml:"circuitBreakerScope"`     // of actors: ScopeType, ScopeID or ScopeBoth
+	CircuitBreakerCacheSize int    `yaml:"circuitBreakerCacheSize"` // breakers that are remembered of the target; 0 means 100, of actors 5000
 }
+
+// Scopes of circuit breakers of actors: one for all of a type, one for each, or both, of which each may refuse.
+const (
+	ScopeType = "type"
+	ScopeID   = "id"
+	ScopeBoth = "both"
+)
 
 // ComponentPolicyNames are those of a component, by direction.
 type ComponentPolicyNames struct {
@@ -149,7 +156,7 @@ func (n PolicyNames) breakers() error {
 
 func (n PolicyNames) scope() error {
 	switch n.CircuitBreakerScope {
-	case "type", "id", "both":
+	case ScopeType, ScopeID, ScopeBoth:
 		return nil
 	case "":
 		if n.CircuitBreaker == "" {

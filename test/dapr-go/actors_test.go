@@ -3,6 +3,7 @@ package daprgo
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/quipu-run/quipu/test/daprnode"
@@ -61,4 +62,9 @@ func TestTheOfficialSDKHostsActors(t *testing.T) {
 	n.Crash()
 	check("Calls", "tom", `"lunch=\"fish\""`, "1")
 	check("Feed", "tom", "1", "8")
+	for _, list := range []string{"actors", "leases"} {
+		if text := run(t, n.Command(list, "ls")); !strings.Contains(string(text), "tom") {
+			t.Errorf("quipu %s ls says nothing of tom: %s", list, text)
+		}
+	}
 }

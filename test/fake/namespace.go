@@ -78,6 +78,11 @@ func (n *Namespace) Actors(context.Context, quipu.ActorList) (quipu.ActorPage, e
 	return quipu.ActorPage{Actors: []quipu.ActorInfo{}}, nil
 }
 
+// Leases has one.
+func (n *Namespace) Leases(context.Context, quipu.LeaseList) (quipu.LeasePage, error) {
+	return quipu.LeasePage{Leases: []quipu.Lease{{Name: "actor/cat/tom", Owner: "i1@run", Token: 7, Since: Epoch}}}, nil
+}
+
 // HTTP is a function with one route.
 func HTTP(name, path string, methods ...string) quipu.Function {
 	return quipu.Function{Name: name, Spec: quipu.Spec{Runtime: "exec", Contract: "http", Protocol: "http",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,7 +30,7 @@ var checks = []check{
 	gives("many steps", "Steps", 300, "300"),
 	fails("an activity that nobody has", "Lost", "Nobody"),
 	fails("a workflow that nobody has", "Unheard", "Unheard"),
-	{"approval", approval}, {"an event before its start", early}, {"continue as new", count}, {"suspend and resume", suspend},
+	{"monitor", monitor}, {"approval", approval}, {"an event before its start", early}, {"continue as new", count}, {"suspend and resume", suspend},
 	{"terminate with a child", terminate}, {"an id that is taken", duplicate}, {"rerun", rerun}, {"purge and list", purge}, {"a start in the future", scheduled},
 }
 
@@ -114,6 +115,37 @@ func count(ctx context.Context, c *workflow.Client) error {
 		return err
 	}
 	return ends(ctx, c, id, `"10!"`)
+}
+
+func monitor(ctx context.Context, c *workflow.Client) error {
+	id, err := c.ScheduleWorkflow(ctx, "Monitor", workflow.WithInput(time.Duration(0)))
+	if err != nil {
+		return err
+	}
+	m, err := c.WaitForWorkflowCompletion(ctx, id)
+	if err != nil {
+		return err
+	}
+	var slept time.Duration
+	if err := json.Unmarshal([]byte(m.Output.GetValue()), &slept); err != nil {
+		return fmt.Errorf("%s: %s: %w", m.RuntimeStatus, m.Output.GetValue(), err)
+	}
+	seenMu.Lock()
+	n := looks[id]
+	seenMu.Unlock()
+	if n != looksMax || slept < (looksMax-1)*pollEvery || m.CustomStatus.GetValue() != healthy {
+		return fmt.Errorf("it is %q after %d looks and %s of sleep", m.CustomStatus.GetValue(), n, slept)
+	}
+	h, err := c.GetInstanceHistory(ctx, id)
+	if err != nil {
+		return err
+	}
+	for _, e := range h.Events {
+		if e.GetTimerFired() != nil {
+			return errors.New("the history has an earlier generation")
+		}
+	}
+	return nil
 }
 
 func suspend(ctx context.Context, c *workflow.Client) error {

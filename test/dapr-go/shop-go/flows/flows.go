@@ -120,6 +120,29 @@ func Count(ctx *workflow.WorkflowContext) (any, error) {
 	return fmt.Sprint(n, said), err
 }
 
+// Monitor looks, sleeps, and goes on as another generation until all is well, so that its history stays short. It answers for how long
+// it has slept; its input is for how long it had before.
+func Monitor(ctx *workflow.WorkflowContext) (any, error) {
+	var slept time.Duration
+	if err := ctx.GetInput(&slept); err != nil {
+		return nil, err
+	}
+	var status string
+	if err := ctx.CallActivity(Look, workflow.WithActivityInput(ctx.ID())).Await(&status); err != nil {
+		return nil, err
+	}
+	ctx.SetCustomStatus(status)
+	if status == healthy {
+		return slept, nil
+	}
+	before := ctx.CurrentTimeUTC()
+	if err := ctx.CreateTimer(pollEvery).Await(nil); err != nil {
+		return nil, err
+	}
+	ctx.ContinueAsNew(slept + ctx.CurrentTimeUTC().Sub(before))
+	return nil, nil
+}
+
 // Flaky tries an activity again that fails twice.
 func Flaky(ctx *workflow.WorkflowContext) (any, error) {
 	var out string
@@ -199,9 +222,32 @@ func Slow(ctx workflow.ActivityContext) (any, error) {
 	}
 }
 
+// What Monitor waits for: the fourth look finds it healthy.
+const (
+	healthy   = "healthy"
+	pollEvery = 50 * time.Millisecond
+	looksMax  = 4
+)
+
+// Look is how what an instance of Monitor watches does.
+func Look(ctx workflow.ActivityContext) (any, error) {
+	var id string
+	if err := ctx.GetInput(&id); err != nil {
+		return nil, err
+	}
+	seenMu.Lock()
+	defer seenMu.Unlock()
+	if looks[id]++; looks[id] < looksMax {
+		return "pending", nil
+	}
+	return healthy, nil
+}
+
+// What activities saw, by the workflow's id.
 var (
-	tried   = map[string]int{}
-	triedMu sync.Mutex
+	seenMu sync.Mutex // guards the maps below
+	tried  = map[string]int{}
+	looks  = map[string]int{}
 )
 
 // FailTwice counts by its input.
@@ -210,8 +256,8 @@ func FailTwice(ctx workflow.ActivityContext) (any, error) {
 	if err := ctx.GetInput(&id); err != nil {
 		return nil, err
 	}
-	triedMu.Lock()
-	defer triedMu.Unlock()
+	seenMu.Lock()
+	defer seenMu.Unlock()
 	if tried[id]++; tried[id] <= 2 {
 		return nil, fmt.Errorf("attempt %d", tried[id])
 	}

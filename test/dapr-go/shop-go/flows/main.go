@@ -34,12 +34,12 @@ func main() {
 
 func run(ctx context.Context) error {
 	r := workflow.NewRegistry()
-	for _, w := range []workflow.Workflow{Chain, FanOut, Approval, Family, Child, Count, Flaky, Nap, Saga, Lost, Steps, Forever} {
+	for _, w := range []workflow.Workflow{Chain, FanOut, Approval, Family, Child, Count, Flaky, Nap, Saga, Lost, Steps, Forever, Monitor} {
 		if err := r.AddWorkflow(w); err != nil {
 			return err
 		}
 	}
-	for _, a := range []workflow.Activity{Hello, Square, Fail, FailTwice, Undo, Slow} {
+	for _, a := range []workflow.Activity{Hello, Square, Fail, FailTwice, Undo, Slow, Look} {
 		if err := r.AddActivity(a); err != nil {
 			return err
 		}
