@@ -157,6 +157,8 @@ type CallInfo struct {
 	Next     time.Time `json:"next,omitzero"`    // attempt of one that waits
 	Attempts int       `json:"attempts,omitempty"`
 	Cause    string    `json:"cause,omitempty"` // what the last attempt failed with
+	// Execution is the id of the execution of a durable function that the call is over with.
+	Execution string `json:"execution,omitempty"`
 	// Undelivered is why its destination did not get the event about its end.
 	Undelivered Code `json:"undelivered,omitempty"`
 

@@ -81,10 +81,11 @@ var Codes = map[Code]CodeInfo{
 	CodeBodySize: {"body too large", 413, "The request's body is over the limit.", "Send less at once."},
 	CodeBadJSON:  {"malformed request", 400, "The body is not what this path expects.", "The OpenAPI document at /-/v1/openapi.json has the shapes."},
 
-	CodeNoRevision: {"no such revision", 404, "The function has no revision of that name, number or alias; the last 10 are kept, and those with traffic or an alias. From a route, only a revision with traffic or an alias can be chosen.", "quipu revisions NAME shows what there is; quipu alias NAME ALIAS REVISION opens one to the outside."},
+	CodeNoRevision: {"no such revision", 404, "The function has no revision of that name, number or alias; the last 10 are kept, and those with traffic, an alias, or executions that have not ended. From a route, only a revision with traffic or an alias can be chosen.", "quipu revisions NAME shows what there is; quipu alias NAME ALIAS REVISION opens one to the outside."},
 	CodeRefused:    {"new revision refused", 422, "An instance of the new revision did not start, did not listen, or did not answer its health path in time. Nothing was deployed: what was live goes on.", "The message has the last lines that it printed; mend it and deploy again."},
 	CodeSplit:      {"bad split of traffic", 400, "The parts of a split are whole percents of up to 10 revisions, each named once, and 100 in all.", "quipu traffic NAME REVISION=90 REVISION=10"},
 	CodeNoFormer:   {"nothing to roll back to", 409, "No revision is remembered from which the newest with traffic took over.", "quipu revisions NAME shows what there is; quipu rollback NAME REVISION chooses one."},
+	CodePinned:     {"too many former revisions in use", 409, "Executions of a durable function that have not ended belong to 1,000 former revisions, which are kept until they do. Nothing was deployed.", "quipu workflow ls --app NAME shows the executions: let those of the oldest revisions end, or terminate them; quipu workflow rerun makes one again."},
 
 	CodeTopicName:      {"bad topic name", 400, "A topic's name must be 1 to 249 bytes of UTF-8 without control characters, and not start with $.", "Choose another name."},
 	CodeEventSize:      {"event too large", 413, "An event may have 1 MiB, envelope included.", "Store the data as state and publish its key."},

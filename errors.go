@@ -111,6 +111,7 @@ const (
 	CodeRefused    Code = "Q0611"
 	CodeSplit      Code = "Q0612"
 	CodeNoFormer   Code = "Q0613"
+	CodePinned     Code = "Q0614"
 )
 
 // Codes of topics and triggers.

@@ -260,7 +260,7 @@ type Functions interface {
 	// Functions lists all, by name, each as Function does.
 	Functions() []Function
 	// Deploy checks, builds, starts and commits an application as a whole; on return it takes traffic.
-	// CodeManifest, CodeSource, CodeBuild, CodeRoute, CodeNoTool, CodeBundleSize, CodeRefused: nothing changed.
+	// CodeManifest, CodeSource, CodeBuild, CodeRoute, CodeNoTool, CodeBundleSize, CodeRefused, CodePinned: nothing changed.
 	Deploy(ctx context.Context, app string, bundle []byte, o DeployOptions) ([]Function, error)
 	// Remove takes a function away, with all its revisions; calls under way finish. CodeNoFunction.
 	Remove(ctx context.Context, name string) error

@@ -2,9 +2,10 @@ package quipu
 
 // Limits of revisions.
 const (
-	RevisionsKept = 10 // newest ones of a function that are remembered without any other reason
-	PartsMax      = 10 // revisions of a function that share its traffic
-	AliasesMax    = 32 // of a function
+	RevisionsKept   = 10    // newest ones of a function that are remembered without any other reason
+	RevisionsPinned = 1_000 // former ones that are remembered for executions only: a deploy that would make them more is refused
+	PartsMax        = 10    // revisions of a function that share its traffic
+	AliasesMax      = 32    // of a function
 )
 
 // HeaderRevision chooses the revision that a call goes to, by its name, number or alias; in a reply it is the one that

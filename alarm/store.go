@@ -195,3 +195,8 @@ func DescribeOp(op []byte) string {
 	}
 	return what + " is set"
 }
+
+// DescribeKey is a key of the view as people know it: kind, owner and id.
+func DescribeKey(key string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(key, "\x00"), "\x00", " ")
+}

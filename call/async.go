@@ -165,6 +165,9 @@ func (p *pending) ended(state quipu.CallState, now time.Time) ending {
 // for its destination.
 func (c *Caller) end(tx *view.Tx, p *pending, e ending) error {
 	tx.Put(Name, byPending+p.Info.ID, nil)
+	if e.info.Execution != "" {
+		tx.Put(Name, executionPrefix(p.Info.Function, e.info.Execution)+p.Info.ID, nil)
+	}
 	if err := c.tell(tx, p, &e); err != nil {
 		return err
 	}
@@ -213,7 +216,10 @@ func (c *Caller) CancelCall(ctx context.Context, id string) (info quipu.CallInfo
 		}
 		e := p.ended(quipu.CallCancelled, c.o.Clock.Now())
 		info = e.info
-		return c.end(tx, p, e)
+		if err := c.end(tx, p, e); err != nil || p.Execution == "" {
+			return err
+		}
+		return c.o.Executions.Terminate(tx, p.Info.Function, p.Execution)
 	})
 	if err != nil {
 		return quipu.CallInfo{}, err

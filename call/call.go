@@ -16,7 +16,8 @@
 // it, until another record has its result, and the event for its destination. For an atomic function that record is the
 // one of its effects; for a plain one it comes after the reply, so a crash in between has the function run again. An attempt
 // that fails is a record too, before it counts. Cancelling reads and writes the same key as both, so that one of them
-// wins (docs/decisions/async-calls.md).
+// wins (docs/decisions/async-calls.md). A call of a durable function is not in the queue while its execution goes on, and its
+// last record is the execution's (execution.go).
 package call
 
 import (
@@ -94,7 +95,8 @@ type Options struct {
 	// Ended, if set, is told of each end of a call that nobody waits for, when it is durable. It must not wait.
 	Ended func(quipu.CallInfo)
 	// Durable makes executions of durable functions. Without it there are none.
-	Durable func(ctx context.Context, x Execution) (*quipu.CallReply, error)
+	Durable    func(ctx context.Context, x Execution) (*quipu.CallReply, error)
+	Executions Executions // required with Durable
 	// Log and LogBook are where Slice finds the records of Book; without Log it shows results only.
 	Log      quipu.Log
 	LogBook  quipu.Book
@@ -146,7 +148,9 @@ type request struct {
 	span     *trace.Span
 	streams  bool // the reply's end is the call's
 	attempt  bool // one run of a durable function
-	taken    taken
+	// execution goes on with the call that nobody waits for.
+	execution string
+	taken     taken
 }
 
 // Invoke calls a function.

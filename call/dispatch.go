@@ -65,7 +65,9 @@ func (c *Caller) Start() error {
 	err := c.o.Results.eachWaiting(tx, func(p *pending) error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.queue.add(newWaiting(p))
+		if p.Execution == "" {
+			d.queue.add(newWaiting(p))
+		}
 		return nil
 	})
 	if err = errors.Join(err, tx.Close()); err != nil {
@@ -235,6 +237,11 @@ func (d *dispatcher) settle(ctx context.Context, w *waiting, q *request, reply *
 		h = &held{status: reply.Status, header: reply.Header, tail: reply.Trailer}
 		body, err := io.ReadAll(reply.Body) // which is in memory
 		h.body, failure = body, errors.Join(failure, err)
+	}
+	if q.execution != "" && failure == nil { // also of a call that was cancelled meanwhile
+		now := d.c.o.Clock.Now()
+		d.durably(q, func(tx *view.Tx) error { return d.c.handOver(tx, q, now) })
+		return
 	}
 	switch {
 	case q.settled: // its end has cut ctx

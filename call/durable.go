@@ -39,6 +39,9 @@ func (c *Caller) durable(ctx context.Context, q *request) (*quipu.CallReply, err
 	if err != nil {
 		return nil, err
 	}
+	if q.deferred != nil {
+		q.execution = x.ID
+	}
 	q.info.Status, q.info.Runs = reply.Status, 1
 	reply.Call = q.id
 	c.ended(q)

@@ -96,7 +96,11 @@ func (c *Caller) Calls(_ context.Context, name string, limit int) ([]quipu.CallI
 
 // waiting lists calls that have not ended, of one function unless name is "".
 func (c *Caller) waiting(tx *view.Tx, name string, limit int) (found []quipu.CallInfo, err error) {
-	for _, id := range c.waits.newest(name, limit) {
+	ids, err := c.o.Results.inExecution(tx, name, limit)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range append(c.waits.newest(name, limit), ids...) {
 		p, err := c.o.Results.waiting(tx, id)
 		if err != nil {
 			return nil, err

@@ -46,6 +46,9 @@ type tried struct {
 	Cause    string     `json:"cause,omitempty"`
 	// Usage is of the attempts that have a record.
 	Usage quipu.Usage `json:"usage,omitzero"`
+	// Execution goes on with the call, since Begun: there is no other attempt.
+	Execution string    `json:"execution,omitempty"`
+	Begun     time.Time `json:"begun,omitzero"`
 }
 
 var errPending = errors.New("malformed call that waits")
@@ -90,8 +93,9 @@ func (p *pending) info(running bool) quipu.CallInfo {
 	i := p.Info
 	i.State, i.Attempts, i.Next = quipu.CallQueued, p.Attempts, p.Due
 	i.Error, i.Status, i.Cause, i.Usage = p.Error, p.Status, p.Cause, p.Usage
+	i.Execution = p.Execution
 	switch {
-	case running:
+	case running || p.Execution != "":
 		i.State, i.Next = quipu.CallRunning, time.Time{}
 	case p.Attempts > 0:
 		i.State = quipu.CallWaiting
@@ -218,7 +222,11 @@ func (s *Results) applyEnd(b *view.Batch, info quipu.CallInfo) error {
 	s.mu.Lock()
 	s.ends = append(s.ends, info)
 	s.mu.Unlock()
-	return errors.Join(b.Delete(Name, byPending+info.ID), b.Delete(Name, byTried+info.ID))
+	err := errors.Join(b.Delete(Name, byPending+info.ID), b.Delete(Name, byTried+info.ID))
+	if info.Execution != "" {
+		err = errors.Join(err, b.Delete(Name, executionPrefix(info.Function, info.Execution)+info.ID))
+	}
+	return err
 }
 
 // note remembers what the record being applied does to the queue, for when readers can see it.

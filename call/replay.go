@@ -61,6 +61,10 @@ func (c *Caller) recording(ctx context.Context, r *result) (rec Recording, err e
 		return rec, &quipu.Error{Code: quipu.CodeUsage, Op: "call.replay",
 			Text: fmt.Sprintf("the request of call %s had %d bytes, of which %d are kept: it cannot be made again", r.Info.ID, r.Sent, r.Kept)}
 	}
+	if r.Info.Execution != "" {
+		return rec, &quipu.Error{Code: quipu.CodeUsage, Op: "call.replay", Text: fmt.Sprintf("call %s was over with its execution %s, whose steps would do again what they did outside", r.Info.ID, r.Info.Execution),
+			Hint: fmt.Sprintf("quipu workflow rerun %s --app %s makes another with the steps before an event", r.Info.Execution, r.Info.Function)}
+	}
 	rec = Recording{Info: r.Info, body: r.input, status: r.Info.Status, reply: r.body}
 	rec.request = quipu.CallRequest{Function: r.Info.Function, Method: r.Info.Method, Path: r.Info.Path, RawQuery: r.Query,
 		Header: r.Asked, IdempotencyKey: r.Key, Trigger: r.Info.Trigger}

@@ -103,12 +103,14 @@ func decodeResult(b []byte) (*result, error) {
 //	forget  JSON: the list of results to forget, without headers and bodies
 //	queue   a call that waits
 //	park    JSON: what came of its attempts
+//	begin   JSON: the execution that goes on with it
 const (
 	opKeep byte = iota + 1
 	opForget
 	opQueue
 	opPark
 	opAnswer
+	opBegin
 )
 
 // record adds the result of q to its transaction.
@@ -316,6 +318,8 @@ func (s *Results) Apply(b *view.Batch, op []byte, at view.At) error {
 		return s.applyQueue(b, op[1:])
 	case opPark:
 		return s.applyPark(b, op[1:])
+	case opBegin:
+		return s.applyBegin(b, op[1:])
 	}
 	return errResult
 }

@@ -48,6 +48,10 @@ func (c *Caller) Slice(ctx context.Context, id string) (quipu.CallSlice, error) 
 		return quipu.CallSlice{}, err
 	}
 	s := sliceOf(r)
+	if r.Info.Execution != "" { // which may share its record with others
+		s.Missing = fmt.Sprintf("the record of its end is that of its execution: quipu workflow history %s --app %s shows what that did", r.Info.Execution, r.Info.Function)
+		return s, nil
+	}
 	return s, c.addRecord(ctx, &s)
 }
 
@@ -200,12 +204,17 @@ func (c *Caller) words(view string) Words {
 	return w
 }
 
-// keyWords: the keys of this view that a transaction names are idempotency keys, and calls that wait.
+// keyWords: the keys of this view that a transaction names are idempotency keys, calls that wait, and those of an execution.
 func keyWords(key string) string {
 	for _, prefix := range []string{byPending, byTried} {
 		if id, ok := strings.CutPrefix(key, prefix); ok {
 			return "waiting call " + id
 		}
+	}
+	if rest, ok := strings.CutPrefix(key, byExecution); ok {
+		function, execution, _ := strings.Cut(rest, "\x00")
+		execution, id, _ := strings.Cut(execution, "\x00")
+		return strings.TrimSpace(fmt.Sprintf("calls of execution %s of function %s %s", execution, function, id))
 	}
 	function, idempotency, ok := strings.Cut(strings.TrimPrefix(key, byKey), "\x00")
 	if !ok {
@@ -224,6 +233,8 @@ func opWords(op []byte) string {
 		return "accept a call"
 	case len(op) > 0 && op[0] == opPark:
 		return "have a call wait for its next attempt"
+	case len(op) > 0 && op[0] == opBegin:
+		return "have a call wait for the end of its execution"
 	}
 	return "an unknown operation"
 }

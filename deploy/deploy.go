@@ -7,7 +7,7 @@
 // more are removed by the same record.
 //
 // A revision is immutable, and remembered while it is among the newest, has traffic or an alias, is what one with traffic
-// took over from, or has calls; so its bundle is. To split the traffic or to roll back is one record, without
+// took over from, has calls, or executions that have not ended; so its bundle is. To split the traffic or to roll back is one record, without
 // a build. After a crash what was acknowledged is there, and what was live is live without being looked at again.
 //
 // Built sources lie in a folder per revision. They are a cache: what is missing or half done, after a crash
@@ -44,7 +44,7 @@ type Blobs interface {
 // triesAtOnce bounds the new revisions that are started side by side.
 const triesAtOnce = 8
 
-// Options of a View. All fields are required but Changed, Commit, Try, Settle and Busy.
+// Options of a View. All fields are required but Changed, Commit, Try, Settle, Busy and Pinned.
 type Options struct {
 	Dir           string // of built sources
 	Blobs         Blobs
@@ -61,6 +61,8 @@ type Options struct {
 	Settle func(f quipu.Function)
 	// Busy lists the revisions of a function that have calls or instances.
 	Busy func(name string) []string
+	// Pinned tells, as part of a transaction, whether executions that have not ended belong to a revision: it stays.
+	Pinned func(tx *view.Tx, name, revision string) (bool, error)
 	// Commit takes part in the record of every change: app has these topics now, and the namespace these
 	// functions. topics is nil if they stay as they are.
 	Commit func(tx *view.Tx, app string, topics map[string]quipu.TopicSpec, functions []quipu.Function) error
@@ -86,6 +88,9 @@ type View struct {
 func New(o Options) *View {
 	if o.Busy == nil {
 		o.Busy = func(string) []string { return nil }
+	}
+	if o.Pinned == nil {
+		o.Pinned = func(*view.Tx, string, string) (bool, error) { return false, nil }
 	}
 	return &View{o: o, built: builds{dir: o.Dir, blobs: o.Blobs, time: cmp.Or(o.BuildTime, buildTimeDefault)}}
 }
@@ -333,12 +338,37 @@ func (v *View) commit(ctx context.Context, app string, bundle []byte, functions 
 		return v.edit(tx, app, topics, func(c catalog) error {
 			done = c.deploy(app, functions, o)
 			for _, f := range done {
-				c[f.Name].forget(v.o.Busy(f.Name))
+				if err := v.tidy(tx, c[f.Name]); err != nil {
+					return err
+				}
 			}
 			return v.o.CheckRoutes(c.heads())
 		})
 	})
 	return done, err
+}
+
+// tidy forgets what there is no reason to remember of a function. What executions are pinned to is found in the transaction, so
+// that none can begin there meanwhile. CodePinned.
+func (v *View) tidy(tx *view.Tx, h *history) error {
+	bound, executed := v.o.Busy(h.name), 0
+	for _, revision := range h.idle(bound) {
+		pinned, err := v.o.Pinned(tx, h.name, revision)
+		if err != nil {
+			return err
+		}
+		if pinned {
+			bound = append(bound, revision)
+			executed++
+		}
+	}
+	if executed > quipu.RevisionsPinned {
+		return &quipu.Error{Code: quipu.CodePinned, Op: "deploy",
+			Text: fmt.Sprintf("executions of function %s that have not ended are pinned to %d former revisions, and at most %d are kept for them", h.name, executed, quipu.RevisionsPinned),
+			Hint: fmt.Sprintf("quipu workflow ls --app %s shows them: let those of the oldest revisions end, or terminate them; quipu workflow rerun makes one again", h.name)}
+	}
+	h.forget(bound)
+	return nil
 }
 
 // edit buffers the record of what do does to what is deployed.

@@ -35,6 +35,7 @@ type world struct {
 	mu      sync.Mutex
 	tried   []string // names that have passed Try, and are not settled yet
 	settled int
+	pinned  map[string]bool // revisions that executions have not left
 }
 
 func newWorld(t *testing.T) *world {
@@ -66,7 +67,7 @@ func (w *world) open() {
 			}
 			return nil
 		},
-		Try: w.look, Settle: w.settle,
+		Try: w.look, Settle: w.settle, Pinned: func(_ *view.Tx, _, revision string) (bool, error) { return w.pinned[revision], nil },
 		Changed: func(_, _ []Deployed) { w.changes++ }})
 	if w.store, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
 		w.t.Fatal(err)

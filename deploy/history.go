@@ -228,9 +228,9 @@ func (h *history) numbers() []quipu.Function {
 	return slices.SortedFunc(maps.Values(h.of), func(a, b quipu.Function) int { return cmp.Compare(b.Number, a.Number) })
 }
 
-// forget drops the revisions that there is no reason to remember: not among the newest, no traffic, no alias, nobody
-// took over from them who has traffic, and not bound, by calls under way.
-func (h *history) forget(bound []string) {
+// idle lists the revisions that there is no reason to remember: not among the newest, no traffic, no alias, nobody
+// took over from them who has traffic, and not bound, by calls under way or executions.
+func (h *history) idle(bound []string) (list []string) {
 	keep := map[string]bool{}
 	for _, f := range h.numbers()[:min(quipu.RevisionsKept, len(h.of))] {
 		keep[f.Revision] = true
@@ -241,8 +241,21 @@ func (h *history) forget(bound []string) {
 	for _, revision := range slices.Concat(bound, slices.Collect(maps.Values(h.Aliases))) {
 		keep[revision] = true
 	}
-	maps.DeleteFunc(h.of, func(revision string, _ quipu.Function) bool { return !keep[revision] })
-	maps.DeleteFunc(h.Before, func(after, before string) bool { return !keep[after] || !keep[before] })
+	for revision := range h.of {
+		if !keep[revision] {
+			list = append(list, revision)
+		}
+	}
+	return list
+}
+
+// forget drops the idle revisions.
+func (h *history) forget(bound []string) {
+	for _, revision := range h.idle(bound) {
+		delete(h.of, revision)
+	}
+	gone := func(revision string) bool { _, stays := h.of[revision]; return !stays }
+	maps.DeleteFunc(h.Before, func(after, before string) bool { return gone(after) || gone(before) })
 }
 
 // revisions is the history as people see it.

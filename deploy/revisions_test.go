@@ -390,3 +390,56 @@ func TestChangesAtOnceLoseNothing(t *testing.T) {
 		t.Errorf("%+v", list[i])
 	}
 }
+
+// What an execution sleeps on stays as it is, sources and build included, until it has ended and a deploy looks again.
+func TestARevisionThatExecutionsArePinnedToStays(t *testing.T) {
+	w := newWorld(t)
+	asleep := w.mustDeploy("asleep")
+	w.pinned = map[string]bool{asleep.Revision: true}
+	for n := range quipu.RevisionsKept + 5 {
+		w.mustDeploy(fmt.Sprint(n))
+	}
+	for _, again := range []func(){func() {}, w.reopen, w.rebuild} {
+		again()
+		f, err := w.Choose("a", asleep.Revision, "", false)
+		if err != nil || f.Number != asleep.Number {
+			t.Fatalf("%+v, %v", f, err)
+		}
+		if _, err := os.Stat(w.Folder(f)); err != nil {
+			t.Error(err)
+		}
+		if list, err := w.Revisions("a"); err != nil || len(list) != quipu.RevisionsKept+1 {
+			t.Errorf("%d revisions are remembered, %v", len(list), err)
+		}
+	}
+	w.pinned = nil
+	w.mustDeploy("the last")
+	if _, ok := w.Revision("a", asleep.Revision); ok {
+		t.Error("it is remembered without a reason")
+	}
+}
+
+func TestADeployThatWouldKeepTooManyRevisionsForExecutionsIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.pinned = map[string]bool{}
+	h := newHistory("f")
+	for n := range quipu.RevisionsKept + quipu.RevisionsPinned {
+		w.pinned[h.deploy(content(n+1), true).Revision] = true
+	}
+	tx := w.book.Look()
+	defer tx.Close()
+	if err := w.tidy(tx, h); err != nil || len(h.of) != quipu.RevisionsKept+quipu.RevisionsPinned {
+		t.Fatalf("%d revisions, %v", len(h.of), err)
+	}
+	h.deploy(content(quipu.RevisionsKept+quipu.RevisionsPinned+1), true)
+	if err := w.tidy(tx, h); quipu.CodeOf(err) != quipu.CodePinned {
+		t.Errorf("one more: %v", err)
+	}
+	delete(w.pinned, content(2).Revision)
+	if err := w.tidy(tx, h); err != nil {
+		t.Errorf("one has ended: %v", err)
+	}
+	if _, ok := h.of[content(2).Revision]; ok {
+		t.Error("that of the one that ended is remembered")
+	}
+}

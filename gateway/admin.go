@@ -148,7 +148,7 @@ func (g *Gateway) functionRoutes() []adminRoute {
 			query: []param{{"app", "string", "name of the application, required"},
 				{"traffic", "boolean", "false leaves the traffic of functions that are there where it is; default true"}}, body: bundleType, bodyMax: bundle.BytesMax,
 			status: 200, reply: jsonType, shape: sdk.Page[quipu.Function]{},
-			codes: []quipu.Code{quipu.CodeManifest, quipu.CodeSource, quipu.CodeBuild, quipu.CodeRoute, quipu.CodeNoTool, quipu.CodeBundleSize, quipu.CodeRefused}, serve: deploy},
+			codes: []quipu.Code{quipu.CodeManifest, quipu.CodeSource, quipu.CodeBuild, quipu.CodeRoute, quipu.CodeNoTool, quipu.CodeBundleSize, quipu.CodeRefused, quipu.CodePinned}, serve: deploy},
 		{id: "listFunctions", method: "GET", path: "/functions", summary: "What is deployed, by name.",
 			status: 200, reply: jsonType, shape: sdk.Page[quipu.Function]{}, serve: listFunctions},
 		{id: "getFunction", method: "GET", path: "/functions/{function}", summary: "One function, at the newest revision that has traffic.",

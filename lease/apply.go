@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/quipu-run/quipu"
@@ -119,3 +120,6 @@ func DescribeOp(op []byte) string {
 	}
 	return fmt.Sprintf("lease %q of %q renewed", l.Name, l.Owner)
 }
+
+// DescribeKey is a key of the view as people know it.
+func DescribeKey(key string) string { return fmt.Sprintf("lease %q", strings.TrimPrefix(key, byName)) }

@@ -24,6 +24,7 @@ import (
 	"github.com/quipu-run/quipu/pool"
 	"github.com/quipu-run/quipu/timer"
 	"github.com/quipu-run/quipu/topic"
+	"github.com/quipu-run/quipu/workflow"
 )
 
 // app is how we talk to an instance, in the way of its function's contract.
@@ -91,9 +92,10 @@ var words = map[string]call.Words{
 	kv.Name:        {Key: kv.DescribeKey, Op: kv.DescribeOp, Effect: kv.DescribeEffect},
 	topic.Name:     {Key: topic.DescribeKey, Op: topic.DescribeOp, Effect: topic.DescribeEffect, Events: topic.DescribeEvents},
 	meter.Name:     {Op: meter.DescribeOp},
-	timer.Name:     {Op: timer.DescribeOp},
-	alarm.Name:     {Op: alarm.DescribeOp},
-	ownership.Name: {Op: ownership.DescribeOp},
+	timer.Name:     {Key: timer.DescribeKey, Op: timer.DescribeOp},
+	alarm.Name:     {Key: alarm.DescribeKey, Op: alarm.DescribeOp},
+	ownership.Name: {Key: ownership.DescribeKey, Op: ownership.DescribeOp},
+	workflow.Name:  {Key: workflow.DescribeKey, Op: workflow.DescribeOp, Effect: workflow.DescribeEffect},
 }
 
 // complete gives a subscription of Dapr what a trigger of quipu.yaml has by default.

@@ -31,6 +31,7 @@ func (ns *namespace) newFlows() {
 	ns.flows.wakers.open()
 	ns.flows.view = workflow.New(workflow.Options{Timers: ns.later.timers, Clock: ns.node.clock, KindOf: ns.flowKind,
 		Languages: map[string]flow.Language{flow.KindStep: step.Language{}, flow.KindDapr: taskhub.Language{}},
+		Ended:     ns.executionEnded,
 		Live: func(kind string, info *quipu.WorkflowInfo) {
 			if kind == flow.KindDapr {
 				ns.flows.hub.Live(info)
@@ -53,7 +54,7 @@ func (ns *namespace) openFlows() {
 		Clock: ns.node.clock, Logger: ns.node.cfg.Logger})
 	ns.steps = step.New(step.Options{Store: f.store, Clock: ns.node.clock, Find: ns.durableFunction, Call: ns.attempt,
 		Invoke:    func(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error) { return ns.Invoke(ctx, r) },
-		Functions: ns.Functions, Logger: ns.node.cfg.Logger})
+		Functions: ns.Functions, Observe: ns.observeExecution, Logger: ns.node.cfg.Logger})
 }
 
 // WorkflowStore implements gateway.Namespace.
@@ -62,6 +63,11 @@ func (ns *namespace) WorkflowStore() quipu.Workflows { return ns.flows.store }
 func (ns *namespace) startFlows() {
 	ns.steps.Start()
 	ns.flows.hub.Start()
+	for _, f := range ns.Functions() {
+		if f.Spec.Durable {
+			ns.wakeFlows(f) // unless the node ended before it was done
+		}
+	}
 }
 
 func (ns *namespace) stopFlows() {
@@ -93,6 +99,17 @@ func taskHub(find func(*http.Request) (*namespace, error), app func(*http.Reques
 	}
 }
 
+// services are what an instance finds at its own gRPC door besides Dapr's.
+func (ns *namespace) services(f quipu.Function, instance string) func(grpc.ServiceRegistrar) {
+	hub := taskHub(func(*http.Request) (*namespace, error) { return ns, nil }, func(*http.Request) string { return f.Name }, ns.worker(f, instance))
+	return func(s grpc.ServiceRegistrar) {
+		hub(s)
+		if f.Spec.Durable {
+			ns.steps.Register(s, f.Name)
+		}
+	}
+}
+
 // fireFlow does what a timer of an instance is for.
 func (ns *namespace) fireFlow(ctx context.Context, t timers.Timer) {
 	_, err := ns.book.Change(ctx, func(tx *view.Tx) error { return ns.flows.view.Fire(tx, t) })
@@ -113,6 +130,39 @@ func (ns *namespace) execute(ctx context.Context, x call.Execution) (*quipu.Call
 		return nil, err
 	}
 	return call.Recorded(reply.Revision, reply.Status, reply.Header, reply.Body), nil
+}
+
+// executions implements call.Executions.
+type executions struct{ flows *workflow.View }
+
+// AwaitEnd implements call.Executions.
+func (x executions) AwaitEnd(tx *view.Tx, function, execution string) (*call.ExecutionEnd, error) {
+	end, err := x.flows.AwaitEnd(tx, quipu.WorkflowKey{App: function, ID: execution})
+	if end == nil || err != nil {
+		return nil, err
+	}
+	how := endOf(*end)
+	return &how, nil
+}
+
+// Terminate implements call.Executions.
+func (x executions) Terminate(tx *view.Tx, function, execution string) error {
+	err := x.flows.Terminate(tx, quipu.WorkflowKey{App: function, ID: execution}, nil, false)
+	switch quipu.CodeOf(err) {
+	case quipu.CodeNoWorkflow, quipu.CodeWorkflowEnded:
+		return nil
+	}
+	return err
+}
+
+func endOf(e flow.End) call.ExecutionEnd {
+	reply, err := step.Ended(e)
+	return call.ExecutionEnd{Revision: e.Version, Status: reply.Status, Header: reply.Header, Body: reply.Body, Err: err}
+}
+
+// executionEnded ends the calls that nobody waits for with their execution, in its record.
+func (ns *namespace) executionEnded(tx *view.Tx, e flow.End) error {
+	return ns.ExecutionEnded(tx, e.App, e.ID, endOf(e))
 }
 
 // attempt makes one run of one.

@@ -107,7 +107,7 @@ func (ns *namespace) newDoor(f quipu.Function, instance, token string, using fun
 		},
 		AppID:         func(*http.Request) string { return f.Name },
 		Workflows:     func(*http.Request) (quipu.Workflows, error) { return ns.flows.store, nil },
-		Services:      taskHub(func(*http.Request) (*namespace, error) { return ns, nil }, func(*http.Request) string { return f.Name }, ns.worker(f, instance)),
+		Services:      ns.services(f, instance),
 		Components:    func(*http.Request) (*component.Set, error) { return using().Set, nil },
 		SecretAllowed: func(_ *http.Request, store, name string) bool { return using().secrets.Allowed(store, name) },
 		Admit:         func(_ *http.Request, version, path string) bool { return using().admits(version, path) },

@@ -30,9 +30,11 @@ func (n *Node) measure() {
 		Name: "quipu_workflow_turn_seconds", Help: "Time of turns of workflows of Dapr's SDKs from when they were to be made until they were durable.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"namespace"})
 	n.later = newLaterMetrics(n)
-	n.labels = newLabels(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold, n.later.fates)
+	n.executions = newExecutionMetrics(n)
+	n.labels = newLabels(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold, n.later.fates, n.executions.started, n.executions.ended, n.executions.steps)
 	n.registry.MustRegister(n.runs, n.took, n.deliveries, n.ends, n.starts, n.cold, topicMetrics{n}, queueMetrics{n}, instanceMetrics{n}, budgetMetrics{n}, actorMetrics{n},
-		n.turns, flowMetrics{n}, n.later, n.later.late, n.later.fates)
+		n.turns, flowMetrics{n}, n.later, n.later.late, n.later.fates,
+		n.executions, n.executions.started, n.executions.ended, n.executions.steps)
 }
 
 // observeCall measures calls of a namespace.
@@ -84,7 +86,7 @@ func (n *Node) observeEnd(namespace string) func(quipu.CallInfo) {
 // queueMetrics asks how many calls wait, when somebody wants to know.
 type queueMetrics struct{ n *Node }
 
-var callsWaiting = prometheus.NewDesc("quipu_async_calls_waiting", "Calls that nobody waits for which have not ended.", []string{"namespace", "function"}, nil)
+var callsWaiting = prometheus.NewDesc("quipu_async_calls_waiting", "Calls that nobody waits for which have not ended, nor begun an execution.", []string{"namespace", "function"}, nil)
 
 // Describe implements prometheus.Collector.
 func (queueMetrics) Describe(to chan<- *prometheus.Desc) { to <- callsWaiting }

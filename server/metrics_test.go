@@ -13,6 +13,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/quipu-run/quipu/sdk"
+	steplib "github.com/quipu-run/quipu/sdk/step/lib"
 )
 
 const (
@@ -42,6 +43,12 @@ func busy(t *testing.T) []*dto.MetricFamily {
 	if _, err := user.client.StartWorkflow(t.Context(), sdk.WorkflowStart{App: "shop", Name: "order"}); err != nil {
 		t.Fatal(err)
 	}
+	durable := files{"quipu.yaml": function("d", "d.py", "python", "durable: true"), "step.py": string(steplib.Python),
+		"d.py": "import step\nstep.serve(lambda call: call.step('one', lambda: 1))"}
+	if _, err := user.client.Deploy(t.Context(), "durable", durable.pack(t)); err != nil {
+		t.Fatal(err)
+	}
+	user.post("/d/", "{}").want(t, 200, "1")
 	id := user.post("/f/", "{}", "Prefer", "respond-async").header.Get("Quipu-Call-Id")
 	eventually(t, "the call that nobody waits for has ended, and the events are delivered", func() bool {
 		i, err := user.client.Call(t.Context(), id)

@@ -200,7 +200,7 @@ func (n *Node) newNamespace(name string) *namespace {
 			ns.actors.Leave(instance)
 		}})
 	ns.View = deploy.New(deploy.Options{Dir: n.path("apps", name), Blobs: n.blobs, Clock: n.clock,
-		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy,
+		CheckRoutes: ns.checkTogether, CheckSchedule: ns.checkSchedule, CheckSandbox: n.runtime.Check, Try: ns.try, Settle: ns.pool.Settle, Busy: ns.busy, Pinned: ns.flows.view.Pinned,
 		Commit: ns.deployed, Changed: ns.changed})
 	ns.ticker = trigger.NewTicker(trigger.TickerOptions{Clock: n.clock, Logger: n.cfg.Logger, Functions: ns.scheduled, Put: ns.topic.Put})
 	return ns
@@ -225,7 +225,7 @@ func (ns *namespace) open(ctx context.Context) (err error) {
 	n, publisher := ns.node, topic.Outside{View: ns.topic, Book: ns.book}
 	ns.Caller = call.New(call.Options{Book: ns.book, Results: ns.results, States: ns.kv, Topics: ns.topic, Alarms: ns.later.alarms, Workflows: ns.flows.view, Starter: ns.flows.store, Clock: n.clock, Meter: ns.meter,
 		Plain: ns.State, Publish: publisher, Find: ns.choose, Acquire: ns.acquirer(ns.pool.Acquire),
-		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), AcquireAt: ns.acquireAt, Holds: ns.later.leases.Check, Logger: n.cfg.Logger, Observe: ns.observed(n.observeCall(ns.name)), Trace: n.trace, Ended: n.observeEnd(ns.name), Durable: ns.execute, Log: n.log, LogBook: ns.id, Describe: words})
+		AcquireJoined: ns.acquirer(ns.pool.AcquireJoined), AcquireAt: ns.acquireAt, Holds: ns.later.leases.Check, Logger: n.cfg.Logger, Observe: ns.observed(n.observeCall(ns.name)), Trace: n.trace, Ended: n.observeEnd(ns.name), Durable: ns.execute, Executions: executions{ns.flows.view}, Log: n.log, LogBook: ns.id, Describe: words})
 	ns.Engine = trigger.New(trigger.Options{Book: ns.book, Store: ns.topic, Clock: n.clock, Logger: n.cfg.Logger,
 		Call: ns.deliver, Function: ns.find, Judge: judge, Route: route, Publish: publisher, Observe: n.observeDelivery(ns.name)})
 	ns.actors = ns.newActors()

@@ -50,6 +50,7 @@ func (ns *namespace) busy(function string) []string {
 // that cannot be acquired; then routes; and last what is gone, which no route names any more.
 func (ns *namespace) changed(before, after []deploy.Deployed) {
 	heads := make([]quipu.Function, len(after))
+	var other []quipu.Function
 	for i, d := range after {
 		heads[i] = d.Head
 		same := func(b deploy.Deployed) bool {
@@ -57,6 +58,7 @@ func (ns *namespace) changed(before, after []deploy.Deployed) {
 		}
 		if !slices.ContainsFunc(before, same) {
 			ns.pool.Set(d.Head.Name, ns.tame(d.Live), ns.tame(d.Named))
+			other = append(other, d.Head)
 		}
 	}
 	ns.label(heads)
@@ -80,6 +82,9 @@ func (ns *namespace) changed(before, after []deploy.Deployed) {
 		for _, f := range heads {
 			ns.hasten(f.Name)
 			ns.hastenReminders(f.Actors)
+		}
+		for _, f := range other {
+			ns.wakeFlows(f)
 		}
 	}
 }

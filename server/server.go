@@ -94,6 +94,7 @@ type Node struct {
 	deliveries *prometheus.CounterVec
 	ends       *prometheus.CounterVec
 	later      laterMetrics
+	executions executionMetrics
 	starts     *prometheus.CounterVec
 	cold       *prometheus.HistogramVec
 	turns      *prometheus.HistogramVec

@@ -7,6 +7,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway/dapr/taskhub"
+	"github.com/quipu-run/quipu/internal/flow"
 )
 
 // Limits of bringing a worker.
@@ -104,6 +105,43 @@ func (ns *namespace) wakeWorker(app string) {
 	})
 }
 
+// wakeFlows has what waits for a function go on that is another now, or there for the first time: a durable one gets the executions
+// that were started before anybody knew that it would be one; of others the worker comes, for whom nobody was found before. It returns at
+// once.
+func (ns *namespace) wakeFlows(f quipu.Function) {
+	if f.Spec.Durable {
+		ns.flows.wakers.run(func(ctx context.Context) { ns.adoptExecutions(ctx, f.Name) })
+		return
+	}
+	if ns.flows.view.CountBusy(flow.KindDapr, f.Name) > 0 {
+		ns.wakeWorker(f.Name)
+	}
+}
+
+// adoptExecutions gives a durable function what was started for it when it was none, again until that is durable.
+func (ns *namespace) adoptExecutions(ctx context.Context, function string) {
+	for {
+		err := ns.flows.store.Adopt(ctx, function)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		ns.node.cfg.Logger.Error("executions that were started before their function was deployed cannot be handed to it; it is tried again", "fn", function, "err", err)
+		select {
+		case <-ns.node.clock.After(workerWaitMax):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// run does something until close, unless that was called.
+func (w *wakers) run(do func(context.Context)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ctx.Err() == nil {
+		w.tasks.Go(func() { do(w.ctx) })
+	}
+}
+
 // again tells whether a worker was asked for since it was brought.
 func (w *wakers) again(app string) bool {
 	w.mu.Lock()
@@ -121,7 +159,7 @@ func (ns *namespace) bringWorker(app string) {
 	ctx, wait, silent := ns.flows.wakers.ctx, workerWaitMin, 0
 	for {
 		f, err := ns.find(app)
-		if err != nil || f.Revision == quipu.RevisionAttached || f.Spec.Durable {
+		if err != nil || f.Revision == quipu.RevisionAttached || f.Spec.Durable || ns.flows.hub.HasWorker(app) {
 			return // it may come by itself
 		}
 		served, err := ns.startWorker(ctx, f)

@@ -20,6 +20,9 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/quipu-run/quipu"
+	"github.com/quipu-run/quipu/sdk"
 )
 
 // flowWorkerEnv, if set, makes the program of the tests a worker of workflows: the Dapr gRPC port, the gateway and the world outside.
@@ -108,7 +111,7 @@ func runFlowWorker(addresses string) error {
 	}
 	defer conn.Close()
 	r := workflow.NewRegistry()
-	if err := errors.Join(r.AddWorkflowN("ten", tenActivities), r.AddActivityN("step", activity(at[1], at[2]))); err != nil {
+	if err := errors.Join(r.AddWorkflowN("ten", tenActivities), r.AddWorkflowN("none", func(*workflow.WorkflowContext) (any, error) { return "done", nil }), r.AddActivityN("step", activity(at[1], at[2]))); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -118,6 +121,34 @@ func runFlowWorker(addresses string) error {
 	}
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
+}
+
+// slowWorker is a function whose worker comes some time after it serves, later than its idle instances stay.
+const slowWorker = `
+import lib, os, subprocess, threading, time
+def late():
+    time.sleep(1)
+    subprocess.Popen([os.environ["WORKER"]], stdin=subprocess.PIPE,
+        env={**os.environ, "QUIPU_TEST_FLOW_WORKER": "127.0.0.1:%s - -" % os.environ["DAPR_GRPC_PORT"]})
+threading.Thread(target=late, daemon=True).start()
+lib.serve(lambda r: r.answer(200, ""))`
+
+// Workflows of an application that nobody had deployed wait; the deploy brings their worker.
+func TestADeployWakesTheWorkflowsThatWaitedForIt(t *testing.T) {
+	n := start(t, unconfined, func(c *Config) { c.InstanceToken = false })
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := n.client.StartWorkflow(t.Context(), sdk.WorkflowStart{App: "f", Name: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.python(slowWorker, "env: {WORKER: "+program+"}", "scale: {idle: 10ms}")
+	eventually(t, "the workflow is done", func() bool {
+		i, err := n.client.Workflow(t.Context(), quipu.WorkflowKey{App: "f", ID: id}, false)
+		return err == nil && i.Status == quipu.WorkflowCompleted && string(i.Output) == `"done"`
+	})
 }
 
 // flowWorker is such a process, that can be killed and started again.

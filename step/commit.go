@@ -11,7 +11,8 @@ import (
 // committer makes one record of what several executions have to commit: with many at a time that is most of the work saved.
 // An execution is in one commit at a time, so its turns follow each other.
 type committer struct {
-	store flow.Store
+	store   flow.Store
+	observe func(Observation)
 
 	mu      sync.Mutex // guards below
 	ready   []*execution
@@ -30,6 +31,7 @@ type flight struct {
 	x       *execution
 	changes []flow.Change
 	events  int
+	seen    Observation
 	done    []chan error
 }
 
@@ -89,9 +91,7 @@ func (c *committer) collect() (all []flight) {
 			x.mu.Unlock()
 			continue
 		}
-		f := flight{x: x}
-		var bytes int
-		f.changes, f.events, bytes, f.done = x.cutTurn()
+		f, bytes := x.cutTurn()
 		x.mu.Unlock()
 		n, size = n+len(f.changes), size+bytes
 		all = append(all, f)
@@ -133,6 +133,9 @@ func (c *committer) land(f flight, err error) {
 	}
 	lead := c.submit(x)
 	x.mu.Unlock()
+	if err == nil {
+		c.observe(f.seen)
+	}
 	for _, ch := range f.done {
 		ch <- err
 	}

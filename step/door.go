@@ -20,24 +20,53 @@ import (
 const JournalPath = "/v1.0-quipu/journal"
 
 const (
-	waitPath     = JournalPath + "/wait"
-	waitMax      = time.Second // of one request that waits
-	pageEntries  = 1000
-	pageBytesMax = 4 << 20
-	bodyBytesMax = ResultMax + 64<<10
+	waitPath      = JournalPath + "/wait"
+	waitMillisMax = 1000 // of one request that waits
+	pageEntries   = 1000
+	pageBytesMax  = 4 << 20
+	bodyBytesMax  = ResultMax + 64<<10
+	millisMax     = 100 * 366 * 24 * 60 * 60 * 1000 // of a sleep or a wait: a hundred years
 )
 
 // Door serves the journals of a function's runs to its instances.
 func (e *Engine) Door(function string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x, err := e.serve(w, r, function)
-		if err != nil {
-			if x != nil {
-				x.note(r.Header.Get(HeaderRun), err)
-			}
+		if err := e.serve(w, r, function); err != nil {
 			refuse(w, err)
 		}
 	})
+}
+
+func (e *Engine) serve(w http.ResponseWriter, r *http.Request, function string) error {
+	token := ""
+	if values := r.Header[HeaderRun]; len(values) > 0 {
+		token = values[0]
+	}
+	return e.asked(function, token, func(x *execution) error {
+		switch {
+		case r.URL.Path == JournalPath && r.Method == http.MethodPost:
+			return e.post(w, r, x, token)
+		case r.URL.Path == JournalPath && r.Method == http.MethodGet:
+			return getPage(w, r, x, token)
+		case r.URL.Path == waitPath && r.Method == http.MethodGet:
+			return getWait(w, r, x, token)
+		}
+		return &quipu.Error{Code: quipu.CodeNotFound, Op: "step.door", Text: fmt.Sprintf("there is no %s %s", r.Method, r.URL.Path)}
+	})
+}
+
+// asked does what a run of a function asks for, if it is the newest of its execution. CodeLeaseLost.
+func (e *Engine) asked(function, token string, do func(*execution) error) error {
+	found, ok := e.runs.Load(token)
+	if !ok || found.(*execution).key.App != function {
+		return lost()
+	}
+	x := found.(*execution)
+	err := do(x)
+	if err != nil {
+		x.note(token, err)
+	}
+	return err
 }
 
 // refuse answers an error as the admin API does. What is not a user's is internal.
@@ -61,35 +90,6 @@ func (x *execution) note(token string, err error) {
 	if x.token == token && x.refused == nil {
 		x.refused = err
 	}
-}
-
-func (e *Engine) serve(w http.ResponseWriter, r *http.Request, function string) (*execution, error) {
-	token := ""
-	if values := r.Header[HeaderRun]; len(values) > 0 {
-		token = values[0]
-	}
-	x, ok := e.execution(token, function)
-	if !ok {
-		return nil, lost()
-	}
-	switch {
-	case r.URL.Path == JournalPath && r.Method == http.MethodPost:
-		return x, e.post(w, r, x, token)
-	case r.URL.Path == JournalPath && r.Method == http.MethodGet:
-		return x, x.page(w, r, token)
-	case r.URL.Path == waitPath && r.Method == http.MethodGet:
-		return x, x.wait(w, r, token)
-	}
-	return nil, &quipu.Error{Code: quipu.CodeUsage, Op: "step.door", Text: fmt.Sprintf("there is no %s %s", r.Method, r.URL.Path)}
-}
-
-func (e *Engine) execution(token, function string) (*execution, bool) {
-	found, ok := e.runs.Load(token)
-	if !ok {
-		return nil, false
-	}
-	x := found.(*execution)
-	return x, x.key.App == function
 }
 
 func lost() error {
@@ -122,11 +122,25 @@ type shown struct {
 	Result  json.RawMessage `json:"result,omitempty"`
 	Error   *Failure        `json:"error,omitempty"`
 	Until   time.Time       `json:"until,omitzero"`
+
+	suspended bool // the execution is: the run is to end
+}
+
+// tell says in the header that the run is to end, if it is.
+func (s shown) tell(w http.ResponseWriter) {
+	if s.suspended {
+		w.Header()[HeaderSuspended] = []string{suspendedPlace}
+	}
+}
+
+func (s shown) answer(w http.ResponseWriter) error {
+	s.tell(w)
+	return answer(w, s)
 }
 
 // show is of an entry that is in the log. mu is held.
 func (x *execution) show(n *entry) shown {
-	s := shown{ID: n.ID, Kind: n.Kind, Name: n.Name, Until: instant(n.Until)}
+	s := shown{ID: n.ID, Kind: n.Kind, Name: n.Name, Until: instant(n.Until), suspended: x.j.suspended}
 	if s.Done = n.done && n.doneBy < x.durable; s.Done {
 		s.Timeout, s.Result, s.Error = n.timeout, n.Result, n.Error
 	}
@@ -143,25 +157,31 @@ func (e *Engine) post(w http.ResponseWriter, r *http.Request, x *execution, toke
 	if err := json.Unmarshal(body, &want); err != nil {
 		return &quipu.Error{Code: quipu.CodeBadJSON, Op: "step.append", Text: "the entry is no JSON: " + err.Error()}
 	}
-	ev, err := e.entry(&want)
+	s, known, err := e.enter(r.Context(), x, token, &want)
 	if err != nil {
 		return err
-	}
-	n, known, err := e.append(r.Context(), x, token, ev, &want)
-	if err != nil {
-		return err
-	}
-	x.mu.Lock()
-	s, suspended := x.show(n), x.j.suspended
-	x.mu.Unlock()
-	if suspended {
-		w.Header()[HeaderSuspended] = []string{suspendedPlace}
 	}
 	if !known && s.Kind == kindStep {
+		s.tell(w)
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	return answer(w, s)
+	return s.answer(w)
+}
+
+// enter adds an entry, or answers the one that is known there.
+func (e *Engine) enter(ctx context.Context, x *execution, token string, want *wanted) (s shown, known bool, err error) {
+	ev, err := e.entry(want)
+	if err != nil {
+		return s, false, err
+	}
+	n, known, err := e.append(ctx, x, token, ev, want)
+	if err != nil {
+		return s, false, err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.show(n), known, nil
 }
 
 func readBody(r *http.Request) ([]byte, error) {
@@ -205,6 +225,8 @@ func (e *Engine) entry(want *wanted) (*event, error) {
 		ev.Result, ev.Error = want.Result, want.Error
 	case kindSleep, kindEvent:
 		switch {
+		case want.Millis != nil && *want.Millis > millisMax:
+			return nil, &quipu.Error{Code: quipu.CodeUsage, Op: "step.append", Text: fmt.Sprintf("ms is %d, the most is %d, a hundred years", *want.Millis, int64(millisMax))}
 		case want.Until != nil:
 			ev.Until = max(1, millis(*want.Until))
 		case want.Millis != nil:
@@ -312,66 +334,80 @@ func (e *Engine) childStart(x *execution, place string, r Request) flow.Change {
 		Version: r.Function.Revision, Input: r.Body, Parent: &parent, Messages: [][]byte{begin.encode()}}}
 }
 
-// page answers entries of the journal, from a number on.
-func (x *execution) page(w http.ResponseWriter, r *http.Request, token string) error {
+func getPage(w http.ResponseWriter, r *http.Request, x *execution, token string) error {
 	from, err := strconv.Atoi(r.URL.Query().Get("from"))
 	if err != nil && r.URL.Query().Get("from") != "" || from < 0 {
 		return &quipu.Error{Code: quipu.CodeUsage, Op: "step.read", Text: "from is the number of an entry"}
 	}
-	var page struct {
-		Entries []shown `json:"entries"`
-		Next    int     `json:"next,omitempty"`
+	p, err := x.page(token, from, pageBytesMax)
+	if err != nil {
+		return err
 	}
+	return answer(w, p)
+}
+
+// page is entries of a journal, and where to go on, 0 if that is all.
+type page struct {
+	Entries []shown `json:"entries"`
+	Next    int     `json:"next,omitempty"`
+}
+
+func (x *execution) page(token string, from, bytesMax int) (p page, err error) {
 	x.mu.Lock()
+	defer x.mu.Unlock()
 	if x.token != token {
-		x.mu.Unlock()
-		return lost()
+		return p, lost()
 	}
 	size := 0
 	for i := from; i < len(x.j.entries); i++ {
 		n := x.j.entries[i]
-		if size += len(n.Result) + 200; len(page.Entries) == pageEntries || size > pageBytesMax && i > from {
-			page.Next = i
+		if size += len(n.Result) + 200; len(p.Entries) == pageEntries || size > bytesMax && i > from {
+			p.Next = i
 			break
 		}
 		if n.n < x.durable {
-			page.Entries = append(page.Entries, x.show(n))
+			p.Entries = append(p.Entries, x.show(n))
 		}
 	}
-	x.mu.Unlock()
-	return answer(w, page)
+	return p, nil
 }
 
-// wait answers an entry when it is done, or as it is after a while.
-func (x *execution) wait(w http.ResponseWriter, r *http.Request, token string) error {
+func getWait(w http.ResponseWriter, r *http.Request, x *execution, token string) error {
 	q := r.URL.Query()
 	ms, err := strconv.Atoi(q.Get("ms"))
 	if err != nil || ms < 0 {
 		return &quipu.Error{Code: quipu.CodeUsage, Op: "step.wait", Text: "ms is how long to wait, in milliseconds"}
 	}
-	over := time.NewTimer(min(waitMax, time.Duration(ms)*time.Millisecond))
+	s, err := x.wait(r.Context(), token, q.Get("id"), ms)
+	if err != nil {
+		return err
+	}
+	return s.answer(w)
+}
+
+// wait answers an entry when it is done, or as it is after so many milliseconds.
+func (x *execution) wait(ctx context.Context, token, id string, ms int) (s shown, err error) {
+	over := time.NewTimer(time.Duration(min(ms, waitMillisMax)) * time.Millisecond)
 	defer over.Stop()
 	for late := false; ; {
 		x.mu.Lock()
-		n := x.j.byID[q.Get("id")]
+		n := x.j.byID[id]
 		if x.token != token || x.broken != nil || n == nil {
 			x.mu.Unlock()
-			return lost()
+			return s, lost()
 		}
-		s, suspended, news := x.show(n), x.j.suspended, x.listen()
+		s = x.show(n)
+		news := x.listen()
 		x.mu.Unlock()
-		if s.Done || suspended || late {
-			if suspended {
-				w.Header()[HeaderSuspended] = []string{suspendedPlace}
-			}
-			return answer(w, s)
+		if s.Done || s.suspended || late {
+			return s, nil
 		}
 		select {
 		case <-news:
 		case <-over.C:
 			late = true
-		case <-r.Context().Done():
-			return r.Context().Err()
+		case <-ctx.Done():
+			return s, ctx.Err()
 		}
 	}
 }

@@ -60,7 +60,7 @@ type Reply struct {
 	Body      []byte
 }
 
-// Options are all required but Logger.
+// Options are all required but Observe and Logger.
 type Options struct {
 	Store flow.Store
 	Clock quipu.Clock
@@ -72,7 +72,18 @@ type Options struct {
 	Invoke func(ctx context.Context, r quipu.CallRequest) (*quipu.CallReply, error)
 	// Functions are those that are deployed.
 	Functions func() []quipu.Function
-	Logger    *slog.Logger
+	// Observe is told what became of executions, when it is durable. It must not wait.
+	Observe func(Observation)
+	Logger  *slog.Logger
+}
+
+// Observation is of one execution of a function: that it was started, or a turn of it.
+type Observation struct {
+	Function string
+	Started  bool
+	Turn     bool                 // it has a place in a record
+	Steps    int                  // whose results are in the log now
+	Ended    quipu.WorkflowStatus // "" if it goes on
 }
 
 // Engine runs executions.
@@ -96,7 +107,10 @@ func New(o Options) *Engine {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{o: o, commits: committer{store: o.Store}, wake: make(chan struct{}, 1),
+	if o.Observe == nil {
+		o.Observe = func(Observation) {}
+	}
+	e := &Engine{o: o, commits: committer{store: o.Store, observe: o.Observe}, wake: make(chan struct{}, 1),
 		live: map[quipu.WorkflowKey]*execution{}, lanes: map[string]*lane{}}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	o.Store.Watch(flow.KindStep, e.arrived)
@@ -126,6 +140,9 @@ func (e *Engine) Wait() { e.all.Wait() }
 
 // arrived follows the view. It is called while records are applied.
 func (e *Engine) arrived(a flow.Arrival) {
+	if a.Started {
+		e.o.Observe(Observation{Function: a.App, Started: true})
+	}
 	e.mu.Lock()
 	x := e.live[a.WorkflowKey]
 	if x == nil {
@@ -418,6 +435,9 @@ func (e *Engine) assign(x *execution, revision string) error {
 		return nil
 	}
 	x.f = f
+	if err == nil { // it may have been named by its number or an alias, which is no reason to keep it
+		x.pinned = revision == f.Revision
+	}
 	if err == nil && x.j.stalled != "" {
 		x.add(&event{Event: evResumed, At: millis(e.o.Clock.Now()), Cause: "its revision is there again"})
 	}

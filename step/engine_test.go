@@ -501,3 +501,18 @@ func TestWhatCannotBeStarted(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whatever name of a revision an execution was started with, it is pinned to the revision.
+func TestAnExecutionIsPinnedToItsRevisionByName(t *testing.T) {
+	w := newWorld(t)
+	w.is("f", func(*run) step.Reply { return ok("done") })
+	for _, version := range []string{"", "1", "stable", "r1"} {
+		k := quipu.WorkflowKey{App: "f", ID: "by " + version}
+		if _, err := w.flows.StartWorkflow(t.Context(), quipu.WorkflowStart{WorkflowKey: k, Version: version}); err != nil {
+			t.Fatal(err)
+		}
+		if i, err := w.flows.AwaitWorkflow(t.Context(), k); err != nil || i.Version != "r1" {
+			t.Errorf("started with %q it is at %q, %v", version, i.Version, err)
+		}
+	}
+}

@@ -54,6 +54,7 @@ type turn struct {
 type pendingEvent struct {
 	bytes   []byte
 	message bool // from the inbox
+	step    bool // the result of one
 }
 
 // turnBytesMax is how many bytes of events one turn takes, if there is more than one.
@@ -62,12 +63,15 @@ const turnBytesMax = 4 << 20
 // add has an event happen. mu is held, as for what follows.
 func (x *execution) add(e *event) {
 	x.turn.cancel = append(x.turn.cancel, x.j.apply(e)...)
-	x.turn.events = append(x.turn.events, pendingEvent{bytes: e.encode()})
+	x.turn.events = append(x.turn.events, pendingEvent{bytes: e.encode(), step: e.Event == evEntry && e.Kind == kindStep})
 	x.turn.urgent = true
 }
 
-// take takes messages out of the inbox.
+// take takes messages out of the inbox. What comes after the end is nobody's.
 func (x *execution) take(messages [][]byte) error {
+	if x.j.end != nil {
+		return nil
+	}
 	for _, m := range messages {
 		e, err := decodeEvent(m)
 		if err != nil {
@@ -144,43 +148,51 @@ func (x *execution) ready() bool {
 	return x.broken == nil && (x.turn.start != nil || x.turn.urgent || len(x.turn.done) > 0)
 }
 
-// cutTurn takes what one commit can do out of the pending turn. events is how many it adds.
-func (x *execution) cutTurn() (changes []flow.Change, events, bytes int, done []chan error) {
+// cutTurn takes what one commit can do out of the pending turn.
+func (x *execution) cutTurn() (f flight, bytes int) {
 	t := &x.turn
+	f = flight{x: x, seen: Observation{Function: x.key.App, Turn: true}}
 	if t.start != nil {
-		start := t.start
+		f.changes = []flow.Change{{WorkflowKey: x.key, Start: t.start}}
+		bytes = len(t.start.Input)
 		t.start = nil
-		done, t.done = t.done, nil
-		return []flow.Change{{WorkflowKey: x.key, Start: start}}, 0, len(start.Input), done
+		f.done, t.done = t.done, nil
+		return f, bytes
 	}
 	took := 0
-	for events < len(t.events) && (events == 0 || bytes+len(t.events[events].bytes) <= turnBytesMax) {
-		bytes += len(t.events[events].bytes)
-		if t.events[events].message {
+	for f.events < len(t.events) && (f.events == 0 || bytes+len(t.events[f.events].bytes) <= turnBytesMax) {
+		one := t.events[f.events]
+		bytes += len(one.bytes)
+		if one.message {
 			took++
 		}
-		events++
+		if one.step {
+			f.seen.Steps++
+		}
+		f.events++
 	}
 	change := &flow.Turn{Rev: x.rev, Took: took, Status: x.j.status(), Open: x.j.next() != rest && x.j.next() != isOver}
-	for _, e := range t.events[:events] {
+	for _, e := range t.events[:f.events] {
 		change.Events = append(change.Events, e.bytes)
 	}
 	if !x.pinned {
 		change.Version, x.pinned = &x.f.Revision, x.f.Revision != ""
 	}
-	if rest := t.events[events:]; len(rest) > 0 { // what ends it, sets timers or tells others comes with the last of them
+	f.changes = []flow.Change{{WorkflowKey: x.key, Turn: change}}
+	if rest := t.events[f.events:]; len(rest) > 0 { // what ends it, sets timers or tells others comes with the last of them
 		change.Open = true
 		change.Status = quipu.WorkflowRunning
 		t.events = rest
-		return []flow.Change{{WorkflowKey: x.key, Turn: change}}, events, bytes, nil
+		return f, bytes
 	}
 	change.Set, change.Cancel = t.set, t.cancel
 	if x.ended != "" {
 		change.Status, change.Output, change.Failure, change.Open = x.ended, x.output, t.fail, false
 		bytes += len(x.output)
+		f.seen.Ended = x.ended
 	}
-	done = t.done
-	changes = append([]flow.Change{{WorkflowKey: x.key, Turn: change}}, t.extra...)
+	f.done = t.done
+	f.changes = append(f.changes, t.extra...)
 	*t = turn{queued: true}
-	return changes, events, bytes, done
+	return f, bytes
 }

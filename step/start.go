@@ -239,11 +239,19 @@ func (e *Engine) await(ctx context.Context, k quipu.WorkflowKey, patience time.D
 	if len(s.History) == 0 || !s.Status.Ended() {
 		return accepted(k, s.Version), nil // another of its id was begun meanwhile
 	}
-	last, err := decodeEvent(s.History[len(s.History)-1])
+	return Ended(flow.End{WorkflowKey: k, Version: s.Version, Status: s.Status, Event: s.History[len(s.History)-1], Output: s.Output})
+}
+
+// Ended is what an execution that ended answers.
+func Ended(e flow.End) (Reply, error) {
+	if e.Status == "" {
+		return Reply{}, &quipu.Error{Code: quipu.CodeNoWorkflow, Op: "step", Text: fmt.Sprintf("execution %s of function %s was purged before it had ended", e.ID, e.App)}
+	}
+	last, err := decodeEvent(e.Event)
 	if err != nil {
 		return Reply{}, err
 	}
-	return ended(k, s.Version, last, s.Status, s.Output)
+	return ended(e.WorkflowKey, e.Version, last, e.Status, e.Output)
 }
 
 // accepted is the answer to who does not wait any longer.

@@ -358,3 +358,16 @@ func DescribeOp(op []byte) string {
 	}
 	return what + " at " + time.Unix(0, c.due).UTC().Format(time.RFC3339Nano)
 }
+
+// DescribeKey is a key of the view as people know it; "" for the end of what belongs together.
+func DescribeKey(key string) string {
+	kind, rest, _ := strings.Cut(strings.TrimPrefix(key, byName), "\x00")
+	owner, id, ok := strings.Cut(rest, "\x00")
+	switch {
+	case !strings.HasPrefix(key, byName) || !ok:
+		return ""
+	case id == "":
+		return fmt.Sprintf("timers %s %s", kind, owner)
+	}
+	return fmt.Sprintf("timer %s %s %q", kind, owner, id)
+}

@@ -56,13 +56,7 @@ func (s *Store) ResumeWorkflow(ctx context.Context, k quipu.WorkflowKey, reason 
 
 // TerminateWorkflow implements quipu.Workflows.
 func (s *Store) TerminateWorkflow(ctx context.Context, k quipu.WorkflowKey, output []byte, recursive bool) error {
-	_, err := s.book.Change(ctx, func(tx *view.Tx) error {
-		err := s.view.tell(tx, k, func(l flow.Language, at time.Time) []byte { return l.Terminate(output, recursive, at) })
-		if err != nil {
-			return err
-		}
-		return s.view.release(tx, k)
-	})
+	_, err := s.book.Change(ctx, func(tx *view.Tx) error { return s.view.Terminate(tx, k, output, recursive) })
 	return err
 }
 

@@ -69,7 +69,7 @@ func (e *edit) read() (err error) {
 	if e.head, err = decodeHead(value); err != nil {
 		return fmt.Errorf("workflow %s of %s: %w", e.key.ID, e.key.App, err)
 	}
-	e.prior = prior{there: true, busy: e.head.busy(), status: e.head.status, ended: e.head.ended}
+	e.prior = prior{there: true, busy: e.head.busy(), status: e.head.status, version: e.head.version, ended: e.head.ended}
 	return nil
 }
 
@@ -286,6 +286,15 @@ func (e *edit) end(t *flow.Turn) (err error) {
 	if e.result, err = encodeResult(t.Output, t.Failure); err != nil {
 		return err
 	}
+	if h.awaited {
+		end := flow.End{WorkflowKey: e.key, Version: h.version, Status: h.status, Output: t.Output}
+		if n := len(t.Events); n > 0 {
+			end.Event = t.Events[n-1]
+		}
+		if err := e.v.o.Ended(e.tx, end); err != nil {
+			return err
+		}
+	}
 	return e.cancelAll()
 }
 
@@ -356,6 +365,11 @@ func (e *edit) standing() (ids []string, err error) {
 // done adds the operation to the transaction.
 func (e *edit) done() error {
 	e.tx.Put(Name, byHead+e.name, e.head.encode(nil))
+	if e.reversioned() || !e.prior.there {
+		if at := pin(e.key.App, e.head.kind, e.head.version, e.head.status); at != "" {
+			e.tx.Put(Name, at, nil) // for who looked whether there is one, as Pinned does; the number is made where it is applied
+		}
+	}
 	for _, id := range e.gone {
 		e.tx.Put(Name, e.timerName(id), nil)
 	}
@@ -377,6 +391,11 @@ func (e *edit) purge(force bool) error {
 
 // forget adds an operation that removes all there is of the instance.
 func (e *edit) forget() error {
+	if e.head.awaited && !e.head.status.Ended() {
+		if err := e.v.o.Ended(e.tx, flow.End{WorkflowKey: e.key, Version: e.head.version}); err != nil {
+			return err
+		}
+	}
 	p := purge{name: e.name, head: e.head}
 	if e.head.timers > 0 {
 		var err error

@@ -23,6 +23,7 @@ const (
 	byBusy    = "b/" // kind, NUL, app, id: nothing; a runner has something to do
 	byEnd     = "e/" // 8 bytes time of the end, app, id: nothing
 	byCount   = "n/" // app, NUL, status: how many
+	byPin     = "v/" // app, NUL, revision: how many executions that have not ended are pinned to it
 )
 
 func name(k quipu.WorkflowKey) string { return k.App + "\x00" + k.ID }
@@ -62,18 +63,20 @@ type head struct {
 	ended         int64
 	open, custom  bool
 	held          bool // until the time of its start: nobody has anything to do for it
+	awaited       bool // Options.Ended is to be told of its end
 }
 
 const (
 	headOpen uint64 = 1 << iota
 	headCustom
 	headHeld
+	headAwaited
 )
 
 func (h head) busy() bool { return !h.held && !h.status.Ended() && (h.open || h.first < h.next) }
 
 func (h head) encode(b []byte) []byte {
-	b = binary.AppendUvarint(b, flag(h.open, headOpen)|flag(h.custom, headCustom)|flag(h.held, headHeld))
+	b = binary.AppendUvarint(b, flag(h.open, headOpen)|flag(h.custom, headCustom)|flag(h.held, headHeld)|flag(h.awaited, headAwaited))
 	b = appendBytes(appendBytes(b, h.kind), h.version)
 	for _, v := range [...]uint64{statusCode(h.status), h.rev, uint64(h.generation), uint64(h.parts), uint64(h.events), uint64(h.timers),
 		h.first, h.next, uint64(h.updated), uint64(h.ended)} {
@@ -85,7 +88,7 @@ func (h head) encode(b []byte) []byte {
 func decodeHead(b []byte) (head, error) {
 	r := reader{rest: b}
 	flags := r.uvarint()
-	h := head{open: flags&headOpen != 0, custom: flags&headCustom != 0, held: flags&headHeld != 0, kind: r.str(), version: r.str()}
+	h := head{open: flags&headOpen != 0, custom: flags&headCustom != 0, held: flags&headHeld != 0, awaited: flags&headAwaited != 0, kind: r.str(), version: r.str()}
 	status, known := statusOf(r.uvarint())
 	h.status = status
 	h.rev = r.uvarint()

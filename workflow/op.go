@@ -40,10 +40,11 @@ type step struct {
 
 // prior is what the indexes had of the instance: whether it was there, and how.
 type prior struct {
-	there  bool
-	busy   bool
-	status quipu.WorkflowStatus
-	ended  int64
+	there   bool
+	busy    bool
+	status  quipu.WorkflowStatus
+	version string
+	ended   int64
 }
 
 const (
@@ -58,13 +59,17 @@ const (
 	stepTimers
 	stepThere
 	stepBusy
+	stepVersion
 )
 
 func (s *step) flags() uint64 {
 	return flag(s.static != nil, stepStatic) | flag(s.setInput, stepInput) | flag(len(s.events) > 0, stepEvents) | flag(s.wipe > 0, stepWipe) |
 		flag(s.took > 0, stepTook) | flag(len(s.messages) > 0, stepMessages) | flag(s.custom != nil, stepCustom) | flag(s.result != nil, stepResult) |
-		flag(len(s.timers)+len(s.gone) > 0, stepTimers) | flag(s.prior.there, stepThere) | flag(s.prior.busy, stepBusy)
+		flag(len(s.timers)+len(s.gone) > 0, stepTimers) | flag(s.prior.there, stepThere) | flag(s.prior.busy, stepBusy) | flag(s.reversioned(), stepVersion)
 }
+
+// reversioned tells whether the instance has another version now.
+func (s *step) reversioned() bool { return s.prior.there && s.prior.version != s.head.version }
 
 func (s *step) size() int {
 	n := len(s.name) + len(s.static) + len(s.input) + len(s.custom) + len(s.result) + 128
@@ -84,6 +89,9 @@ func (s *step) encode() []byte {
 	if s.prior.there {
 		b = binary.AppendUvarint(b, statusCode(s.prior.status))
 		b = binary.AppendUvarint(b, uint64(s.prior.ended))
+	}
+	if s.reversioned() {
+		b = appendBytes(b, s.prior.version)
 	}
 	if s.static != nil {
 		b = appendBytes(b, s.static)
@@ -128,7 +136,10 @@ func decodeStep(body []byte) (s step, err error) {
 		if s.prior.status, known = statusOf(r.uvarint()); !known {
 			return step{}, errForm
 		}
-		s.prior.ended, s.prior.busy = int64(r.uvarint()), has(stepBusy)
+		s.prior.ended, s.prior.busy, s.prior.version = int64(r.uvarint()), has(stepBusy), s.head.version
+	}
+	if has(stepVersion) {
+		s.prior.version = r.str()
 	}
 	if has(stepStatic) {
 		s.static = r.bytes()
@@ -293,11 +304,7 @@ func (v *View) index(e *edits, s *step) {
 		return
 	}
 	if busy := s.head.busy(); busy != s.prior.busy {
-		if busy {
-			e.set(busyKey(s.head.kind, s.name), nil)
-		} else {
-			e.delete(busyKey(s.head.kind, s.name))
-		}
+		v.setBusy(e, s.head.kind, s.name, busy)
 	}
 	if s.head.status.Ended() && !s.prior.status.Ended() {
 		e.set(endKey(s.head.ended, s.name), nil)
@@ -308,6 +315,11 @@ func (v *View) index(e *edits, s *step) {
 		v.count(e, k.App, s.prior.status, -1)
 		v.count(e, k.App, s.head.status, 1)
 	}
+	before := ""
+	if s.prior.there {
+		before = pin(k.App, s.head.kind, s.prior.version, s.prior.status)
+	}
+	v.repin(e, before, pin(k.App, s.head.kind, s.head.version, s.head.status))
 	started := s.static != nil || s.released()
 	if s.head.held {
 		return
@@ -344,12 +356,13 @@ func (v *View) applyPurge(e *edits, p *purge) error {
 	e.deleteParts(p.name, h.generation, h.parts)
 	e.deleteMessages(p.name, h.first, h.next-h.first)
 	if h.busy() {
-		e.delete(busyKey(h.kind, p.name))
+		v.setBusy(e, h.kind, p.name, false)
 	}
 	if h.status.Ended() {
 		e.delete(endKey(h.ended, p.name))
 	}
 	v.count(e, k.App, h.status, -1)
+	v.repin(e, pin(k.App, h.kind, h.version, h.status), "")
 	v.watch.note(h.kind, true, flow.Arrival{WorkflowKey: k, Purged: true})
 	return e.err
 }

@@ -45,6 +45,38 @@ func (v *View) tell(tx *view.Tx, k quipu.WorkflowKey, write func(flow.Language, 
 	return v.Change(tx, []flow.Change{{WorkflowKey: k, Message: write(l, instant(tx.Now()))}})
 }
 
+// Terminate has an instance end as part of a transaction. CodeNoWorkflow, CodeWorkflowEnded.
+func (v *View) Terminate(tx *view.Tx, k quipu.WorkflowKey, output []byte, recursive bool) error {
+	err := v.tell(tx, k, func(l flow.Language, at time.Time) []byte { return l.Terminate(output, recursive, at) })
+	if err != nil {
+		return err
+	}
+	return v.release(tx, k)
+}
+
+// AwaitEnd has Options.Ended told of the end of an instance, as part of a transaction; of one that has ended it answers how, and of
+// one that is not there what Ended is told of one that was purged.
+func (v *View) AwaitEnd(tx *view.Tx, k quipu.WorkflowKey) (*flow.End, error) {
+	e, err := v.edit(tx, k)
+	switch {
+	case err != nil:
+		return nil, err
+	case !e.prior.there:
+		return &flow.End{WorkflowKey: k}, nil
+	case e.head.status.Ended():
+		s, err := v.load(tx, k)
+		end := &flow.End{WorkflowKey: k, Version: s.Version, Status: s.Status, Output: s.Output}
+		if n := len(s.History); n > 0 {
+			end.Event = s.History[n-1]
+		}
+		return end, err
+	case e.head.awaited:
+		return nil, nil
+	}
+	e.head.awaited = true
+	return nil, e.done()
+}
+
 // release begins an instance before its time.
 func (v *View) release(tx *view.Tx, k quipu.WorkflowKey) error {
 	e, err := v.edit(tx, k)

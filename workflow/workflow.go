@@ -50,6 +50,9 @@ type Options struct {
 	KindOf func(app string) string
 	// Live adds to a description what only the runner knows: who has its turn, say. nil adds nothing.
 	Live func(kind string, info *quipu.WorkflowInfo)
+	// Ended is told of the end of an instance that AwaitEnd was called for, as a part of the transaction that ends or purges it. nil
+	// ignores it.
+	Ended func(tx *view.Tx, e flow.End) error
 	// Kept is how long an instance is kept after its end; 0 means quipu.WorkflowKeptDefault.
 	Kept time.Duration
 }
@@ -72,10 +75,13 @@ func New(o Options) *View {
 	if o.Clock == nil {
 		o.Clock = &clock.Wall{}
 	}
+	if o.Ended == nil {
+		o.Ended = func(*view.Tx, flow.End) error { return nil }
+	}
 	if o.Kept == 0 {
 		o.Kept = quipu.WorkflowKeptDefault
 	}
-	return &View{o: o, watch: watchers{waiting: map[quipu.WorkflowKey]*waiters{}}, counts: counts{of: map[string]int64{}}}
+	return &View{o: o, watch: watchers{waiting: map[quipu.WorkflowKey]*waiters{}}, counts: counts{of: map[string]int64{}, busy: map[busyAt]int64{}}}
 }
 
 // Name implements view.Machine.

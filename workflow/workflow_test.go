@@ -112,7 +112,7 @@ func (w *world) open() {
 	if w.store, err = view.OpenStore(view.Options{Dir: "/views", FS: w.fs}); err != nil {
 		w.t.Fatal(err)
 	}
-	w.view = workflow.New(workflow.Options{Timers: w.alarms, Clock: w.clock, Languages: map[string]flow.Language{flow.KindDapr: plain{}}})
+	w.view = workflow.New(workflow.Options{Timers: w.alarms, Clock: w.clock, Languages: map[string]flow.Language{flow.KindDapr: plain{}, flow.KindStep: plain{}}})
 	if w.book, err = view.OpenBook(w.ctx, w.store, w.log, w.id, w.clock, w.view); err != nil {
 		w.t.Fatal(err)
 	}

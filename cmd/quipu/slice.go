@@ -73,6 +73,9 @@ func (v callView) printState(row printRow) {
 		text += ", the next at " + v.Next.Format(time.RFC3339Nano)
 	}
 	row("state", "%s", text)
+	if v.Execution != "" {
+		row("execution", "%s", printable(v.Execution))
+	}
 	if v.Cause != "" {
 		row("cause", "%s", v.Cause)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/quipu-run/quipu"
 	"github.com/quipu-run/quipu/gateway"
+	"github.com/quipu-run/quipu/internal/grpcwire"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -37,7 +38,7 @@ func (p *problem) Error() string { return p.message }
 func (p *problem) GRPCStatus() *status.Status {
 	code := p.code
 	if code == codes.OK {
-		code = codeOf(p.status)
+		code = grpcwire.CodeOf(p.status)
 	}
 	plain := status.New(code, p.message)
 	var details []protoadapt.MessageV1
@@ -70,31 +71,6 @@ func (p *problem) MarshalJSON() ([]byte, error) {
 			"metadata": p.metadata})
 	}
 	return json.Marshal(body)
-}
-
-// codeOf is the gRPC code of an HTTP status, where Dapr names none.
-func codeOf(status int) codes.Code {
-	switch status {
-	case http.StatusBadRequest:
-		return codes.InvalidArgument
-	case http.StatusUnauthorized:
-		return codes.Unauthenticated
-	case http.StatusForbidden:
-		return codes.PermissionDenied
-	case http.StatusNotFound:
-		return codes.NotFound
-	case http.StatusConflict:
-		return codes.Aborted
-	case http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, http.StatusInsufficientStorage, http.StatusLoopDetected:
-		return codes.ResourceExhausted
-	case http.StatusNotImplemented:
-		return codes.Unimplemented
-	case http.StatusServiceUnavailable, http.StatusBadGateway:
-		return codes.Unavailable
-	case http.StatusGatewayTimeout:
-		return codes.DeadlineExceeded
-	}
-	return codes.Internal
 }
 
 // problem words an error of ours where Dapr has no word of its own: Dapr's tag and prefix, our text with our code,

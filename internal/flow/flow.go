@@ -96,6 +96,15 @@ type Turn struct {
 	Cancel  []string       // ids of timers
 }
 
+// End is how an instance ended, for who was to be told of it.
+type End struct {
+	quipu.WorkflowKey
+	Version string
+	Status  quipu.WorkflowStatus // "" if it was purged before
+	Event   []byte               // the last of its history
+	Output  []byte
+}
+
 // Arrival is what a record did to an instance, besides the turn of its runner.
 type Arrival struct {
 	quipu.WorkflowKey
@@ -143,4 +152,10 @@ type Language interface {
 	// Again makes an instance k that does a history again from one of its events on, with all that begins with it, in one
 	// commit. CodeUsage if it cannot be done from there.
 	Again(s Snapshot, event int, k quipu.WorkflowKey, input []byte) ([]Change, error)
+}
+
+// Translator is a Language whose messages from outside can be said in another.
+type Translator interface {
+	// Retold is such a message in another language; nil if it is none, as that which an instance starts with.
+	Retold(message []byte, in Language) ([]byte, error)
 }

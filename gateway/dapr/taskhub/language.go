@@ -19,7 +19,10 @@ import (
 // Language is how instances of flow.KindDapr are written: an event is a HistoryEvent of the durable task protocol.
 type Language struct{}
 
-var _ flow.Language = Language{}
+var (
+	_ flow.Language   = Language{}
+	_ flow.Translator = Language{}
+)
 
 func event(at time.Time, fill func(*protos.HistoryEvent)) []byte {
 	e := &protos.HistoryEvent{EventId: -1, Timestamp: timestamppb.New(at)}
@@ -82,6 +85,26 @@ func (Language) Fired(id string, body []byte, at time.Time) []byte {
 	return event(at, func(e *protos.HistoryEvent) {
 		e.EventType = &protos.HistoryEvent_TimerFired{TimerFired: &protos.TimerFiredEvent{TimerId: int32(n), FireAt: decodeFireAt(body)}}
 	})
+}
+
+// Retold implements flow.Translator.
+func (Language) Retold(message []byte, in flow.Language) ([]byte, error) {
+	e, err := decode(message)
+	if err != nil {
+		return nil, err
+	}
+	at := e.Timestamp.AsTime()
+	switch x := e.EventType.(type) {
+	case *protos.HistoryEvent_EventRaised:
+		return in.Raise(x.EventRaised.Name, []byte(x.EventRaised.Input.GetValue()), at), nil
+	case *protos.HistoryEvent_ExecutionSuspended:
+		return in.Suspend(x.ExecutionSuspended.Input.GetValue(), at), nil
+	case *protos.HistoryEvent_ExecutionResumed:
+		return in.Resume(x.ExecutionResumed.Input.GetValue(), at), nil
+	case *protos.HistoryEvent_ExecutionTerminated:
+		return in.Terminate([]byte(x.ExecutionTerminated.Input.GetValue()), x.ExecutionTerminated.Recurse, at), nil
+	}
+	return nil, nil
 }
 
 // Tell implements flow.Language.

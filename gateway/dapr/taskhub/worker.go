@@ -148,10 +148,9 @@ func (h *Hub) hasLeft(s *stream) bool {
 func (h *Hub) AwaitWorker(ctx context.Context, name string) error {
 	for {
 		h.mu.Lock()
-		a, came := h.apps[name], h.came
-		there := a != nil && len(a.streams) > 0
+		came := h.came
 		h.mu.Unlock()
-		if there {
+		if h.HasWorker(name) {
 			return nil
 		}
 		select {
@@ -160,6 +159,14 @@ func (h *Hub) AwaitWorker(ctx context.Context, name string) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// HasWorker tells whether an application has a worker.
+func (h *Hub) HasWorker(name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a := h.apps[name]
+	return a != nil && len(a.streams) > 0
 }
 
 func (h *Hub) sendAll(s *stream, kept *keep, stream grpc.ServerStream) error {
