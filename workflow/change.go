@@ -203,6 +203,10 @@ func (e *edit) content(t *flow.Turn) error {
 			return err
 		}
 	}
+	if t.Redo > 0 {
+		e.head.parts--
+		e.head.events -= uint32(t.Redo)
+	}
 	if err := e.append(t.Events); err != nil {
 		return err
 	}

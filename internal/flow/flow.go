@@ -83,6 +83,7 @@ type Start struct {
 type Turn struct {
 	Rev     uint64   // that it was made on
 	Took    int      // messages of the inbox, the oldest first
+	Redo    int      // Events take the place of so many at the end of the history, which one Turn added
 	Again   bool     // continue-as-new: another generation, whose history begins with Events
 	Events  [][]byte // appended to the history
 	Input   []byte   // of the new generation; only with Again

@@ -34,6 +34,7 @@ type live struct {
 	starting bool      // it is not known yet whether its start is durable
 	doubtful bool      // a stream ended with a turn of it, or a node may have: late answers may come
 	confirm  bool      // the next turn is to be made without anything new
+	unsaved  [][]byte  // events that the log does not have, as they follow from those it has
 	dead     bool
 	place    *list.Element // among the idle ones
 	rests    time.Time     // since when it is one
@@ -184,6 +185,7 @@ func newLive(s flow.Snapshot) (*live, error) {
 		return nil, fmt.Errorf("history of workflow %s of %s: %w", s.ID, s.App, err)
 	}
 	l.lastKind = last.GetExecutionStalled().GetDescription()
+	l.confirm = undecided(last)
 	for _, b := range s.Inbox {
 		l.inbox = append(l.inbox, message{b})
 	}

@@ -19,9 +19,10 @@ import (
 
 // outcome is what a turn does.
 type outcome struct {
-	change flow.Turn
+	change flow.Turn     // beyond what the turn took in
 	others []flow.Change // to other instances, and messages to itself
 	fresh  []*protos.HistoryEvent
+	full   bool   // there may be no room for more events
 	stall  string // the history ends with a stall for this reason
 	reload bool   // the instance is to be read again when there is something to do
 }
@@ -68,26 +69,33 @@ func versionEvent(name string) *protos.HistoryEvent {
 		Version: &protos.WorkflowVersion{Name: &name}}}}
 }
 
-// setVersion writes into the turn which code made it: patches that are new, and the name.
+// setVersion writes into the turn which code made it, as far as the history does not say it: patches that are new, and the name.
 func (t *turn) setVersion(l *live, v *protos.WorkflowVersion) {
-	l.version = cmp.Or(v.GetName(), l.version)
-	mine := &protos.WorkflowVersion{Name: v.Name}
+	mine := &protos.WorkflowVersion{}
+	if name := v.GetName(); name != "" && name != l.version {
+		mine.Name, l.version = &name, name
+	}
 	if len(v.Patches) > len(l.patches) {
 		mine.Patches = v.Patches[len(l.patches):]
 		l.patches = slices.Clone(v.Patches)
 	}
+	if mine.Name == nil && mine.Patches == nil {
+		return
+	}
+	t.versioned = true
 	t.events[0].GetWorkflowStarted().Version = mine
 	t.encoded[0] = encode(t.events[0])
 }
 
 // outcome takes over what the actions say.
 func (h *Hub) outcome(l *live, t *turn, s *protos.WorkflowRuntimeState, again bool) *outcome {
-	o := &outcome{change: flow.Turn{Took: t.took, Status: quipu.WorkflowRunning}}
+	o := &outcome{change: flow.Turn{Status: l.running()}}
 	if again {
+		o.change.Status = quipu.WorkflowRunning
 		return h.renew(l, t, s, o)
 	}
 	o.fresh = s.NewEvents
-	o.change.Events = slices.Grow(slices.Clip(t.encoded), len(s.NewEvents))
+	o.change.Events = make([][]byte, 0, len(s.NewEvents))
 	for _, e := range s.NewEvents {
 		o.change.Events = append(o.change.Events, encode(e))
 	}
@@ -96,9 +104,6 @@ func (h *Hub) outcome(l *live, t *turn, s *protos.WorkflowRuntimeState, again bo
 		if why := h.refusal(e.Router, e.GetTaskScheduled().GetHistoryPropagationScope()); why != "" {
 			o.others = append(o.others, flow.Change{WorkflowKey: l.key, Message: taskFailed(e, why, h.o.Clock.Now())})
 		}
-	}
-	if l.suspended {
-		o.change.Status = quipu.WorkflowSuspended
 	}
 	for _, e := range s.PendingTimers {
 		h.setTimer(o, e)
@@ -214,7 +219,7 @@ func (h *Hub) failed(l *live, t *turn, why error) *outcome {
 	}
 	o := h.outcome(l, t, s, false)
 	if len(l.done)*64 > quipu.WorkflowHistoryMax/2 { // there may be no room for more events
-		o.change.Events = nil
+		o.change.Events, o.full = nil, true
 	}
 	return o
 }
@@ -227,9 +232,6 @@ func (h *Hub) stalled(l *live, t *turn, reason protos.StalledReason, why string)
 		e := &protos.HistoryEvent{EventId: -1, Timestamp: timestamppb.New(h.o.Clock.Now()), EventType: &protos.HistoryEvent_ExecutionStalled{
 			ExecutionStalled: &protos.ExecutionStalledEvent{Reason: reason, Description: &why}}}
 		o.change.Events = [][]byte{encode(e)}
-	}
-	for _, r := range t.results {
-		o.others = append(o.others, flow.Change{WorkflowKey: l.key, Message: r.bytes, Lenient: true})
 	}
 	return o
 }

@@ -5,7 +5,8 @@
 // turns are serial. One turn takes all that has arrived (messages, results of activities), sends the history to a worker, and commits
 // what the worker answers as one record: events, timers, messages to other instances, the end. Only then are the next
 // activities begun. The result of an activity is part of the record of the turn that takes it, so a step costs one append; if
-// that turn does not end soon, the result is committed by itself. The first turn of an instance runs while its start is on the way to the
+// that turn does not end soon, the result is committed by itself. While the log has little to do, that record does not wait for the worker's
+// answer, which goes with the next one: intake.go. The first turn of an instance runs while its start is on the way to the
 // log, and is committed after it.
 //
 // After a crash each instance goes on from its last record: activities that had begun begin again (at least once), and what they
@@ -69,19 +70,20 @@ type Hub struct {
 	ctx   context.Context // ends with Close
 	stop  context.CancelFunc
 
-	mu      sync.Mutex // guards all below, and all that they lead to
-	apps    map[string]*app
-	live    map[quipu.WorkflowKey]*live
-	acts    map[actKey]*item
-	loading map[quipu.WorkflowKey]*loading
-	loaders int
-	active  int // instances in memory that are not idle
-	idle    list.List
-	bytes   int // of those that are
-	sweeps  bool
-	rev     uint64
-	came    chan struct{} // closed, and another, when a worker comes
-	closed  bool
+	mu        sync.Mutex // guards all below, and all that they lead to
+	apps      map[string]*app
+	live      map[quipu.WorkflowKey]*live
+	acts      map[actKey]*item
+	loading   map[quipu.WorkflowKey]*loading
+	loaders   int
+	active    int // instances in memory that are not idle
+	idle      list.List
+	bytes     int // of those that are
+	sweeps    bool
+	rev       uint64
+	decisions []decision    // in the order in which they are due
+	came      chan struct{} // closed, and another, when a worker comes
+	closed    bool
 }
 
 // New panics without Store or API. The hub watches the store from now on.

@@ -19,15 +19,17 @@ var errGone = errors.New("the instance went on without this answer")
 
 // turn is one turn of an instance: what it takes, and its work item.
 type turn struct {
-	took     int // messages of the inbox
-	results  []*result
-	events   []*protos.HistoryEvent
-	encoded  [][]byte
-	item     *item
-	answered bool // what a worker said is on its way to the log
-	confirms bool // it was made without anything new
-	doubts   int  // answers that seemed to be those of an earlier turn
-	ends     *protos.ExecutionTerminatedEvent
+	took      int // messages of the inbox
+	results   []*result
+	events    []*protos.HistoryEvent
+	encoded   [][]byte
+	item      *item
+	intake    *intake // nil if all of it goes to the log with the worker's answer
+	answered  bool    // what a worker said is on its way to the log
+	confirms  bool    // it was made without anything new
+	versioned bool    // its first event says which code made it
+	doubts    int     // answers that seemed to be those of an earlier turn
+	ends      *protos.ExecutionTerminatedEvent
 }
 
 // doubtsMax is how often a turn is made again because of an answer that seems late.
@@ -52,9 +54,10 @@ func (h *Hub) kick(l *live) {
 		h.end(l)
 	case len(t.events) == 1 && !l.confirm: // nothing of it counts
 		t.events, t.encoded, t.answered = nil, nil, true
-		h.commitLater(l, t, &outcome{change: flow.Turn{Took: t.took, Status: l.status, Open: len(l.tasks) > 0}})
+		h.commitLater(l, t, &outcome{change: flow.Turn{Status: l.status, Open: len(l.tasks) > 0}})
 	default:
 		t.confirms, l.confirm = l.confirm && len(t.events) == 1, false
+		h.takeIn(l, t)
 		h.enqueue(t.item)
 	}
 }
@@ -230,16 +233,34 @@ func (h *Hub) commit(l *live, t *turn, o *outcome) error {
 			return l.start.err
 		}
 	}
-	err := h.store(l, o)
-	if code := quipu.CodeOf(err); code == quipu.CodeWorkflowSize || code == quipu.CodeTxSize || code == quipu.CodeWorkflowID || code == quipu.CodeTooMany {
-		o = h.failed(l, t, err)
-		err = h.store(l, o)
+	if t.intake != nil {
+		<-t.intake.done
+		if t.intake.err != nil {
+			return t.intake.err
+		}
+	}
+	later, silent := o.follows(l, t), o.silent(l, t)
+	var err error
+	if !later && !silent {
+		if err = h.store(l, t, o); isOverLimit(err) {
+			o = h.failed(l, t, err)
+			err = h.store(l, t, o)
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err != nil {
+	switch {
+	case err != nil:
 		h.refuse(l, err)
 		return err
+	case silent:
+		t.encoded = nil
+	case !later:
+		l.rev++
+		l.unsaved = nil
+	case len(o.change.Events) > 0:
+		l.unsaved = o.change.Events
+		h.saveLater(l)
 	}
 	h.committed(l, t, o)
 	return nil
@@ -258,10 +279,9 @@ func (h *Hub) refuse(l *live, err error) {
 }
 
 // store commits an outcome. Children whose ids are taken are told to have failed.
-func (h *Hub) store(l *live, o *outcome) error {
+func (h *Hub) store(l *live, t *turn, o *outcome) error {
 	for {
-		o.change.Rev = l.rev
-		err := h.o.Store.Commit(h.ctxOfCommits(), append([]flow.Change{{WorkflowKey: l.key, Turn: &o.change}}, o.others...))
+		err := h.o.Store.Commit(h.ctxOfCommits(), o.record(l, t))
 		if quipu.CodeOf(err) != quipu.CodeWorkflowExists || !h.giveUpChildren(l, o) {
 			return err
 		}
@@ -278,7 +298,6 @@ func (h *Hub) committed(l *live, t *turn, o *outcome) {
 	if l.dead {
 		return
 	}
-	l.rev++
 	l.inbox = slices.Clone(l.inbox[t.took:])
 	l.status, l.lastKind = o.change.Status, o.stall
 	if o.change.Custom != nil {
@@ -298,10 +317,12 @@ func (h *Hub) committed(l *live, t *turn, o *outcome) {
 		for _, one := range l.tasks {
 			h.forget(one)
 		}
-		l.memory, l.past = newMemory(), nil
+		l.memory, l.past, t.encoded = newMemory(), nil, nil
 	}
-	for _, b := range o.change.Events {
-		l.past = appendEvent(l.past, requestPast, b)
+	for _, list := range [...][][]byte{t.encoded, o.change.Events} {
+		for _, b := range list {
+			l.past = appendEvent(l.past, requestPast, b)
+		}
 	}
 	for _, e := range o.fresh {
 		l.add(l.key.App, e)
