@@ -16,10 +16,9 @@ import (
 // A turn that decides anything else (a timer, a message, the end, another version of the code) is durable before any of it happens.
 
 const (
-	saveAfter     = 50 * time.Millisecond
-	intakeCalmMax = 64                           // busy instances of the hub: beyond, the log is busy, and one record for intake and decision is cheaper
-	decisionsMax  = 1 << 20                      // bytes of a decision that may be saved later
-	decidedMax    = quipu.WorkflowHistoryMax / 8 // actions of an instance whose decisions may: a history that is full says so before anything begins
+	saveAfter    = 50 * time.Millisecond
+	decisionsMax = 1 << 20                      // bytes of a decision that may be saved later
+	decidedMax   = quipu.WorkflowHistoryMax / 8 // actions of an instance whose decisions may: a history that is full says so before anything begins
 )
 
 // intake is what goes to the log ahead of a turn's end.
@@ -32,9 +31,9 @@ type intake struct {
 	err     error
 }
 
-// takeIn begins with the intake of a turn that is given to a worker.
+// takeIn begins with the intake of a turn that is given to a worker. One without results has only what is durable already.
 func (h *Hub) takeIn(l *live, t *turn) {
-	if len(t.results) == 0 || h.active > intakeCalmMax {
+	if len(t.results) == 0 {
 		return
 	}
 	in := &intake{took: t.took, lead: l.unsaved, events: len(t.encoded), results: t.results, done: make(chan struct{})}

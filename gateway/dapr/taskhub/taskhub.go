@@ -3,11 +3,10 @@
 //
 // A Hub is that of one namespace. Workers hold streams of work items; an instance that has something to do is in memory, and its
 // turns are serial. One turn takes all that has arrived (messages, results of activities), sends the history to a worker, and commits
-// what the worker answers as one record: events, timers, messages to other instances, the end. Only then are the next
-// activities begun. The result of an activity is part of the record of the turn that takes it, so a step costs one append; if
-// that turn does not end soon, the result is committed by itself. While the log has little to do, that record does not wait for the worker's
-// answer, which goes with the next one: intake.go. The first turn of an instance runs while its start is on the way to the
-// log, and is committed after it.
+// what the worker answers as one record: events, timers, messages to other instances, the end. Results of activities go ahead of
+// the answer, with all else that their turn takes in: activities that the turn begins have to wait for that only, and the answer goes with the next
+// record (intake.go), so that a step costs one append. A result whose turn cannot begin soon is committed by itself. The first turn of
+// an instance runs while its start is on the way to the log, and is committed after it.
 //
 // After a crash each instance goes on from its last record: activities that had begun begin again (at least once), and what they
 // answered is in the history once. A work item of a stream that ends is given to another stream at once.
