@@ -127,27 +127,38 @@ func (k *killable) launch() error {
 
 // ready polls for the file that the node renames into place.
 func (k *killable) ready() error {
-	ended := make(chan error, 1)
-	go func(cmd *exec.Cmd) { ended <- cmd.Wait() }(k.cmd)
+	ended, gone := make(chan error, 1), make(chan struct{})
+	go func(cmd *exec.Cmd) { ended <- cmd.Wait(); close(gone) }(k.cmd)
 	k.stop = sync.OnceValue(func() error { return <-ended })
 	var info sdk.Node
 	found := poll(func() bool {
+		select {
+		case <-gone:
+			return true
+		default:
+		}
 		text, err := os.ReadFile(filepath.Join(k.data, nodeFile))
 		return err == nil && json.Unmarshal(text, &info) == nil && info.PID == k.cmd.Process.Pid
 	})
-	if !found {
+	switch {
+	case !found:
 		return fmt.Errorf("the node was not ready after %s", patience)
+	case info.PID != k.cmd.Process.Pid:
+		return errors.Join(fmt.Errorf("the node ended before it was ready: %s", k.output.String()), k.stop())
 	}
 	k.info = info
 	return nil
 }
 
 // quietPort is an address whose port the system gives to nobody who asks for any, so that it is still free when a node that was killed
-// comes back to it.
+// comes back to it. No other node of these tests gets it.
 func quietPort(t *testing.T) string {
 	t.Helper()
 	for range 100 {
 		address := fmt.Sprintf("127.0.0.1:%d", 30000+rand.IntN(2700))
+		if _, taken := quietPorts.LoadOrStore(address, true); taken {
+			continue
+		}
 		l, err := net.Listen("tcp4", address)
 		if err == nil {
 			if err := l.Close(); err != nil {
@@ -159,6 +170,8 @@ func quietPort(t *testing.T) string {
 	t.Fatal("no port is free")
 	return ""
 }
+
+var quietPorts sync.Map // that were given
 
 func port(address string) string {
 	if i := strings.LastIndexByte(address, ':'); i >= 0 {
