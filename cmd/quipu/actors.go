@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quipu-run/quipu"
-	"github.com/quipu-run/quipu/sdk"
 )
 
 func (c *cli) actorCommands() *cobra.Command {
@@ -33,29 +32,18 @@ func (c *cli) listActors(ctx context.Context, l quipu.ActorList) error {
 	if err != nil {
 		return err
 	}
-	all, err := allActors(ctx, node, l)
+	all, err := pages(l.Limit, quipu.ActorsListMax, func(limit int) ([]quipu.ActorInfo, bool, error) {
+		l.Limit = limit
+		page, err := node.Actors(ctx, l)
+		if page.Next != nil {
+			l.After = *page.Next
+		}
+		return page.Actors, page.Next != nil, err
+	})
 	if err != nil {
 		return err
 	}
 	return c.list(tableOf("TYPE\tID\tFUNCTION\tINSTANCE\tSINCE\tTOKEN\tBUSY\tWAITING\tTIMERS", all, func(a quipu.ActorInfo) []any {
 		return []any{a.Type, a.ID, a.Function, a.Instance, a.Since.Format(time.RFC3339), a.Token, a.Busy, a.Waiting, a.Timers}
 	}))
-}
-
-// allActors reads pages until there are as many as are wanted.
-func allActors(ctx context.Context, node *sdk.Client, l quipu.ActorList) (all []quipu.ActorInfo, err error) {
-	for most := l.Limit; ; {
-		l.Limit = quipu.ActorsListMax
-		if most > 0 {
-			l.Limit = min(l.Limit, most-len(all))
-		}
-		page, err := node.Actors(ctx, l)
-		if err != nil {
-			return nil, err
-		}
-		if all = append(all, page.Actors...); page.Next == nil || most > 0 && len(all) >= most {
-			return all, nil
-		}
-		l.After = *page.Next
-	}
 }

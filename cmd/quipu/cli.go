@@ -97,6 +97,24 @@ func tableOf[T any](head string, items []T, row func(T) []any) table {
 	return t
 }
 
+// pages reads a listing to its end, or until there are as many as are wanted; 0 means all. next reads the page that follows the last one, of
+// at most limit items, and tells whether there are more.
+func pages[T any](wanted, pageMax int, next func(limit int) (items []T, more bool, err error)) (all []T, err error) {
+	for {
+		limit := pageMax
+		if wanted > 0 {
+			limit = min(limit, wanted-len(all))
+		}
+		items, more, err := next(limit)
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, items...); !more || wanted > 0 && len(all) >= wanted {
+			return all, nil
+		}
+	}
+}
+
 // list prints a table in the form that was asked for.
 func (c *cli) list(t table) error {
 	if c.output != "table" {

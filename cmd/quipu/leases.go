@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quipu-run/quipu"
-	"github.com/quipu-run/quipu/sdk"
 )
 
 func (c *cli) leaseCommands() *cobra.Command {
@@ -33,7 +32,12 @@ func (c *cli) listLeases(ctx context.Context, l quipu.LeaseList) error {
 	if err != nil {
 		return err
 	}
-	all, err := allLeases(ctx, node, l)
+	all, err := pages(l.Limit, quipu.LeasesListMax, func(limit int) ([]quipu.Lease, bool, error) {
+		l.Limit = limit
+		page, err := node.Leases(ctx, l)
+		l.After = page.Next
+		return page.Leases, page.Next != "", err
+	})
 	if err != nil {
 		return err
 	}
@@ -44,22 +48,4 @@ func (c *cli) listLeases(ctx context.Context, l quipu.LeaseList) error {
 		}
 		return []any{l.Name, l.Owner, l.Token, l.Since.Format(time.RFC3339), until}
 	}))
-}
-
-// allLeases reads pages until there are as many as are wanted.
-func allLeases(ctx context.Context, node *sdk.Client, l quipu.LeaseList) (all []quipu.Lease, err error) {
-	for most := l.Limit; ; {
-		l.Limit = quipu.LeasesListMax
-		if most > 0 {
-			l.Limit = min(l.Limit, most-len(all))
-		}
-		page, err := node.Leases(ctx, l)
-		if err != nil {
-			return nil, err
-		}
-		if all = append(all, page.Leases...); page.Next == "" || most > 0 && len(all) >= most {
-			return all, nil
-		}
-		l.After = page.Next
-	}
 }

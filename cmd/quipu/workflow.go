@@ -100,17 +100,18 @@ func (c *cli) workflowList(f *workflowFlags) *cobra.Command {
 				l.App = f.app
 			}
 			l.Status = quipu.WorkflowStatus(strings.ToUpper(status))
-			var all []quipu.WorkflowInfo
-			for {
+			all, err := pages(0, quipu.WorkflowsListMax, func(limit int) ([]quipu.WorkflowInfo, bool, error) {
+				l.Limit = limit
 				page, err := node.Workflows(cmd.Context(), l)
-				if err != nil {
-					return err
+				if page.Next != nil {
+					l.After = *page.Next
 				}
-				if all = append(all, page.Workflows...); page.Next == nil {
-					return c.list(tableOf(workflowHead, all, workflowRow))
-				}
-				l.After = *page.Next
+				return page.Workflows, page.Next != nil, err
+			})
+			if err != nil {
+				return err
 			}
+			return c.list(tableOf(workflowHead, all, workflowRow))
 		}}
 	cmd.Flags().StringVar(&status, "status", "", "only those that are pending, running, suspended, stalled, completed, failed or terminated")
 	cmd.Flags().StringVar(&l.Name, "name", "", "only instances of this workflow")

@@ -7,13 +7,6 @@ import (
 	"github.com/dapr/durabletask-go/api/protos"
 )
 
-// completing has the worker say the result of an activity; what it answers gets how that went.
-func (k *worker) completing(id string, task int32, result string) chan error {
-	done := make(chan error, 1)
-	go func() { done <- k.tryComplete(id, task, result) }()
-	return done
-}
-
 func (w *world) history(id string) string {
 	w.t.Helper()
 	h, err := w.api.WorkflowHistory(w.ctx, key(id))

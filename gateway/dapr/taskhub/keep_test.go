@@ -30,8 +30,7 @@ func TestAnInstanceIsKeptWhileItsWorkerHasWork(t *testing.T) {
 	}
 	k.answer("1", schedule(0, "a"))
 	k.activity()
-	done := make(chan error, 1)
-	go func() { done <- k.tryComplete("1", 0, "2") }()
+	done := k.completing("1", 0, "2")
 	k.turn()
 	k.answer("1", completes(1, "3"))
 	if err := <-done; err != nil {

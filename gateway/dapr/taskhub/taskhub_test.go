@@ -37,8 +37,7 @@ func TestAWorkflowGoesOnAfterACrashBetweenAnyTwoSteps(t *testing.T) {
 	if a := k.activity(); a.Name != "pay" || a.TaskId != 0 {
 		t.Fatalf("%v", a)
 	}
-	done := make(chan error, 1)
-	go func() { done <- k.tryComplete("1", 0, "paid") }()
+	done := k.completing("1", 0, "paid")
 	k.turn()
 	if err := <-done; err != nil { // the turn was not answered: what it took in is durable before
 		t.Fatal(err)
@@ -72,8 +71,7 @@ func TestAStepCostsOneRecord(t *testing.T) {
 	k.answer("1", schedule(0, "a"))
 	k.activity()
 	before := w.records()
-	done := make(chan error, 1)
-	go func() { done <- k.tryComplete("1", 0, "x") }()
+	done := k.completing("1", 0, "x")
 	k.turn()
 	k.answer("1", schedule(1, "b"))
 	if err := <-done; err != nil {
@@ -144,8 +142,7 @@ func TestALateAnswerIsNotTakenForThatOfAnotherTurn(t *testing.T) {
 	k.turn()
 	k.answer("1", schedule(0, "a"))
 	k.activity()
-	done := make(chan error, 1)
-	go func() { done <- k.tryComplete("1", 0, "r") }()
+	done := k.completing("1", 0, "r")
 	k.turn()
 	if err := k.tryAnswer("1", schedule(0, "a")); err == nil { // what slow has to say about the first turn
 		t.Error("it was taken")

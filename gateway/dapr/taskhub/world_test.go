@@ -196,6 +196,13 @@ func (k *worker) tryComplete(id string, task int32, result string) error {
 	return k.w.now.Load().completed(k.app, &protos.ActivityResponse{InstanceId: id, TaskId: task, Result: wrapperspb.String(result)})
 }
 
+// completing has the worker say the result of an activity; what it answers gets how that went.
+func (k *worker) completing(id string, task int32, result string) chan error {
+	done := make(chan error, 1)
+	go func() { done <- k.tryComplete(id, task, result) }()
+	return done
+}
+
 func schedule(id int32, name string) *protos.WorkflowAction {
 	return &protos.WorkflowAction{Id: id, WorkflowActionType: &protos.WorkflowAction_ScheduleTask{ScheduleTask: &protos.ScheduleTaskAction{Name: name}}}
 }
