@@ -1,6 +1,7 @@
 package taskhub
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dapr/durabletask-go/api/protos"
@@ -37,7 +38,7 @@ func (h *Hub) takeIn(l *live, t *turn) {
 		return
 	}
 	in := &intake{took: t.took, lead: l.unsaved, events: len(t.encoded), results: t.results, done: make(chan struct{})}
-	change := flow.Turn{Rev: l.rev, Took: in.took, Events: join(in.lead, t.encoded), Status: l.running(), Open: true}
+	change := flow.Turn{Rev: l.rev, Took: in.took, Events: slices.Concat(in.lead, t.encoded), Status: l.running(), Open: true}
 	t.intake, l.unsaved = in, nil
 	h.spawn(func() {
 		err := h.o.Store.Commit(h.ctxOfCommits(), []flow.Change{{WorkflowKey: l.key, Turn: &change}})
@@ -45,11 +46,6 @@ func (h *Hub) takeIn(l *live, t *turn) {
 		defer h.mu.Unlock()
 		h.tookIn(l, t, err)
 	})
-}
-
-// join makes one list.
-func join(a, b [][]byte) [][]byte {
-	return append(append(make([][]byte, 0, len(a)+len(b)+1), a...), b...)
 }
 
 // running is the status of an instance that goes on.
@@ -97,12 +93,12 @@ func (o *outcome) record(l *live, t *turn) []flow.Change {
 	case c.Again || o.full: // the history is gone, or full
 		c.Took = t.took - in.took
 	case o.stall != "":
-		c.Events = join(l.unsaved, c.Events)
+		c.Events = slices.Concat(l.unsaved, c.Events)
 	case t.versioned && in.events > 0: // the beginning of the turn says which code made it
 		c.Took, c.Redo = t.took-in.took, len(in.lead)+in.events
-		c.Events = join(join(in.lead, t.encoded), c.Events)
+		c.Events = slices.Concat(in.lead, t.encoded, c.Events)
 	default:
-		c.Took, c.Events = t.took-in.took, join(join(l.unsaved, t.encoded[in.events:]), c.Events)
+		c.Took, c.Events = t.took-in.took, slices.Concat(l.unsaved, t.encoded[in.events:], c.Events)
 	}
 	all := append([]flow.Change{{WorkflowKey: l.key, Turn: &c}}, o.others...)
 	if o.stall != "" && in.events == 0 {
